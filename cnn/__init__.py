@@ -1,0 +1,1 @@
+"""Folders of images in, a trained and judged CNN classifier out."""

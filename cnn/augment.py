@@ -1,0 +1,49 @@
+"""Augmentation: a random rotation, flip, shift and zoom of each image, as one affine warp."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from cnn.config import Augmentation
+
+
+def augment(images: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
+    """Warp a batch, each image by a draw of its own: uint8 `(B, 3, H, W)` → the same.
+
+    All changes of an image are one matrix, so each pixel is interpolated once and nothing is
+    blurred twice; what comes from beyond the edge is the image mirrored. The draws are made on
+    the CPU with `generator`: every device warps alike.
+    """
+    matrices = draw(len(images), settings, generator).to(images.device)
+    grid = functional.affine_grid(matrices, list(images.shape), align_corners=False)
+    warped = functional.grid_sample(
+        images.float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False
+    )
+    return warped.round_().to(torch.uint8, memory_format=torch.channels_last)
+
+
+def draw(count: int, settings: Augmentation, generator: torch.Generator) -> Tensor:
+    """Random inverse warps, float32 `(count, 2, 3)`, in coordinates where the image spans -1..1.
+
+    The matrix says where each target pixel comes from, as `affine_grid` wants it. Zooms are
+    drawn on a log scale, so that 10% larger is as likely as 10% smaller.
+    """
+
+    def uniform(limit: float) -> Tensor:
+        return (torch.rand(count, generator=generator) * 2 - 1) * limit
+
+    def sign(flips: bool) -> Tensor:
+        coin = torch.rand(count, generator=generator) < 0.5
+        return torch.where(coin & flips, -1.0, 1.0)
+
+    angle = uniform(math.radians(settings.rotation))
+    scale = torch.exp(uniform(math.log1p(settings.zoom)))
+    # A shift by a fraction of the side is twice that in coordinates of -1..1.
+    across, down = uniform(2 * settings.shift), uniform(2 * settings.shift)
+    mirror, turn = sign(settings.flip), sign(settings.vertical_flip)
+    cos, sin = angle.cos() * scale, angle.sin() * scale
+    rows = [torch.stack([cos * mirror, -sin * turn, across], dim=1)]
+    rows += [torch.stack([sin * mirror, cos * turn, down], dim=1)]
+    return torch.stack(rows, dim=1)

@@ -1,0 +1,106 @@
+"""Batches from a split that sits in memory, and the order in which every epoch takes its rows."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cnn.augment import augment
+from cnn.config import Augmentation
+
+# Images uint8 (B, 3, H, W) and labels int64 (B,): what the network eats, and what it should say.
+Batch = tuple[Tensor, Tensor]
+
+EVALUATION_BATCH = 256
+
+
+class Batches(Protocol):
+    """A source of batches, in memory or streamed."""
+
+    steps: int
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of one epoch: always exactly `steps` of them."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which worker this is, of how many."""
+
+    rank: int = 0
+    workers: int = 1
+
+
+def seed_of(*parts: int) -> int:
+    """One seed from several numbers, such as (seed, epoch, rank); near numbers give far seeds."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+
+
+def training_order(rows: int, draws: np.ndarray | None, seed: int, epoch: int) -> np.ndarray:
+    """The rows of one epoch in random order, int64.
+
+    With `draws` (a probability per row), rows are drawn with replacement instead: rare classes
+    come as often as common ones.
+    """
+    rng = np.random.default_rng((seed, epoch))
+    if draws is None:
+        return rng.permutation(rows)
+    return rng.choice(rows, size=rows, p=draws)
+
+
+def balanced_draws(labels: np.ndarray) -> np.ndarray:
+    """A probability for each row, float64, that makes every class equally likely."""
+    weights = 1 / np.bincount(labels)[labels]
+    draws: np.ndarray = weights / weights.sum()
+    return draws
+
+
+class TrainingBatches:
+    """One worker's share of shuffled, augmented batches from images in memory.
+
+    Every worker holds the split and takes every `workers`-th row of each global batch, so the
+    global batches are the same for any number of workers. The tail that fills no batch waits for
+    a later epoch's shuffle: batch norm wants no batch of one, and ranks must not differ in steps.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        batch_size: int,
+        augmentation: Augmentation,
+        seed: int,
+        share: Share = Share(),  # noqa: B008 - frozen
+        balanced: bool = False,
+    ) -> None:
+        self.images, self.labels = images, labels
+        self.augmentation, self.seed, self.share = augmentation, seed, share
+        self.batch_size = min(batch_size, len(labels) // share.workers * share.workers)
+        self.steps = len(labels) // self.batch_size
+        self.draws = balanced_draws(labels.numpy(force=True)) if balanced else None
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        order = training_order(len(self.labels), self.draws, self.seed, number)
+        generator = torch.Generator().manual_seed(seed_of(self.seed, number, self.share.rank))
+        for start in range(0, self.steps * self.batch_size, self.batch_size):
+            rows = order[start : start + self.batch_size][self.share.rank :: self.share.workers]
+            chosen = torch.from_numpy(rows).to(self.images.device)
+            images = augment(self.images[chosen], self.augmentation, generator)
+            yield images, self.labels[chosen]
+
+
+class EvaluationBatches:
+    """One worker's share of a split in memory, each image once over all workers, unchanged."""
+
+    def __init__(self, images: Tensor, labels: Tensor, share: Share = Share()) -> None:  # noqa: B008
+        self.images = images[share.rank :: share.workers]
+        self.labels = labels[share.rank :: share.workers]
+        self.steps = -(-len(self.labels) // EVALUATION_BATCH)
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        images, labels = self.images.split(EVALUATION_BATCH), self.labels.split(EVALUATION_BATCH)
+        yield from zip(images, labels, strict=True)

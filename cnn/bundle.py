@@ -1,0 +1,107 @@
+"""The bundle: a folder with a network's weights and everything that scoring needs, no pickle."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from cnn import config, network
+from cnn.atomic import write_atomically
+from cnn.errors import Mendable
+
+FORMAT_VERSION = 1
+WEIGHTS, CARD = "model.safetensors", "model.json"
+
+
+class BundleError(Mendable):
+    """A folder that is no usable bundle; the message says why in one line."""
+
+
+class Card(BaseModel):
+    """What stands in model.json: how to rebuild the network and how to read its output."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format_version: Literal[1] = FORMAT_VERSION
+    classes: list[str] = Field(min_length=2, description="names, in the order of the logits")
+    image_size: int
+    fit: Literal["squash", "crop"]
+    network: config.Network
+    trained: dict[str, Any] = Field(default_factory=dict, description="how: seed, epoch, figures")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A network and its card."""
+
+    card: Card
+    network: nn.Module
+
+    @torch.inference_mode()
+    def predict(self, images: Tensor) -> Tensor:
+        """Class probabilities, float32 `(B, classes)`, of uint8 images `(B, 3, H, W)`.
+
+        In float32 on every device, so that a bundle says the same wherever it is asked.
+        """
+        self.network.eval()
+        logits: Tensor = self.network(images)
+        return logits.softmax(dim=1)
+
+    def save(self, folder: Path) -> None:
+        """Write both files; the card last, so that a folder with a card is whole."""
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {name: value.contiguous() for name, value in self.network.state_dict().items()}
+        save_file(weights, folder / WEIGHTS)
+        write_atomically(folder / CARD, self.card.model_dump_json(indent=2) + "\n")
+
+
+def load(folder: Path, device: torch.device | None = None) -> Bundle:
+    """Read a bundle folder, or the one inside a run folder; BundleError names what is wrong."""
+    folder = folder / "model" if (folder / "model" / CARD).is_file() else folder
+    card = read_card(folder)
+    empty = network.build(card.network, card.image_size, len(card.classes))
+    try:
+        empty.load_state_dict(load_file(folder / WEIGHTS))
+    except FileNotFoundError:
+        raise BundleError(f"{folder} has no {WEIGHTS}: copy the whole bundle folder") from None
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"{folder / WEIGHTS} is damaged ({error}): copy it again") from None
+    except RuntimeError as error:
+        mismatch = str(error).splitlines()[-1].strip()
+        raise BundleError(f"{folder}: the weights do not fit {CARD}: {mismatch}") from None
+    return Bundle(card, empty.to(device or torch.device("cpu")).eval())
+
+
+def read_card(folder: Path) -> Card:
+    """The card of a bundle folder, checked."""
+    path = folder / CARD
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.get("format_version") != FORMAT_VERSION:
+            raise BundleError(
+                f"{path} has format version {content.get('format_version')}; this program reads "
+                f"{FORMAT_VERSION}: use the version of the program that wrote it"
+            )
+        return Card.model_validate(content)
+    except FileNotFoundError:
+        raise BundleError(f"{folder} is no bundle: it holds no {CARD}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BundleError(f"{path}: {where}: {first['msg']}") from None
+    except (ValueError, AttributeError) as error:
+        if isinstance(error, BundleError):
+            raise
+        raise BundleError(f"{path} is not readable as JSON: {error}") from None
+
+
+def as_batch(images: np.ndarray) -> Tensor:
+    """Images `(B, H, W, 3)` as a batch `(B, 3, H, W)`: the same bytes seen channels-last."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2)

@@ -1,0 +1,152 @@
+"""The census: what a manifest holds, counted, and whether that can train a classifier."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cnn.manifest import LEAKS, SPLITS, Manifest, ManifestError, Split, classes
+
+_LACK: dict[Split, str] = {
+    "train": "cannot be learned",
+    "validation": "has no say in which model is best",
+    "test": "cannot be judged",
+}
+
+
+@dataclass(frozen=True)
+class Census:
+    """What a manifest with splits holds, in counts.
+
+    Every file found is counted once: in ``counts``, ``unreadable``, ``leaks`` or ``ignored``.
+
+    counts: images by class and split. unreadable: files by reason. leaks: images left out because
+    of a twin in a split above, by error. ignored: as in the manifest. duplicates: images in the
+    splits beyond the first of each content. conflicts: path and label of identical images under
+    more than one label, by content hash; they keep their labels.
+    """
+
+    counts: dict[str, dict[Split, int]]
+    unreadable: dict[str, int]
+    leaks: dict[str, int]
+    ignored: dict[str, int]
+    duplicates: int
+    conflicts: dict[str, list[tuple[str, str]]]
+
+    @property
+    def split_sizes(self) -> dict[Split, int]:
+        """Images by split."""
+        return {split: sum(row[split] for row in self.counts.values()) for split in SPLITS}
+
+    @property
+    def images(self) -> int:
+        """Images in any split."""
+        return sum(self.split_sizes.values())
+
+    @property
+    def imbalance(self) -> float:
+        """Training images of the largest class over those of the smallest that has any."""
+        sizes = [row["train"] for row in self.counts.values() if row["train"]]
+        return max(sizes) / min(sizes) if sizes else 1.0
+
+    def require_trainable(self) -> None:
+        """Raises ManifestError unless two classes have training images and no split is empty."""
+        if not self.images:
+            raise ManifestError(
+                f"none of the images can be read ({_listed(self.unreadable)}); check the files"
+            )
+        learnable = [name for name, row in self.counts.items() if row["train"]]
+        if len(learnable) < 2:
+            names = ", ".join(map(repr, learnable)) or "none"
+            raise ManifestError(
+                f"fewer than two classes have training images ({names}); "
+                "add images to the other classes"
+            )
+        for split in ("test", "validation"):
+            if not self.split_sizes[split]:
+                raise ManifestError(
+                    f"none of the {self.images} images fell to {split}; add images "
+                    "(about 20 for each class make a fair split) or choose another seed"
+                )
+
+    def warnings(self) -> list[str]:
+        """A line for each class that a split lacks, one for all conflicts and one for all leaks."""
+        lines = [line for name, row in self.counts.items() if (line := _shortage(name, row))]
+        if self.conflicts:
+            (path, label), (twin, other) = _first_conflict(self.conflicts)
+            lines.append(
+                f"{_count(len(self.conflicts), 'image')} found under more than one label, such as "
+                f"{path!r} ({label!r}) and {twin!r} ({other!r}): keep each in one class only"
+            )
+        if self.leaks:
+            lines.append(
+                f"{_count(sum(self.leaks.values()), 'image')} left out because identical ones are "
+                f"in a split that must stay unseen ({_listed(self.leaks)})"
+            )
+        return lines
+
+
+def take_census(manifest: Manifest) -> Census:
+    """Counts a manifest whose splits are assigned."""
+    table = manifest.table
+    hashes = table["content_hash"].filter(pc.is_valid(table["split"]))
+    errors = Counter(table["error"].drop_null().to_pylist())
+    return Census(
+        counts=_counts(table),
+        unreadable={reason: n for reason, n in errors.items() if reason not in LEAKS.values()},
+        leaks={reason: n for reason, n in errors.items() if reason in LEAKS.values()},
+        ignored=manifest.ignored,
+        duplicates=len(hashes) - len(pc.unique(hashes)),
+        conflicts=_conflicts(table),
+    )
+
+
+def _counts(table: pa.Table) -> dict[str, dict[Split, int]]:
+    counts: dict[str, dict[Split, int]] = {
+        name: dict.fromkeys(SPLITS, 0) for name in classes(table)
+    }
+    groups = table.group_by(["label", "split"]).aggregate([([], "count_all")])
+    for group in groups.filter(pc.is_valid(groups["split"])).to_pylist():
+        counts[group["label"]][group["split"]] = group["count_all"]
+    return counts
+
+
+def _conflicts(table: pa.Table) -> dict[str, list[tuple[str, str]]]:
+    read = table.filter(pc.is_valid(table["content_hash"])).select(
+        ["content_hash", "path", "label"]
+    )
+    labels = read.group_by("content_hash").aggregate([("label", "count_distinct")])
+    torn = labels["content_hash"].filter(pc.greater(labels["label_count_distinct"], 1))
+    conflicts: dict[str, list[tuple[str, str]]] = {}
+    for row in read.filter(pc.is_in(read["content_hash"], torn)).to_pylist():
+        conflicts.setdefault(row["content_hash"], []).append((row["path"], row["label"]))
+    return conflicts
+
+
+def _first_conflict(
+    conflicts: dict[str, list[tuple[str, str]]],
+) -> tuple[tuple[str, str], tuple[str, str]]:
+    first, *others = next(iter(conflicts.values()))
+    return first, next(other for other in others if other[1] != first[1])
+
+
+def _shortage(name: str, row: dict[Split, int]) -> str | None:
+    """The line about a class that some split has no image of."""
+    lacking = [split for split in SPLITS if not row[split]]
+    if not lacking:
+        return None
+    total = sum(row.values())
+    return (
+        f"class {name!r} has {_count(total, 'image')} and none of them fell to "
+        f"{' or '.join(lacking)}: it {' and '.join(_LACK[split] for split in lacking)}; "
+        "add images (about 20 make a fair split)"
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{number} {reason}" for reason, number in counts.items())

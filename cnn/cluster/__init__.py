@@ -1,0 +1,1 @@
+"""The only rooms of the library that know Ray."""

@@ -1,0 +1,57 @@
+"""A session with Ray: the cluster that RAY_ADDRESS names, or one of this machine's own."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+START_ATTEMPTS = 2
+
+
+@contextmanager
+def session(logical_cpus: int) -> Iterator[None]:
+    """Connect to Ray for the length of a `with` block; an already connected session is kept.
+
+    A Ray of our own is told of at least `logical_cpus` CPUs, whatever the machine has: they only
+    count what runs at once, and a training worker and the data tasks that feed it must both fit,
+    or each would wait for the other for ever.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    if "RAY_ADDRESS" in os.environ:
+        ray.init(logging_level=logging.ERROR, log_to_driver=False)
+    else:
+        start_local(max(logical_cpus, os.cpu_count() or 1))
+    quiet_loggers()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def start_local(cpus: int) -> None:
+    """Start Ray on this machine, reachable from this machine alone."""
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=os.environ.get("RAY_TMPDIR"),
+            )
+            return
+        except (RuntimeError, TimeoutError):  # the wait for its raylet is fixed at 30 s
+            ray.shutdown()
+            if attempt == START_ATTEMPTS:
+                raise
+
+
+def quiet_loggers() -> None:
+    """Keep Ray's own chatter off the console; errors still reach it."""
+    for name in ("ray", "ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,135 @@
+"""Batches of a split too large for memory: read, augmented and delivered by Ray Data."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import ray
+import torch
+
+from cnn import prepared
+from cnn.augment import augment
+from cnn.batches import EVALUATION_BATCH, Batch, Share, balanced_draws, seed_of, training_order
+from cnn.bundle import as_batch
+from cnn.config import Augmentation
+from cnn.prepared import Prepared
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Where the images of a split lie: int64 arrays of one length."""
+
+    shard: np.ndarray
+    row: np.ndarray
+    label: np.ndarray
+
+    @classmethod
+    def of(cls, dataset: Prepared, table: pa.Table) -> "Rows":
+        shard, row = (table[name].to_numpy().astype(np.int64) for name in ("shard", "row"))
+        return cls(shard, row, prepared.labels(table, dataset.classes))
+
+    def take(self, chosen: np.ndarray) -> "Rows":
+        return Rows(self.shard[chosen], self.row[chosen], self.label[chosen])
+
+    def runs(self) -> Iterator["Rows"]:
+        """The stretches of neighbours that lie in the same shard."""
+        ends = [*np.flatnonzero(np.diff(self.shard)) + 1, len(self.shard)]
+        start = 0
+        for end in ends:
+            yield self.take(np.arange(start, end))
+            start = end
+
+
+class StreamedTrainingBatches:
+    """One worker's share of shuffled, augmented batches, streamed shard by shard.
+
+    Shards are random samples of the images, so shards in random order with their rows in random
+    order are as good as a full shuffle. Who gets which row is planned here and not left to the
+    feeder: every worker sees exactly `steps` batches, and no row is dropped to make shares equal.
+    """
+
+    def __init__(
+        self,
+        dataset: Prepared,
+        table: pa.Table,
+        *,
+        batch_size: int,
+        augmentation: Augmentation,
+        seed: int,
+        share: Share,
+        balanced: bool = False,
+    ) -> None:
+        self.rows = Rows.of(dataset, table)
+        self.dataset, self.augmentation, self.seed, self.share = dataset, augmentation, seed, share
+        self.batch_size = min(batch_size, table.num_rows // share.workers * share.workers)
+        self.steps = table.num_rows // self.batch_size
+        self.draws = balanced_draws(self.rows.label) if balanced else None
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        local = self.batch_size // self.share.workers
+        rows = self.rows.take(self.order(number))
+        read = ReadShard(self.dataset, self.augmentation, (self.seed, number, self.share.rank))
+        yield from stream(rows, read, local)
+
+    def order(self, number: int) -> np.ndarray:
+        """The rows this worker takes in an epoch, in order, int64."""
+        chosen = training_order(len(self.rows.label), self.draws, self.seed, number)
+        turn = np.random.default_rng((self.seed, number, 1)).permutation(self.dataset.card.shards)
+        grouped = chosen[np.argsort(turn[self.rows.shard[chosen]], kind="stable")]
+        part = self.steps * self.batch_size // self.share.workers
+        return grouped[self.share.rank * part : (self.share.rank + 1) * part]
+
+
+class StreamedEvaluationBatches:
+    """One worker's share of a split, each image once over all workers, unchanged."""
+
+    def __init__(self, dataset: Prepared, table: pa.Table, share: Share) -> None:
+        rows = Rows.of(dataset, table)
+        order = np.argsort(rows.shard, kind="stable")
+        self.rows, self.dataset = rows.take(order[share.rank :: share.workers]), dataset
+        self.steps = -(-len(self.rows.label) // EVALUATION_BATCH)
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        yield from stream(self.rows, ReadShard(self.dataset), EVALUATION_BATCH)
+
+
+def stream(rows: Rows, read: "ReadShard", batch_size: int) -> Iterator[Batch]:
+    """Batches of `rows` in their order, read by tasks across the cluster while others train."""
+    if not len(rows.label):
+        return
+    blocks = [
+        pa.table({"turn": [turn] * len(run.row), "shard": run.shard, "row": run.row, "label": run.label})
+        for turn, run in enumerate(rows.runs())
+    ]
+    dataset = ray.data.from_arrow(blocks)
+    dataset.context.execution_options.preserve_order = True
+    images = dataset.map_batches(read, batch_size=None, batch_format="pyarrow")
+    for batch in images.iter_batches(batch_size=batch_size, batch_format="numpy", prefetch_batches=2):
+        # A copy: Ray's arrays are read-only views of its object store.
+        yield as_batch(batch["image"].copy()), torch.from_numpy(batch["label"].copy())
+
+
+class ReadShard:
+    """The task of one stretch of a shard: read the images, augment them if asked to."""
+
+    def __init__(
+        self,
+        dataset: Prepared,
+        augmentation: Augmentation | None = None,
+        seed: tuple[int, ...] = (),
+    ) -> None:
+        self.folder: Path = dataset.folder
+        self.shape, self.augmentation, self.seed = dataset.shape, augmentation, seed
+        self.__name__ = "read" if augmentation is None else "augment"  # on Ray's dashboard
+
+    def __call__(self, rows: pa.Table) -> dict[str, np.ndarray]:
+        file = prepared.shard_file(self.folder, rows["shard"][0].as_py())
+        images = prepared.read_images(file, rows["row"].to_numpy(), self.shape)
+        if self.augmentation is not None:
+            seed = seed_of(*self.seed, rows["turn"][0].as_py())
+            generator = torch.Generator().manual_seed(seed)
+            warped = augment(as_batch(images.copy()), self.augmentation, generator)
+            images = warped.permute(0, 2, 3, 1).contiguous().numpy()
+        return {"image": images, "label": rows["label"].to_numpy()}

@@ -1,0 +1,257 @@
+"""Ray Train: the loop on every worker; checkpoints; resume."""
+
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+import ray.train
+import ray.train.torch
+import torch
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+
+from cnn import checkpoint, network, optim
+from cnn.batches import Batches, EvaluationBatches, Share, TrainingBatches
+from cnn.bundle import Card, as_batch
+from cnn.cluster.resources import Plan
+from cnn.cluster.streaming import StreamedEvaluationBatches, StreamedTrainingBatches
+from cnn.config import TrainConfig
+from cnn.console import TABLE_HEAD, Console, epoch_line
+from cnn.loop import Epoch, Loop, State, class_weights
+from cnn.prepared import Prepared
+
+GIB = 2**30
+
+# A worker or a node may be lost this often before the run gives up; each loss costs at most the
+# epoch under way.
+MAX_FAILURES = 3
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training leaves: the best epoch's checkpoint folder, and all epochs."""
+
+    best: Path
+    history: list[Epoch]
+
+
+def fit(settings: TrainConfig, dataset: Prepared, out: Path, plan: Plan, console: Console) -> Trained:
+    """Train on `dataset`, keeping checkpoints below `out`; goes on from those already there."""
+    progress = Progress.remote()  # type: ignore[attr-defined]
+    trainer = ray.train.torch.TorchTrainer(
+        work,
+        train_loop_config={
+            "settings": settings.model_dump(mode="json"),
+            "prepared": str(dataset.folder),
+            "threads": plan.threads,
+            "progress": progress,
+        },
+        scaling_config=ScalingConfig(num_workers=plan.workers, use_gpu=plan.gpu),
+        run_config=RunConfig(
+            name="checkpoints",
+            storage_path=str(out.resolve()),
+            failure_config=FailureConfig(max_failures=MAX_FAILURES, controller_failure_limit=3),
+            # The best is kept by score, the last because training goes on from it.
+            checkpoint_config=CheckpointConfig(
+                num_to_keep=1, checkpoint_score_attribute="val_accuracy"
+            ),
+        ),
+    )
+    with shown(progress, console):
+        result = trainer.fit()
+    best, _ = max(result.best_checkpoints, key=lambda pair: pair[1]["val_accuracy"])
+    return Trained(Path(best.path), result.return_value)
+
+
+def work(task: dict[str, Any]) -> list[Epoch]:
+    """What every worker runs: build, load the last checkpoint if there is one, train."""
+    torch.set_num_threads(task["threads"])
+    settings = TrainConfig.model_validate(task["settings"])
+    dataset = Prepared.open(Path(task["prepared"]))
+    context = ray.train.get_context()
+    share = Share(context.get_world_rank(), context.get_world_size())
+    device = ray.train.torch.get_device()
+    state = start(settings, dataset, device)
+    resume(state)
+    train, validation = split_batches(settings, dataset, share, device)
+    weights = class_weights(train.labels, len(dataset.classes)).to(device)
+    loop = Loop(
+        settings.training,
+        device,
+        settings.seed,
+        share,
+        class_weights=weights if settings.training.balance == "loss" else None,
+        on_step=Ticker(task["progress"]) if share.rank == 0 else ignore,
+    )
+    loop.fit(state, train, validation, Reporter(settings, dataset, share, task["progress"]))
+    return state.history
+
+
+def start(settings: TrainConfig, dataset: Prepared, device: torch.device) -> State:
+    """A network and an optimizer that have seen nothing yet, the same on every worker."""
+    torch.manual_seed(settings.seed)
+    size, classes = dataset.card.image_size, len(dataset.classes)
+    plain = network.build(settings.network, size, classes).to(device)
+    return State(
+        network=plain,
+        parallel=ray.train.torch.prepare_model(plain),
+        optimizer=optim.optimizer(plain, settings.training),
+        epochs=settings.training.epochs,
+    )
+
+
+def resume(state: State) -> None:
+    """Go to the run's last checkpoint, if it has one."""
+    last = ray.train.get_checkpoint()
+    if last is not None:
+        with last.as_directory() as folder:
+            checkpoint.load(Path(folder), state)
+
+
+def split_rows(table: pa.Table, split: str) -> pa.Table:
+    """The rows of one split."""
+    return table.filter(pc.equal(table["split"], split))
+
+
+def fits_memory(settings: TrainConfig, dataset: Prepared, images: int) -> bool:
+    """Whether a worker holds this many images in memory; else they are streamed."""
+    side = dataset.card.image_size
+    return images * 3 * side * side <= settings.resources.memory * GIB
+
+
+def split_batches(
+    settings: TrainConfig, dataset: Prepared, share: Share, device: torch.device
+) -> tuple[Batches, Batches]:
+    """Training and validation batches, from memory where they fit, else streamed."""
+    table = dataset.split(settings.seed)
+    train, validation = split_rows(table, "train"), split_rows(table, "validation")
+    options: dict[str, Any] = {
+        "batch_size": settings.training.batch_size,
+        "augmentation": settings.augmentation,
+        "seed": settings.seed,
+        "share": share,
+        "balanced": settings.training.balance == "sampling",
+    }
+    if not fits_memory(settings, dataset, train.num_rows + validation.num_rows):
+        return (
+            StreamedTrainingBatches(dataset, train, **options),
+            StreamedEvaluationBatches(dataset, validation, share),
+        )
+    return (
+        TrainingBatches(*on_device(dataset, train, device), **options),
+        EvaluationBatches(*on_device(dataset, validation, device), share),
+    )
+
+
+def on_device(
+    dataset: Prepared, rows: pa.Table, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images and labels of `rows` on the training device: a GPU then augments them itself."""
+    images, labels = dataset.load(rows)
+    return as_batch(images).to(device), torch.from_numpy(labels).to(device)
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """Called at the end of each epoch on every worker: rank 0 saves, all report."""
+
+    settings: TrainConfig
+    dataset: Prepared
+    share: Share
+    progress: Any
+
+    def __call__(self, state: State) -> None:
+        row = state.history[-1]
+        if self.share.rank != 0:
+            ray.train.report(dict(row))
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoint.save(Path(folder), state, self.card(row))
+            ray.train.report(
+                dict(row),
+                checkpoint=ray.train.Checkpoint.from_directory(folder),
+                checkpoint_dir_name=f"epoch-{row['epoch']:04d}",
+            )
+        self.progress.epoch.remote(row, state.epochs)
+
+    def card(self, row: Epoch) -> Card:
+        return Card(
+            classes=self.dataset.classes,
+            image_size=self.dataset.card.image_size,
+            fit=self.dataset.card.fit,
+            network=self.settings.network,
+            trained={"seed": self.settings.seed, **row},
+        )
+
+
+@ray.remote(num_cpus=0)
+class Progress:
+    """Where rank 0 leaves word of its progress, and the driver picks it up.
+
+    An actor, because workers may be on other machines than the console.
+    """
+
+    def __init__(self) -> None:
+        self.epochs: list[tuple[Epoch, int]] = []
+        self.step = (0, 0, 0)
+
+    def epoch(self, row: Epoch, epochs: int) -> None:
+        self.epochs.append((row, epochs))
+
+    def tick(self, epoch: int, step: int, steps: int) -> None:
+        self.step = (epoch, step, steps)
+
+    def take(self) -> tuple[list[tuple[Epoch, int]], tuple[int, int, int]]:
+        """The epochs ended since last asked, and the step under way."""
+        ended, self.epochs = self.epochs, []
+        return ended, self.step
+
+
+class Ticker:
+    """Tells the driver of steps, a few times a second: a message per step would slow training."""
+
+    def __init__(self, progress: Any, seconds: float = 0.3) -> None:
+        self.progress, self.seconds, self.last = progress, seconds, 0.0
+
+    def __call__(self, epoch: int, step: int, steps: int) -> None:
+        now = time.monotonic()
+        if now - self.last >= self.seconds:
+            self.progress.tick.remote(epoch, step, steps)
+            self.last = now
+
+
+def ignore(epoch: int, step: int, steps: int) -> None:
+    """For ranks whose progress nobody asks about."""
+
+
+@contextmanager
+def shown(progress: Any, console: Console) -> Iterator[None]:
+    """Print the table of epochs and move the bar while the `with` block trains."""
+    done = threading.Event()
+
+    def show() -> None:
+        console.say(TABLE_HEAD)
+        with console.bar("epoch") as advance:
+            while True:
+                last = done.wait(0.3)
+                ended, (_, step, steps) = ray.get(progress.take.remote())
+                for row, epochs in ended:
+                    console.say(epoch_line(row, epochs))
+                advance(step, steps)
+                if last:
+                    return
+
+    thread = threading.Thread(target=show, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(timeout=10)

@@ -1,0 +1,164 @@
+"""The command line of a job, made from its page of settings."""
+
+import difflib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import click
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from cnn.config import Positional
+from cnn.errors import Mendable
+
+Config = TypeVar("Config", bound=BaseModel)
+Location = tuple[str, ...]
+
+
+def run(settings: type[Config], job: Callable[[Config], None]) -> None:
+    """Parse the command line into `settings`, call `job`, and end the process as it deserves.
+
+    Exit codes: 0 done, 2 the user can mend it (one line on stderr), 130 on Ctrl-C; anything else
+    is a bug and leaves with its traceback.
+    """
+    try:
+        job(parse(settings, sys.argv[1:]))
+    except Mendable as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+def parse(settings: type[Config], arguments: list[str]) -> Config:
+    """Settings from defaults, then the --config file, then flags; Mendable says what is wrong."""
+    given = flags(settings, arguments)
+    file = given.pop("config", None)
+    values = read_yaml(file) if file else {}
+    for name, value in given.items():
+        *groups, leaf = locations(settings)[name]
+        group = values
+        for part in groups:
+            group = group.setdefault(part, {})
+        group[leaf] = value
+    return validate(settings, values, source=file)
+
+
+def validate(settings: type[Config], values: dict[str, Any], source: str | None = None) -> Config:
+    """`values` as settings; the first thing that is wrong becomes one line."""
+    try:
+        return settings.model_validate(values)
+    except ValidationError as error:
+        raise Mendable(explain(settings, error, source)) from None
+
+
+def flags(settings: type[BaseModel], arguments: list[str]) -> dict[str, Any]:
+    """What the command line gives, by setting; what it does not mention is not there."""
+    command = click.Command(
+        name=f"python -m jobs.{settings.__name__.removesuffix('Config').lower()}",
+        params=[*parameters(settings), config_option()],
+        help=settings.__doc__,
+        callback=lambda **given: given,
+        context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
+    )
+    try:
+        given = command.main(arguments, prog_name=command.name, standalone_mode=False)
+    except click.ClickException as error:
+        raise Mendable(error.format_message()) from None
+    if not isinstance(given, dict):  # --help was asked for, and printed
+        sys.exit(0)
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def config_option() -> click.Option:
+    """The flag that names a file of settings."""
+    return click.Option(
+        ["--config"],
+        metavar="FILE",
+        help="YAML file of settings, such as a run's config.yaml; flags go before it",
+    )
+
+
+def parameters(settings: type[BaseModel]) -> Iterator[click.Parameter]:
+    """A click parameter for each setting; pydantic does the typing and checking."""
+    for name, location, field in leaves(settings):
+        if Positional in field.metadata:
+            yield click.Argument([name], metavar=name.upper() if field.is_required() else f"[{name.upper()}]",
+                required=field.is_required())
+            continue
+        flag = "--" + name.replace("_", "-")
+        if bool in (field.annotation, *get_args(field.annotation)):
+            yield click.Option([f"{flag}/--no-{flag[2:]}"], default=None, help=help_of(field))
+        else:
+            choices = get_args(field.annotation)
+            metavar = "|".join(choices) if all(isinstance(c, str) for c in choices) else None
+            yield click.Option(
+                [flag], metavar=metavar or kind(field), help=help_of(field), type=str,
+                required=field.is_required(),
+            )
+
+
+def kind(field: FieldInfo) -> str:
+    """What a flag takes, in a word."""
+    types = (field.annotation, *get_args(field.annotation))
+    return "N" if int in types else "X" if float in types else "TEXT"
+
+
+def help_of(field: FieldInfo) -> str:
+    """The description, and the default where the description does not tell it."""
+    text = field.description or ""
+    if field.is_required() or field.default is None or field.annotation is bool and not field.default:
+        return text
+    default = field.default
+    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+    return f"{text} [default: {shown}]"
+
+
+def leaves(
+    settings: type[BaseModel], above: Location = ()
+) -> Iterator[tuple[str, Location, FieldInfo]]:
+    """Each setting with its place: groups are entered, so that flags are short."""
+    for name, field in settings.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from leaves(field.annotation, (*above, name))
+        else:
+            yield name, (*above, name), field
+
+
+def locations(settings: type[BaseModel]) -> dict[str, Location]:
+    """Setting name → its place in the page."""
+    return {name: location for name, location, _ in leaves(settings)}
+
+
+def read_yaml(file: str) -> dict[str, Any]:
+    """The settings in a YAML file."""
+    try:
+        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Mendable(f"--config {file} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise Mendable(f"--config {file} is not YAML: {reason}") from None
+    if not isinstance(content, dict):
+        raise Mendable(f"--config {file} holds no settings: it should look like a run's config.yaml")
+    return content
+
+
+def explain(settings: type[BaseModel], error: ValidationError, source: str | None) -> str:
+    """The first complaint of pydantic as one line that names the flag and the mend."""
+    first = error.errors()[0]
+    place = tuple(str(part) for part in first["loc"] if isinstance(part, str))
+    if first["type"] == "extra_forbidden":
+        known = [*locations(settings), *settings.model_fields]
+        near = difflib.get_close_matches(place[-1], known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return f"{source or 'the settings'}: unknown setting {'.'.join(place)}{hint}"
+    message = first["msg"].removeprefix("Value error, ")
+    name = next((n for n, location in locations(settings).items() if location == place), None)
+    if name is None:
+        return message
+    return f"--{name.replace('_', '-')} {first['input']}: {message[0].lower()}{message[1:]}"

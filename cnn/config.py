@@ -1,0 +1,160 @@
+"""Every setting on one page: typed, validated, documented; the command line is made from it."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Positional:
+    """Marks a setting that the command line takes without a flag."""
+
+
+def split_commas(value: Any) -> Any:
+    """`32,64` as the command line gives it → a list, which pydantic makes numbers of."""
+    return value.split(",") if isinstance(value, str) else value
+
+
+Numbers = Annotated[
+    tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1), BeforeValidator(split_commas)
+]
+
+
+class Settings(BaseModel):
+    """A group of settings; unknown names are errors, values never change once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Images(Settings):
+    """How a folder of images becomes a prepared dataset."""
+
+    image_size: int = Field(64, ge=8, le=1024, description="side of the square images, pixels")
+    fit: Literal["squash", "crop"] = Field(
+        "squash", description="squash the whole image into the square, or crop its centre"
+    )
+
+
+class Augmentation(Settings):
+    """Strength of the random changes made to training images; 0 turns one off."""
+
+    rotation: float = Field(10.0, ge=0, le=180, description="largest rotation, degrees")
+    shift: Fraction = Field(0.1, description="largest shift, as a fraction of the side")
+    zoom: Fraction = Field(0.1, description="largest zoom in or out, as a fraction")
+    flip: bool = Field(True, description="mirror left to right, half of the time")
+    vertical_flip: bool = Field(False, description="mirror top to bottom, half of the time")
+
+
+class Network(Settings):
+    """The network's shape."""
+
+    network: str = Field("cnn", description="`cnn`, or a torchvision model such as resnet18")
+    filters: Numbers = Field(
+        (32, 64, 128, 256), description="filters in each stage of the cnn, as 32,64,128"
+    )
+    convolutions: int = Field(2, ge=1, description="convolutions in each stage of the cnn")
+    kernel_size: int = Field(3, ge=1, description="side of a convolution's kernel, odd")
+    hidden: int = Field(256, ge=0, description="units of the hidden fully connected layer, 0: none")
+    dropout: Fraction = Field(0.3, description="dropout before the fully connected layers")
+    normalisation: Literal["batch", "none"] = Field(
+        "batch", description="what follows each convolution"
+    )
+    weights: str | None = Field(
+        None,
+        description="start a torchvision model from a weights file, or `default` to download",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size {self.kernel_size} is even: take an odd one, such as 3")
+        if self.weights and self.network == "cnn":
+            raise ValueError("weights start a torchvision model: name one, as --network resnet18")
+        return self
+
+
+class Training(Settings):
+    """How the network is trained."""
+
+    epochs: int = Field(20, ge=1, description="passes over the training images")
+    batch_size: int = Field(64, ge=2, description="images per step, over all workers together")
+    optimizer: Literal["adamw", "adam", "sgd", "rmsprop"] = Field(
+        "adamw", description="optimizer (sgd has Nesterov momentum 0.9)"
+    )
+    lr: float = Field(2e-3, gt=0, description="peak learning rate")
+    weight_decay: float = Field(0.05, ge=0, description="decay of weights, not of norms or biases")
+    warmup: Fraction = Field(0.1, description="fraction of the steps in which the rate rises")
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    label_smoothing: Fraction = Field(0.1, description="probability spread over the other classes")
+    balance: Literal["none", "loss", "sampling"] = Field(
+        "none", description="for unequal classes: weigh the loss, or draw rare classes more often"
+    )
+    patience: int | None = Field(
+        None, ge=1, description="stop after this many epochs without a better validation accuracy"
+    )
+    max_minutes: float | None = Field(
+        None, gt=0, description="time for training; the schedule is fitted to it"
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="arithmetic; auto takes bfloat16 where the hardware has it"
+    )
+
+
+class Resources(Settings):
+    """What a run may use."""
+
+    workers: int | None = Field(
+        None, ge=1, description="training processes [default: one per GPU, or 1]"
+    )
+    gpu: bool | None = Field(None, description="train on GPUs [default: where there are any]")
+    memory: float = Field(
+        4.0, ge=0, description="GiB of images a worker may hold; a larger split is streamed"
+    )
+
+
+
+
+class PrepareConfig(Settings):
+    """Decode a folder of images once, into a prepared dataset."""
+
+    images: Annotated[str, Positional] = Field(
+        description="folder with a folder of images per class; local, or a URI such as s3://…"
+    )
+    out: str = Field(description="folder to write the prepared dataset to")
+    data: Images = Images()
+
+
+class TrainConfig(Settings):
+    """Train a classifier on a folder of images, judge it on the test split, write a report."""
+
+    images: Annotated[str | None, Positional] = Field(
+        None,
+        description="folder with a folder of images per class, or a prepared dataset; local, or a "
+        "URI such as s3://… [default: the embedded handwritten digits]",
+    )
+    out: str | None = Field(
+        None, description="folder of this run [default: runs/ and the name of the images' folder]"
+    )
+    prepared: str | None = Field(
+        None, description="folder that keeps prepared datasets [default: `prepared` beside --out]"
+    )
+    seed: int = Field(0, ge=0, description="of the split, the weights, the order, the augmentation")
+    dry_run: bool = Field(
+        False, description="list, count, plan, time a few steps, and stop; trains nothing"
+    )
+    data: Images = Images()
+    augmentation: Augmentation = Augmentation()
+    network: Network = Network()
+    training: Training = Training()
+    resources: Resources = Resources()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        workers, batch_size = self.resources.workers or 1, self.training.batch_size
+        if batch_size % workers:
+            raise ValueError(
+                f"batch_size {batch_size} cannot be shared by {workers} workers: "
+                f"take a multiple of {workers}"
+            )
+        return self

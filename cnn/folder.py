@@ -1,0 +1,334 @@
+r"""A folder of images, local or remote: every file found is a row, or a counted skip.
+
+Nothing is decoded here. A listing tells names, sizes and times; the decoder judges contents.
+
+Names are bytes on a disk and text in a table, so a path is carried as *lossless text*: a name in
+UTF-8 is itself, a byte that is not becomes ``\xNN``, and a backslash is doubled to keep the two
+apart (the escapes of Python's own ``backslashreplace``).
+"""
+
+import errno
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+import pyarrow as pa
+from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem
+
+from cnn.errors import Mendable
+from cnn.image import BYTE_LIMIT, Reason, Unreadable
+
+FILES = pa.schema(
+    {
+        "path": pa.string(),
+        "size": pa.int64(),
+        "mtime_ns": pa.int64(),
+        "top": pa.string(),
+        "error": pa.string(),
+    }
+)
+
+_EXTENSIONS = "jpg jpeg jpe jfif png apng gif webp bmp dib tif tiff avif heic heif"
+_IMAGE_ENDINGS = tuple(f".{extension}".encode() for extension in _EXTENSIONS.split())
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_ESCAPE = re.compile(rb"\\(?:\\|x([0-9a-f]{2}))")
+
+
+class FolderError(Mendable):
+    """The folder cannot be listed: one line that names it and says how to mend it."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What lies in a folder.
+
+    root: the absolute local path, or the URI as it was given.
+    files: a row per candidate image, of schema ``FILES``, sorted by ``path``: the lossless text
+        of the path below the root, its ``size`` in bytes and modification time in nanoseconds
+        (0 where unknown), ``top`` (the first folder below the root; null for a file in the root
+        itself) and ``error`` (null, or the ``Reason`` known before reading).
+    ignored: how many entries are no candidates, by reason: ``hidden`` (a file whose name starts
+        with a dot), ``hidden_folder`` (counted once, not entered), ``not_an_image_name`` (by its
+        extension), ``directory_link`` (not followed), ``unreadable_folder`` (not entered).
+    """
+
+    root: str
+    files: pa.Table
+    ignored: dict[str, int]
+
+
+def list_folder(root: str) -> Listing:
+    """Lists a local folder or a URI that ``pyarrow.fs.FileSystem.from_uri`` takes (``s3://``…).
+
+    Links to files count where they end below the root; links to folders are never followed, so
+    no loop can hold the walk. Raises FolderError where there is no such folder.
+    """
+    filesystem, base = _locate(root)
+    if filesystem is None:
+        return _list_local(base).listing(base)
+    return _list_remote(filesystem, base, root).listing(root)
+
+
+class Reader:
+    """Reads the listed files of one root: ``Reader(root)(path) -> bytes``.
+
+    Pickles as its root alone and resolves it anew where it is unpickled. Raises Unreadable for a
+    file that cannot be had; faults of the system (a failing disk, a network cut) stay OSErrors,
+    for they say nothing about the file and may pass.
+    """
+
+    def __init__(self, root: str) -> None:
+        filesystem, base = _locate(root)
+        self.root = base if filesystem is None else root
+        self._read: Callable[[str], bytes] = (
+            partial(_read_local, os.path.realpath(os.fsencode(base)))
+            if filesystem is None
+            else partial(_read_remote, filesystem, base)
+        )
+
+    def __call__(self, path: str) -> bytes:
+        return self._read(path)
+
+    def __reduce__(self) -> tuple[type["Reader"], tuple[str]]:
+        return Reader, (self.root,)
+
+
+def read_file(root: str, path: str) -> bytes:
+    """Reads one listed file; a batch of them is cheaper through one Reader."""
+    return Reader(root)(path)
+
+
+def to_text(name: bytes) -> str:
+    """The lossless text of a file name or path."""
+    return name.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
+
+
+def to_bytes(text: str) -> bytes:
+    """The file name or path that a lossless text stands for; the inverse of ``to_text``."""
+    return _ESCAPE.sub(
+        lambda escape: bytes.fromhex(escape[1].decode()) if escape[1] else b"\\", text.encode()
+    )
+
+
+class _Found:
+    """A listing under way, as columns: a million row objects would cost a gigabyte."""
+
+    def __init__(self) -> None:
+        self.columns: dict[str, list[str | int | None]] = {name: [] for name in FILES.names}
+        self.ignored: Counter[str] = Counter()
+
+    def add(self, path: str, size: int, mtime_ns: int, error: Reason | None) -> None:
+        top, slash, _ = path.partition("/")
+        row = (path, size, mtime_ns, top if slash else None, error)
+        for column, value in zip(self.columns.values(), row, strict=True):
+            column.append(value)
+
+    def listing(self, root: str) -> Listing:
+        files = pa.table(self.columns, schema=FILES).sort_by("path")
+        return Listing(root, files, dict(sorted(self.ignored.items())))
+
+
+def _locate(root: str) -> tuple[FileSystem | None, str]:
+    """The file system of a root and its path there; None and an absolute path if it is local."""
+    if not _URI.match(root):
+        return None, os.path.abspath(root)
+    try:
+        filesystem, base = FileSystem.from_uri(root)
+    except (ValueError, OSError, ImportError, NotImplementedError) as error:
+        raise _refused(root, error, "check the address and the credentials") from error
+    return (None if isinstance(filesystem, LocalFileSystem) else filesystem), base
+
+
+def _refused(root: str, why: Exception | str, mend: str) -> FolderError:
+    reason = (why.strerror if isinstance(why, OSError) else None) or " ".join(str(why).split())
+    return FolderError(f"cannot list the folder {root!r}: {reason}; {mend}")
+
+
+def _is_hidden(name: bytes) -> bool:
+    return name.startswith(b".")
+
+
+def _has_image_name(name: bytes) -> bool:
+    return name.lower().endswith(_IMAGE_ENDINGS)
+
+
+# Local folders
+
+
+def _list_local(root: str) -> _Found:
+    try:
+        real_root = os.path.realpath(os.fsencode(root))
+        os.scandir(real_root).close()
+    except (OSError, ValueError) as error:
+        raise _refused(root, error, "give an existing folder that holds images") from error
+    found, pending = _Found(), [b""]
+    while pending:
+        folder = pending.pop()
+        try:
+            with os.scandir(os.path.join(real_root, folder)) as entries:
+                for entry in entries:
+                    path = os.path.join(folder, entry.name)
+                    if not entry.is_dir(follow_symlinks=False):
+                        _record(entry, path, real_root, found)
+                    elif _is_hidden(entry.name):
+                        found.ignored["hidden_folder"] += 1
+                    else:
+                        pending.append(path)
+        except OSError:
+            found.ignored["unreadable_folder"] += 1
+    return found
+
+
+def _record(entry: os.DirEntry[bytes], path: bytes, real_root: bytes, found: _Found) -> None:
+    """Counts or adds an entry that is not a folder."""
+    if _is_hidden(entry.name):
+        found.ignored["hidden"] += 1
+    elif entry.is_symlink() and os.path.isdir(entry.path):
+        found.ignored["directory_link"] += 1
+    elif not _has_image_name(entry.name):
+        found.ignored["not_an_image_name"] += 1
+    else:
+        found.add(to_text(path), *_examine(entry, real_root))
+
+
+def _examine(entry: os.DirEntry[bytes], real_root: bytes) -> tuple[int, int, Reason | None]:
+    """Size, modification time and fault of a candidate, without opening it."""
+    try:
+        if entry.is_symlink():
+            status = os.stat(entry.path)
+            if not _is_below(os.path.realpath(entry.path), real_root):
+                return 0, 0, "outside_root"
+        else:
+            status = entry.stat(follow_symlinks=False)
+    except OSError as error:
+        reason = _reason(error) or "permission_denied"  # so a failing disk costs rows, no run
+        return 0, 0, "broken_symlink" if reason == "vanished" and entry.is_symlink() else reason
+    return status.st_size, status.st_mtime_ns, _fault(status)
+
+
+def _is_below(real_path: bytes, real_root: bytes) -> bool:
+    return real_path.startswith(os.path.join(real_root, b""))
+
+
+def _fault(status: os.stat_result) -> Reason | None:
+    """Why such a file is not to be read, if so."""
+    if not stat.S_ISREG(status.st_mode):
+        return "not_a_regular_file"
+    return "too_large" if status.st_size > BYTE_LIMIT else None
+
+
+def _read_local(real_root: bytes, path: str) -> bytes:
+    with (
+        _short_reasons(),
+        open(_path_below(real_root, to_bytes(path)), "rb", opener=_open_warily) as stream,
+    ):
+        status = os.fstat(stream.fileno())
+        if fault := _fault(status):
+            raise Unreadable(fault)
+        return stream.read(status.st_size)
+
+
+def _path_below(real_root: bytes, path: bytes) -> bytes:
+    """The real path of a listed file, which is below the root whatever replaced it since."""
+    folder, name = os.path.split(os.path.join(real_root, path))
+    file = os.path.join(_real_folder(folder), name)
+    if os.path.islink(file):
+        file = os.path.realpath(file)
+    if not _is_below(file, real_root):
+        raise Unreadable("outside_root")
+    return file
+
+
+def _open_warily(file: str, flags: int) -> int:
+    """Opens a real path: no link may have taken its place, and no FIFO may block it for ever."""
+    return os.open(file, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+@lru_cache(maxsize=4096)
+def _real_folder(folder: bytes) -> bytes:
+    """The real path of a folder, once per process: 18 µs, as much as reading a small image."""
+    return os.path.realpath(folder)
+
+
+@contextmanager
+def _short_reasons() -> Iterator[None]:
+    """Turns the OSErrors that a file itself is to blame for into Unreadable."""
+    try:
+        yield
+    except OSError as error:
+        if reason := _reason(error):
+            raise Unreadable(reason) from error
+        raise
+
+
+def _reason(error: OSError) -> Reason | None:
+    if error.errno == errno.ELOOP:
+        return "broken_symlink"
+    if isinstance(error, IsADirectoryError) or error.errno == errno.ENXIO:  # ENXIO: a socket
+        return "not_a_regular_file"
+    # S3's and GCS's refusals come as plain OSErrors whose text alone tells.
+    if isinstance(error, PermissionError) or "ACCESS_DENIED" in str(error):
+        return "permission_denied"
+    if isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno == errno.ESTALE:
+        return "vanished"
+    return None
+
+
+# Remote folders
+
+
+def _list_remote(filesystem: FileSystem, base: str, root: str) -> _Found:
+    mend = "check the address and the credentials"
+    try:
+        if not base.strip("/") or filesystem.get_file_info(base).type != FileType.Directory:
+            raise _refused(root, "there is no such folder", mend)
+        infos = filesystem.get_file_info(FileSelector(base, recursive=True))
+    except OSError as error:
+        raise _refused(root, error, mend) from error
+    found, hidden_folders = _Found(), set[str]()
+    for info in infos:
+        path = info.path.removeprefix(f"{base}/")
+        if hidden := _hidden_folder(path, info.type):
+            hidden_folders.add(hidden)
+        elif info.type != FileType.Directory:
+            _record_remote(info, path, found)
+    if hidden_folders:
+        found.ignored["hidden_folder"] = len(hidden_folders)
+    return found
+
+
+def _hidden_folder(path: str, kind: FileType) -> str | None:
+    """The topmost hidden folder that a path lies in, or is."""
+    folders = path.split("/") if kind == FileType.Directory else path.split("/")[:-1]
+    for depth, name in enumerate(folders, start=1):
+        if _is_hidden(name.encode()):
+            return "/".join(folders[:depth])
+    return None
+
+
+def _record_remote(info: FileInfo, path: str, found: _Found) -> None:
+    name = info.base_name.encode()
+    if _is_hidden(name):
+        found.ignored["hidden"] += 1
+    elif not _has_image_name(name):
+        found.ignored["not_an_image_name"] += 1
+    else:
+        size = info.size or 0
+        error: Reason | None = "too_large" if size > BYTE_LIMIT else None
+        if info.type != FileType.File:
+            error = "not_a_regular_file"
+        found.add(to_text(path.encode()), size, info.mtime_ns or 0, error)
+
+
+def _read_remote(filesystem: FileSystem, base: str, path: str) -> bytes:
+    key = f"{base}/{to_bytes(path).decode()}"
+    with _short_reasons(), filesystem.open_input_file(key) as stream:
+        if stream.size() > BYTE_LIMIT:
+            raise Unreadable("too_large")
+        content: bytes = stream.read()
+        return content

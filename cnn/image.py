@@ -1,0 +1,238 @@
+"""The decoder: bytes to a square RGB uint8 image, or one short reason why not."""
+
+import re
+import threading
+from io import BytesIO
+from typing import Final, Literal
+
+import numpy as np
+from PIL import ExifTags, Image, features
+from PIL.AvifImagePlugin import AvifImageFile
+from PIL.BmpImagePlugin import BmpImageFile, DibImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+DECODER_VERSION: Final = 1
+"""Part of a prepared dataset's key: raise it whenever the same bytes give other pixels."""
+
+PIXEL_LIMIT: Final = 178_956_970
+"""Most pixels an image may declare; the size at which Pillow by default refuses to open one."""
+
+BYTE_LIMIT: Final = 512 * 2**20
+"""Most bytes a file may have. Whoever reads files checks it before reading."""
+
+Reason = Literal[
+    "truncated",  # a known container, cut short or damaged (or a variant Pillow cannot read)
+    "not_an_image",
+    "empty_file",
+    "bomb",  # declares more than PIXEL_LIMIT pixels
+    "unsupported_format",  # a known container that is not decoded: HEIC, PSD, JPEG 2000, PDF ...
+    "vanished",
+    "permission_denied",
+    "broken_symlink",
+    "outside_root",
+    "not_a_regular_file",
+    "too_large",  # more than BYTE_LIMIT bytes, or than memory holds
+    "decoder_crashed",
+]
+"""Why a file has no pixels. The decoder gives the first five and `too_large`, readers the rest."""
+
+Fit = Literal["squash", "crop"]
+"""`squash` squeezes the whole image into the square; `crop` keeps its aspect, and its centre."""
+
+
+_Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
+
+
+class Unreadable(Exception):
+    """A file has no pixels, for one `reason`. Survives pickling, so it may cross processes."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason: Reason = reason
+
+
+_CONTAINERS: Final[tuple[tuple[bytes, type[ImageFile] | None], ...]] = (
+    (rb"\xff\xd8\xff", JpegImageFile),
+    (rb"\x89PNG\r\n\x1a\n", PngImageFile),
+    (rb"RIFF.{4}WEBP", WebPImageFile),
+    (rb"GIF8[79]a", GifImageFile),
+    (rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\x00{3}", BmpImageFile),
+    (rb"[\x28\x34\x38\x40\x6c\x7c]\x00{3}.{8}\x01\x00", DibImageFile),
+    (rb"II[\x2a\x2b]\x00|MM\x00[\x2a\x2b]", TiffImageFile),
+    (rb".{4}ftyp(.{4}){0,8}?avi[fs]", AvifImageFile if features.check("avif") else None),
+    (rb".{4}ftyp(.{4}){0,8}?(hei[cmsx]|hev[cx]|mif1|msf1)", None),  # HEIF
+    (rb"8BPS", None),  # Photoshop
+    (rb"\x00{3}\x0cjP  |\xff\x4f\xff\x51", None),  # JPEG 2000
+    (rb"\x00{3}\x0cJXL |\xff\x0a", None),  # JPEG XL
+    (rb"\x00\x00\x01\x00[^\x00]\x00", None),  # ICO
+    (rb"%!PS|\xc5\xd0\xd3\xc6|%PDF-", None),  # EPS, PDF
+)
+"""Signature and decoder of every container known; one without a decoder is recognised only."""
+
+_UPRIGHT: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each value of the EXIF orientation tag."""
+
+
+class _PillowLimit:
+    """Holds Pillow's process-wide pixel limit at ours while any thread decodes, then restores it.
+
+    `PIXEL_LIMIT` is checked here, on the header; Pillow's own limit would warn from half of it on
+    and follow whatever the process has set. Neither `warnings.catch_warnings` nor a plain save
+    and restore is safe under threads: one thread would undo what another still needs. Hence the
+    count. The limit is not lifted, because it also guards what Pillow allocates on opening.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._decoding = 0
+        self._saved: int | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._decoding == 0:
+                self._saved, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, PIXEL_LIMIT
+            self._decoding += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._decoding -= 1
+            if self._decoding == 0:
+                Image.MAX_IMAGE_PIXELS = self._saved
+
+
+_pillow_limit = _PillowLimit()
+
+
+def decode(data: bytes, size: int, fit: Fit = "squash") -> np.ndarray:
+    """Decode the bytes of one image file to `(size, size, 3)` uint8, C-contiguous and writable.
+
+    The container is read off the bytes. The first frame or page counts, upright by its EXIF
+    orientation. What is transparent shows white. 16-bit grey is scaled to 8 bits, not clipped;
+    32-bit integers and floats follow `_eight_bits`. Shrinking is antialiased (bilinear), and a
+    JPEG of more than four times the size is decoded at a reduced scale (DCT scaling, which leaves
+    at least `2 * size` pixels a side): on photographs, less than 1 of 255 from a full decode.
+
+    Raises `Unreadable`, and nothing else for any bytes. Safe to call from several threads.
+    """
+    try:
+        with _pillow_limit:
+            return _decode(data, size, fit)
+    except Unreadable:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise Unreadable("bomb") from error
+    except MemoryError as error:
+        raise Unreadable("too_large") from error
+    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, KeyError, ...
+        raise Unreadable("truncated") from error
+
+
+def _decode(data: bytes, size: int, fit: Fit) -> np.ndarray:
+    """Resize first; convert and turn upright the small square, for flips and turns commute with it.
+
+    So a large image is held once, or twice where its mode must be converted to be resized.
+    """
+    image = _open(data)
+    # Two pixels for one on both sides: at one for one the scaled DCT would do the resizing, a third
+    # faster but at two and a half times the difference from a full decode.
+    reduced = image.draft(None, (2 * size, 2 * size))
+    image.load()
+    # The reduced size is rounded up; its box ends where the picture ends, in parts of a pixel.
+    width, height = reduced[1][2:] if reduced else image.size
+    square = _resize(image, size, _view(width, height, fit))
+    turn = _orientation(image)
+    return np.array(square if turn is None else square.transpose(turn))
+
+
+def _open(data: bytes) -> ImageFile:
+    """Read the header only, and refuse what is too large to decode."""
+    if not data:
+        raise Unreadable("empty_file")
+    if len(data) > BYTE_LIMIT:
+        raise Unreadable("too_large")
+    # Not Image.open: it warns of sizes that are allowed here, and cannot tell a damaged image from
+    # no image.
+    image = _opener(data[:64])(BytesIO(data))
+    if image.width * image.height > PIXEL_LIMIT:
+        raise Unreadable("bomb")
+    return image
+
+
+def _opener(head: bytes) -> type[ImageFile]:
+    for signature, opener in _CONTAINERS:
+        if re.match(signature, head, re.DOTALL):
+            if opener is None:
+                raise Unreadable("unsupported_format")
+            return opener
+    raise Unreadable("not_an_image")
+
+
+def _view(width: float, height: float, fit: Fit) -> _Box:
+    """The part of the image that fills the square.
+
+    Odd margins are halved exactly, so that the view stays centred in all eight orientations.
+    """
+    if fit == "squash":
+        return 0, 0, width, height
+    side = min(width, height)
+    return (width - side) / 2, (height - side) / 2, (width + side) / 2, (height + side) / 2
+
+
+def _resize(image: Image.Image, size: int, view: _Box) -> Image.Image:
+    """Resize the view to a `size` x `size` image of mode RGB."""
+
+    def shrink(source: Image.Image) -> Image.Image:
+        return source.resize((size, size), Image.Resampling.BILINEAR, box=view)
+
+    if image.mode.startswith("I;16"):  # resized as floats: Pillow resizes big-endian I;16B wrongly
+        return _eight_bits(shrink(image.convert("F")), ceilings=(65535,))
+    if image.mode in ("I", "F"):
+        return _eight_bits(shrink(image.convert("F")), ceilings=(1, 255, 65535))
+    if image.has_transparency_data:
+        layered = image if image.mode == "RGBA" else image.convert("RGBA")
+        return _on_white(shrink(layered.convert("RGBa")))
+    if image.mode in ("1", "P"):  # Pillow resizes these by nearest neighbour
+        return shrink(image.convert("RGB"))
+    return shrink(image).convert("RGB")
+
+
+def _eight_bits(image: Image.Image, ceilings: tuple[int, ...]) -> Image.Image:
+    """Scale an image of mode F so that 0 and the lowest ceiling above all values become 0 and 255.
+
+    An image with a value below zero or above the last ceiling is stretched from its own least to
+    its greatest value. NaN and -inf count as the least, inf as the greatest.
+    """
+    values = np.asarray(image, dtype=np.float64)
+    finite = values[np.isfinite(values)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
+    if low >= 0 and high <= ceilings[-1]:
+        low, high = 0.0, next(ceiling for ceiling in ceilings if high <= ceiling)
+    values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
+    unit = (values - low) / ((high - low) or 1.0)
+    return Image.fromarray(np.rint(255 * unit).astype(np.uint8)).convert("RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Composite an image of mode RGBa on white: its colours are already weighted by alpha."""
+    pixels = np.asarray(image)
+    return Image.fromarray(pixels[..., :3] + (255 - pixels[..., 3:]))
+
+
+def _orientation(image: ImageFile) -> Image.Transpose | None:
+    try:
+        return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged metadata costs no image: its pixels have been decoded
+        return None

@@ -1,0 +1,235 @@
+"""The training loop: batches in, a trained network and its history out; it knows nothing of Ray."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn import functional
+
+from cnn import optim
+from cnn.batches import Batches, Share, seed_of
+from cnn.config import Training
+
+
+class Epoch(TypedDict):
+    """One row of a history; losses are cross-entropies in nats per image."""
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    lr: float
+    seconds: float
+    images_per_second: float
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer a number."""
+
+
+@dataclass
+class State:
+    """Everything training needs to go on: a checkpoint is this, saved.
+
+    `parallel` is the network as training calls it: itself, or wrapped to share gradients.
+    """
+
+    network: nn.Module
+    parallel: nn.Module
+    optimizer: torch.optim.Optimizer
+    epochs: int
+    history: list[Epoch] = field(default_factory=list)
+
+    @property
+    def best(self) -> Epoch:
+        """The epoch with the highest validation accuracy, the first of equals."""
+        return max(self.history, key=lambda row: row["val_accuracy"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """All but the network, as plain tensors, numbers and text."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "epochs": self.epochs,
+            "history": [dict(row) for row in self.history],
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.epochs, self.history = saved["epochs"], saved["history"]
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Totals over images: added over batches and workers, divided once at the end."""
+
+    totals: Tensor  # float64 (3,): loss, correct, images
+
+    @classmethod
+    def zero(cls, device: torch.device) -> "Sums":
+        # Kept on the device: reading them back at each step would stall a GPU's queue.
+        return cls(torch.zeros(3, dtype=torch.float64, device=device))
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        loss = functional.cross_entropy(logits, labels, reduction="sum")
+        correct = (logits.argmax(dim=1) == labels).sum()
+        images = torch.tensor(len(labels), device=labels.device)
+        self.totals.add_(torch.stack([loss.double(), correct.double(), images.double()]))
+
+    def reduce(self) -> tuple[float, float, int]:
+        """Mean loss, accuracy and images over all workers."""
+        if distributed.is_initialized():
+            distributed.all_reduce(self.totals)
+        loss, correct, images = self.totals.tolist()
+        return loss / images, correct / images, int(images)
+
+
+@dataclass(frozen=True)
+class Loop:
+    """How each step is made, the same for all epochs of a run."""
+
+    settings: Training
+    device: torch.device
+    seed: int
+    share: Share = Share()
+    class_weights: Tensor | None = None
+    on_step: Callable[[int, int, int], None] = lambda epoch, step, steps: None
+
+    def fit(
+        self,
+        state: State,
+        train: Batches,
+        validation: Batches,
+        on_epoch_end: Callable[[State], None] = lambda state: None,
+    ) -> None:
+        """Train from where `state` stands to its last epoch, or until patience runs out."""
+        while len(state.history) < state.epochs and not self.out_of_patience(state):
+            state.history.append(self.run_epoch(state, train, validation))
+            state.epochs = self.epochs_that_fit(state)
+            on_epoch_end(state)
+
+    def run_epoch(self, state: State, train: Batches, validation: Batches) -> Epoch:
+        """Train and validate once."""
+        number = len(state.history) + 1
+        # Dropout draws from the global generator: seeded per epoch, so that a resumed run draws
+        # what an uninterrupted one would have drawn.
+        torch.manual_seed(seed_of(self.seed, number, self.share.rank))
+        started = time.perf_counter()
+        train_loss, train_accuracy, images = self.train_epoch(state, train).reduce()
+        trained = time.perf_counter()
+        if not math.isfinite(train_loss):
+            raise Diverged(f"the loss became {train_loss} in epoch {number}: lower --lr")
+        share_statistics(state.network)
+        val_loss, val_accuracy, _ = self.validate(state.network, validation).reduce()
+        return Epoch(
+            epoch=number,
+            train_loss=train_loss,
+            train_accuracy=train_accuracy,
+            val_loss=val_loss,
+            val_accuracy=val_accuracy,
+            lr=state.optimizer.param_groups[0]["lr"],
+            seconds=time.perf_counter() - started,
+            images_per_second=images / (trained - started),
+        )
+
+    def train_epoch(self, state: State, batches: Batches) -> Sums:
+        """One pass over the training batches."""
+        epoch, sums = len(state.history), Sums.zero(self.device)
+        state.parallel.train()
+        for step, (images, labels) in enumerate(batches.epoch(epoch + 1)):
+            progress = (epoch + step / batches.steps) / state.epochs
+            self.step(state, to(images, self.device), to(labels, self.device), progress, sums)
+            self.on_step(epoch + 1, step + 1, batches.steps)
+        return sums
+
+    def step(
+        self, state: State, images: Tensor, labels: Tensor, progress: float, sums: Sums
+    ) -> None:
+        """One step of the optimizer on one batch."""
+        for group in state.optimizer.param_groups:
+            group["lr"] = optim.learning_rate(self.settings, progress)
+        with autocast(self.device, self.settings.precision):
+            logits = state.parallel(images)
+        logits = logits.float()
+        losses = functional.cross_entropy(
+            logits,
+            labels,
+            weight=self.class_weights,
+            label_smoothing=self.settings.label_smoothing,
+            reduction="none",
+        )
+        state.optimizer.zero_grad(set_to_none=True)
+        losses.mean().backward()
+        nn.utils.clip_grad_norm_(state.network.parameters(), self.settings.clip)
+        state.optimizer.step()
+        sums.add(logits.detach(), labels)
+
+    @torch.inference_mode()
+    def validate(self, network: nn.Module, batches: Batches) -> Sums:
+        """Loss and correct answers over every validation image, each counted once."""
+        sums = Sums.zero(self.device)
+        network.eval()
+        for images, labels in batches.epoch(0):
+            with autocast(self.device, self.settings.precision):
+                logits = network(to(images, self.device))
+            sums.add(logits.float(), to(labels, self.device))
+        return sums
+
+    def out_of_patience(self, state: State) -> bool:
+        """Whether the last `patience` epochs brought nothing better."""
+        if self.settings.patience is None or not state.history:
+            return False
+        return len(state.history) - state.best["epoch"] >= self.settings.patience
+
+    def epochs_that_fit(self, state: State) -> int:
+        """How many epochs fit into the time budget at the pace of the last one.
+
+        The schedule follows this number, so the rate still ends at 0. Rank 0's clock decides for
+        all: ranks that disagree would wait for each other for ever.
+        """
+        if self.settings.max_minutes is None:
+            return state.epochs
+        left = self.settings.max_minutes * 60 - sum(row["seconds"] for row in state.history)
+        fitting = len(state.history) + max(0, int(left / state.history[-1]["seconds"]))
+        agreed = torch.tensor(min(fitting, state.epochs), device=self.device)
+        if distributed.is_initialized():
+            distributed.broadcast(agreed, src=0)
+        return int(agreed)
+
+
+def share_statistics(network: nn.Module) -> None:
+    """Give every worker rank 0's batch norm statistics: what is judged is what is saved."""
+    if distributed.is_initialized():
+        for buffer in network.buffers():
+            distributed.broadcast(buffer, src=0)
+
+
+def to(tensor: Tensor, device: torch.device) -> Tensor:
+    """`tensor` on `device`; without waiting, where it comes from pinned memory."""
+    return tensor.to(device, non_blocking=True)
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The arithmetic of the forward pass: bfloat16 on the settings' word or the hardware's."""
+    enabled = precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is fast on `device`.
+
+    GPUs since Ampere have it, and CPUs with AVX512-BF16: a step there costs 0.42 of float32's.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
+def class_weights(labels: Tensor, classes: int) -> Tensor:
+    """A weight per class, float32 `(classes,)`: rare classes weigh more, the mean image weighs 1."""
+    counts = torch.bincount(labels, minlength=classes).clamp(min=1)
+    return (len(labels) / (classes * counts)).float()

@@ -1,0 +1,221 @@
+"""The manifest: one row per image, with its label, split, content hash, size and error.
+
+A split is a function of an image's content, the seed and the folder's own layout, and of nothing
+else. So identical images land on one side, adding images moves no other image, and the split
+needs no file of its own to be repeated. The price: each class divides *about* 80/20, within the
+spread of a binomial. An exact share would need a rank within the class, and then every image
+added could move others from training to test.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import Literal, get_args
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cnn.errors import Mendable
+from cnn.folder import Listing
+from cnn.image import Fit
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+TEST_SHARE = 0.20
+VALIDATION_SHARE = 0.10  # of what is not test
+
+COLUMNS = pa.schema(
+    {
+        "path": pa.string(),
+        "label": pa.string(),
+        "layout": pa.string(),
+        "content_hash": pa.string(),
+        "size": pa.int64(),
+        "mtime_ns": pa.int64(),
+        "error": pa.string(),
+    }
+)
+
+LEAKS: dict[Split, str] = {"test": "duplicate_in_test", "validation": "duplicate_in_validation"}
+"""The error of an image that is left out because its identical twin lies in this split."""
+
+_SPLIT_FOLDERS: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
+
+
+class ManifestError(Mendable):
+    """The images cannot train a classifier: one line that says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Every image of a folder, and how many files were no image of any class.
+
+    table: columns ``COLUMNS``: lossless text of the ``path``; the class name as ``label``; the
+        split the folder's own ``layout`` gives, or null; the ``content_hash`` (32 hex digits, null
+        where unread); ``size`` in bytes; ``mtime_ns``; the ``error``, or null. After
+        ``assign_splits`` also ``split``, null for a row with an error.
+    ignored: counts by reason: those of the listing, ``no_class_folder`` and
+        ``outside_the_splits``.
+    """
+
+    table: pa.Table
+    ignored: dict[str, int]
+
+    def write(self, path: str | PathLike[str]) -> None:
+        """Writes Parquet; the counts travel in the schema's metadata."""
+        pq.write_table(
+            self.table.replace_schema_metadata({"ignored": json.dumps(self.ignored)}), path
+        )
+
+    @classmethod
+    def read(cls, path: str | PathLike[str]) -> "Manifest":
+        """Reads what ``write`` wrote; raises ManifestError for any other Parquet file."""
+        table = pq.read_table(path)
+        metadata = table.schema.metadata or {}
+        if b"ignored" not in metadata or not set(COLUMNS.names) <= set(table.column_names):
+            raise ManifestError(f"{str(path)!r} is no manifest; prepare the images again")
+        return cls(table.replace_schema_metadata(None), json.loads(metadata[b"ignored"]))
+
+
+def hash_content(data: bytes) -> str:
+    """BLAKE2b of a file's bytes, 16 of them: 32 hex digits."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def listing_key(listing: Listing, image_size: int, fit: Fit, decoder_version: int) -> str:
+    """The key of what is prepared from a listing: 16 hex digits over all that can change it."""
+    files = listing.files.sort_by("path")
+    digest = hashlib.blake2b(repr((image_size, fit, decoder_version)).encode(), digest_size=8)
+    columns = (files[name].to_pylist() for name in ("path", "size", "mtime_ns", "error"))
+    for row in zip(*columns, strict=True):
+        digest.update(repr(row).encode())
+    return digest.hexdigest()
+
+
+def classes(table: pa.Table) -> list[str]:
+    """The sorted class names of a manifest's table; a name's place is its label's index."""
+    return sorted(pc.unique(table["label"].drop_null()).to_pylist())
+
+
+def label_images(listing: Listing) -> Manifest:
+    """The manifest of a listing before any image is read: labels, and the folder's own layout.
+
+    The label is the first folder below the root. But where ``train/`` holds folders and stands
+    beside ``test/`` or ``val/`` (these and like names, in any case), those are the folder's own
+    splits and the label is the second folder. Raises ManifestError for fewer than two classes.
+    """
+    folders = [path.split("/")[:-1] for path in listing.files["path"].to_pylist()]
+    own_splits = _has_own_splits(folders)
+    places = [_place(names, own_splits) for names in folders]
+    table = pa.table(
+        {
+            "path": listing.files["path"],
+            "label": pa.array([label for label, _, _ in places], pa.string()),
+            "layout": pa.array([layout for _, layout, _ in places], pa.string()),
+            "content_hash": pa.nulls(len(places), pa.string()),
+            **{name: listing.files[name] for name in ("size", "mtime_ns", "error")},
+        },
+        schema=COLUMNS,
+    ).filter(pa.array([skip is None for _, _, skip in places], pa.bool_()))
+    skipped = Counter(skip for _, _, skip in places if skip)
+    manifest = Manifest(table, {**listing.ignored, **skipped})
+    _require_two_classes(manifest, listing.root)
+    return manifest
+
+
+def _has_own_splits(folders: Sequence[Sequence[str]]) -> bool:
+    """Whether the folders are train/<class>/ beside test/ or val/, not classes with such names.
+
+    A class of trains is safe: it has no sibling ``test/``, or no folders inside.
+    """
+    split = {names[0]: _SPLIT_FOLDERS.get(names[0].casefold()) for names in folders if names}
+    with_classes = {split[names[0]] for names in folders if len(names) > 1}
+    return "train" in with_classes and not {"test", "validation"}.isdisjoint(split.values())
+
+
+def _place(names: Sequence[str], own_splits: bool) -> tuple[str | None, Split | None, str | None]:
+    """Label and layout of an image in these folders, or the reason why it has no label."""
+    if not names:
+        return None, None, "no_class_folder"
+    if not own_splits:
+        return names[0], None, None
+    split = _SPLIT_FOLDERS.get(names[0].casefold())
+    if split is None:
+        return None, None, "outside_the_splits"
+    return (names[1], split, None) if len(names) > 1 else (None, None, "no_class_folder")
+
+
+def _require_two_classes(manifest: Manifest, root: str) -> None:
+    mend = "give a folder that holds one folder of images per class"
+    if manifest.table.num_rows == 0:
+        skips = ", ".join(f"{count} {reason}" for reason, count in manifest.ignored.items())
+        raise ManifestError(
+            f"no image of any class found in {root!r} ({skips or 'it is empty'}); {mend}"
+        )
+    if len(names := classes(manifest.table)) == 1:
+        raise ManifestError(f"only one class, {names[0]!r}, found in {root!r}; {mend}")
+
+
+def assign_splits(table: pa.Table, seed: int) -> pa.Table:
+    """The table with its ``split`` column, and with leaks as errors.
+
+    Of images without a layout about 20% go to test, and a tenth of the others to validation. A
+    layout is kept; what it lacks, test or validation, is drawn from its train part in the same
+    shares. A train or validation image whose identical twin the layout puts in test is a leak
+    (error ``duplicate_in_test``), as is a train image whose twin is in validation.
+    """
+    layout = pc.fill_null(table["layout"], "train")
+    error = _with_leaks(table, layout)
+    given = set(pc.unique(layout).to_pylist())
+    test_below = 0.0 if "test" in given else TEST_SHARE
+    share = 0.0 if "validation" in given else VALIDATION_SHARE * (1 - test_below)
+    drawn = _draw(table["content_hash"], seed, test_below, test_below + share)
+    split = pc.if_else(pc.equal(layout, "train"), drawn, layout)
+    usable = pc.and_(pc.is_valid(table["content_hash"]), pc.is_null(error))
+    split = pc.if_else(usable, split, pa.scalar(None, pa.string()))
+    columns = dict(zip(table.column_names, table.columns, strict=True))
+    return pa.table({**columns, "error": error, "split": split})
+
+
+def _with_leaks(table: pa.Table, layout: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The error column, with an error for each image whose twin lies in a split above its own."""
+    error, hashes = table["error"], table["content_hash"]
+    above: tuple[tuple[Split, list[Split]], ...] = (
+        ("test", ["train", "validation"]),
+        ("validation", ["train"]),
+    )
+    for split, below in above:
+        twins = hashes.filter(pc.equal(layout, split)).drop_null()
+        leaks = pc.and_(pc.is_in(layout, pa.array(below)), pc.is_in(hashes, twins))
+        error = pc.if_else(pc.and_(leaks, pc.is_null(error)), LEAKS[split], error)
+    return error
+
+
+def _draw(
+    hashes: pa.ChunkedArray, seed: int, test_below: float, validation_below: float
+) -> pa.Array:
+    """A split for each content hash by a number in [0, 1) that hash and seed give; null stays."""
+    key = str(seed).encode()
+
+    def split(content_hash: str | None) -> Split | None:
+        if content_hash is None:
+            return None
+        digest = hashlib.blake2b(content_hash.encode(), digest_size=8, key=key).digest()
+        number = int.from_bytes(digest) / 2**64
+        if number < test_below:
+            return "test"
+        return "validation" if number < validation_below else "train"
+
+    return pa.array(map(split, hashes.to_pylist()), pa.string())

@@ -1,0 +1,101 @@
+"""Confusion counts -> accuracy, precision, recall, F1 (scikit-learn does the arithmetic)."""
+
+from functools import partial
+from math import sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+
+
+def confusion_counts(
+    true: NDArray[np.integer], predicted: NDArray[np.integer], classes: int
+) -> NDArray[np.int64]:
+    """How often each true label was predicted as each label.
+
+    `true` and `predicted` are labels of shape (N,), in 0..classes-1. Returns int64 of shape
+    (classes, classes): rows are true, columns predicted. Counts of batches, or of workers, add
+    up to the counts of their union. Raises ValueError for a label out of range.
+    """
+    true, predicted = np.asarray(true, np.int64), np.asarray(predicted, np.int64)
+    for name, labels in (("true", true), ("predicted", predicted)):
+        # Unchecked, label -1 or `classes` would be counted, in silence, in a neighbouring cell.
+        if labels.size and not 0 <= labels.min() <= labels.max() < classes:
+            raise ValueError(f"{name} labels must lie in 0..{classes - 1}")
+    cells = np.bincount(true * classes + predicted, minlength=classes * classes)
+    return cells.reshape(classes, classes)
+
+
+def summarise(confusion: NDArray[np.integer]) -> dict[str, Any]:
+    """The scores that confusion counts of shape (C, C) contain.
+
+    Returns `accuracy`; `macro_` and `weighted_` `precision`, `recall` and `f1`; and `per_class`,
+    for each label in order its `precision`, `recall`, `f1` and `support` (images truly of it).
+    As scikit-learn defines them over `labels=range(C)`: macro is the plain mean over all C
+    classes, also those without an image, weighted the mean by support, and a ratio over nothing
+    is 0. Raises ValueError where nothing was counted.
+    """
+    if not confusion.any():
+        raise ValueError("no scores: the confusion counts are empty")
+    true, predicted = confusion.nonzero()
+    counts = confusion[true, predicted]
+    score = partial(
+        precision_recall_fscore_support,
+        true,
+        predicted,
+        labels=range(len(confusion)),
+        sample_weight=counts,
+        zero_division=0,
+    )
+    names = ("precision", "recall", "f1")
+    scores: dict[str, Any] = {
+        "accuracy": float(accuracy_score(true, predicted, sample_weight=counts))
+    }
+    for average in ("macro", "weighted"):
+        means = score(average=average)[:3]
+        scores |= {f"{average}_{name}": float(m) for name, m in zip(names, means, strict=True)}
+    scores["per_class"] = [
+        dict(zip(names, map(float, ratios), strict=True)) | {"support": int(support)}
+        for *ratios, support in zip(*score(average=None), strict=True)
+    ]
+    return scores
+
+
+def wilson_interval(correct: int, total: int, z: float = 1.96) -> tuple[float, float]:
+    """The interval (low, high) around the share `correct / total`; 95% for z = 1.96.
+
+    Wilson, "Probable inference, the law of succession, and statistical inference" (JASA, 1927).
+    Within 0..1 and of honest width also at shares of 0 and 1, where the normal one has no width.
+    """
+    if total == 0:
+        return 0.0, 1.0
+    centre = correct + z * z / 2
+    spread = z * sqrt(correct * (total - correct) / total + z * z / 4)
+    scale = total + z * z
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+def calibration_counts(
+    confidence: NDArray[np.floating], correct: NDArray[np.bool_], bins: int = 15
+) -> NDArray[np.float64]:
+    """What the calibration error needs to know of predictions, in additive form.
+
+    `confidence` in 0..1 and `correct` have shape (N,). Returns float64 of shape (bins, 3): for
+    each of equally wide bins of confidence, open below and closed above, how many predictions
+    fell in, the sum of their confidence, and how many of them were correct.
+    """
+    confidence = np.asarray(confidence, np.float64)
+    bin_of = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    columns = (np.ones_like(confidence), confidence, np.asarray(correct, np.float64))
+    return np.stack([np.bincount(bin_of, column, minlength=bins) for column in columns], axis=1)
+
+
+def calibration_error(counts: NDArray[np.floating]) -> float:
+    """The expected calibration error, 0..1, of `calibration_counts`.
+
+    Guo et al., "On Calibration of Modern Neural Networks" (ICML, 2017): the mean over bins,
+    weighted by their predictions, of |accuracy - mean confidence|. 0 where nothing was counted.
+    """
+    total, confidence, correct = counts.T
+    return float(np.abs(confidence - correct).sum() / max(total.sum(), 1.0))

@@ -1,0 +1,177 @@
+"""The network: uint8 images in, one logit per class out."""
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+import torchvision
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from cnn import config
+from cnn.errors import Mendable
+
+# Per-channel mean and spread of ImageNet's photos on the 0..1 scale: torchvision's weights were
+# trained with them, and other photos are close enough.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+class NetworkError(Mendable):
+    """Settings that make no network; the message says what to change."""
+
+
+class Scale(nn.Module):
+    """Pixels 0..255 (uint8) to 0..1, then normalised per channel.
+
+    Inside the network, so that nobody who feeds it can forget it, and so that uint8 crosses to
+    the device: a quarter of float32's bytes.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images.float() / 255 - self.mean) / self.std
+
+
+def build(settings: config.Network, image_size: int, classes: int) -> nn.Sequential:
+    """The network for square `image_size` images: uint8 `(B, 3, H, W)` → logits `(B, classes)`.
+
+    Its modules are `scale` and `body`; it is channels-last, which is 1.4 to 1.8 times faster to
+    train on a CPU and what tensor cores want on a GPU.
+    """
+    if settings.network == "cnn":
+        body: nn.Module = convolutional(settings, image_size, classes)
+    else:
+        body = torchvision_model(settings, classes)
+    network = nn.Sequential()
+    network.add_module("scale", Scale())
+    network.add_module("body", body)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def convolutional(settings: config.Network, image_size: int, classes: int) -> nn.Sequential:
+    """Stages of convolutions, each halved by max-pooling; then fully connected layers."""
+    side = image_size >> len(settings.filters)
+    if side < 1:
+        raise NetworkError(
+            f"{len(settings.filters)} stages halve an image of {image_size} pixels to nothing: "
+            f"give at most {image_size.bit_length() - 1} numbers to --filters, "
+            f"or --image-size {1 << len(settings.filters)} and more"
+        )
+    layers = nn.Sequential()
+    channels = 3
+    for number, filters in enumerate(settings.filters, start=1):
+        layers.add_module(f"stage{number}", stage(settings, channels, filters))
+        channels = filters
+    layers.add_module("head", head(settings, channels * side * side, classes))
+    layers.apply(initialise)
+    return layers
+
+
+def stage(settings: config.Network, channels: int, filters: int) -> nn.Sequential:
+    """[convolution, batch norm, ReLU] x n, then 2x2 max-pooling."""
+    batch_norm = settings.normalisation == "batch"
+    layers: list[nn.Module] = []
+    for _ in range(settings.convolutions):
+        # A batch norm's own shift makes the convolution's bias redundant.
+        layers.append(
+            nn.Conv2d(channels, filters, settings.kernel_size, padding="same", bias=not batch_norm)
+        )
+        if batch_norm:
+            layers.append(nn.BatchNorm2d(filters))
+        layers.append(nn.ReLU(inplace=True))
+        channels = filters
+    return nn.Sequential(*layers, nn.MaxPool2d(2))
+
+
+def head(settings: config.Network, features: int, classes: int) -> nn.Sequential:
+    """Flatten, a hidden layer with dropout, output."""
+    layers: list[nn.Module] = [nn.Flatten()]
+    if settings.hidden:
+        layers += [
+            nn.Dropout(settings.dropout),
+            nn.Linear(features, settings.hidden),
+            nn.ReLU(inplace=True),
+        ]
+        features = settings.hidden
+    return nn.Sequential(*layers, nn.Dropout(settings.dropout), nn.Linear(features, classes))
+
+
+def initialise(layer: nn.Module) -> None:
+    """He initialisation (He et al. 2015), made for ReLU."""
+    if isinstance(layer, nn.Conv2d | nn.Linear):
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+def torchvision_model(settings: config.Network, classes: int) -> nn.Module:
+    """A torchvision architecture by name, its output layer fitted to `classes`."""
+    if settings.network not in torchvision.models.list_models(module=torchvision.models):
+        near = difflib.get_close_matches(settings.network, torchvision.models.list_models(), n=1)
+        hint = f"did you mean {near[0]}?" if near else "take cnn, or a name such as resnet18"
+        raise NetworkError(f"no network is named {settings.network}: {hint}")
+    download = "DEFAULT" if settings.weights == "default" else None
+    model: nn.Module = torchvision.models.get_model(settings.network, weights=download)
+    if settings.weights not in (None, "default"):
+        load_weights(model, Path(settings.weights))
+    replace_output(model, classes)
+    return model
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load a local weights file (safetensors or a torch file of plain tensors) for fine-tuning."""
+    try:
+        if path.suffix == ".safetensors":
+            weights = load_file(path)
+        else:
+            weights = torch.load(path, map_location="cpu", weights_only=True)
+        model.load_state_dict(weights)
+    except (OSError, RuntimeError, UnpicklingError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise NetworkError(f"--weights {path} cannot be used for this network: {reason}") from None
+
+
+def replace_output(model: nn.Module, classes: int) -> None:
+    """Put a fresh output layer of `classes` units in the place of the model's last linear one."""
+    name, last = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear)][-1]
+    output = nn.Linear(last.in_features, classes)
+    initialise(output)
+    model.set_submodule(name, output)
+
+
+def shapes(network: nn.Sequential, image_size: int) -> list[str]:
+    """What leaves each top-level part of the body for one image, such as `stage1 32x32x32`."""
+    found: list[str] = []
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: object, output: object) -> None:
+            if isinstance(output, Tensor):
+                found.append(f"{name} {'x'.join(map(str, output.shape[1:]))}")
+
+        return hook
+
+    body = network.get_submodule("body")
+    hooks = [part.register_forward_hook(note(name)) for name, part in body.named_children()]
+    was_training = network.training
+    with torch.inference_mode():
+        network.eval()(torch.zeros(1, 3, image_size, image_size, dtype=torch.uint8))
+    network.train(was_training)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def parameter_count(network: nn.Module) -> int:
+    """The number of trained values."""
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)

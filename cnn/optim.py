@@ -1,0 +1,43 @@
+"""The optimizer, and the learning rate at each step."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from cnn.config import Training
+
+MOMENTUM = 0.9
+
+
+def optimizer(network: nn.Module, settings: Training) -> torch.optim.Optimizer:
+    """The optimizer over all weights of `network`; only matrices and kernels decay."""
+    groups = list(parameter_groups(network, settings.weight_decay))
+    match settings.optimizer:
+        case "adamw":
+            return torch.optim.AdamW(groups, lr=settings.lr)
+        case "adam":
+            return torch.optim.Adam(groups, lr=settings.lr)
+        case "sgd":
+            return torch.optim.SGD(groups, lr=settings.lr, momentum=MOMENTUM, nesterov=True)
+        case "rmsprop":
+            return torch.optim.RMSprop(groups, lr=settings.lr, momentum=MOMENTUM)
+
+
+def parameter_groups(network: nn.Module, weight_decay: float) -> Iterator[dict[str, object]]:
+    """Decayed and undecayed parameters: pulling a norm's scale or a bias to 0 only hurts."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    yield {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay}
+    yield {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}
+
+
+def learning_rate(settings: Training, progress: float) -> float:
+    """The rate at `progress` (0..1) through training: linear warm-up, then a half cosine to 0.
+
+    Loshchilov and Hutter 2017, "SGDR", without the restarts.
+    """
+    if progress < settings.warmup:
+        return settings.lr * progress / settings.warmup
+    decayed = (progress - settings.warmup) / (1 - settings.warmup)
+    return settings.lr * (1 + math.cos(math.pi * decayed)) / 2

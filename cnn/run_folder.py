@@ -1,0 +1,106 @@
+"""The folder of a run: what lies where in it, and whether a command may go on with it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from cnn.atomic import write_atomically
+from cnn.errors import Mendable
+from cnn.manifest import Manifest
+
+# Settings that leave the result as it is: a run may be gone on with under others.
+FREE = {"out", "prepared", "dry_run", "resources"}
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Names of a run's files; report.html is written last, and says that the run is done."""
+
+    path: Path
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def history(self) -> Path:
+        return self.path / "history.csv"
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / "manifest.parquet"
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "predictions.parquet"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.path / "evaluation.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def finished(self) -> bool:
+        return self.report.is_file()
+
+    def claim(self, settings: BaseModel, manifest: Manifest) -> None:
+        """Take the folder for a run, new or cut off; Mendable if it holds anything else."""
+        if self.config.is_file():
+            self.check_settings(settings)
+            self.check_images(manifest)
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            raise Mendable(f"{self.path} is not empty and no run of this job: give another --out")
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.config, yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
+
+    def check_settings(self, settings: BaseModel) -> None:
+        """Refuse other settings than the run began with, naming the first."""
+        before = flat(yaml.safe_load(self.config.read_text(encoding="utf-8")))
+        for name, value in flat(settings.model_dump(mode="json")).items():
+            if name.split(".")[0] not in FREE and before.get(name) != value:
+                setting = name.split(".")[-1]
+                raise Mendable(
+                    f"{self.path} was begun with {setting} {before.get(name)}, not {value}: "
+                    "give the same settings, or another --out"
+                )
+
+    def check_images(self, manifest: Manifest) -> None:
+        """Refuse other images than the run began with, telling how many differ."""
+        if not self.manifest.is_file():
+            return
+        before, now = files(Manifest.read(self.manifest)), files(manifest)
+        added, removed = len(now.keys() - before.keys()), len(before.keys() - now.keys())
+        changed = sum(now[path] != before[path] for path in now.keys() & before.keys())
+        if added or removed or changed:
+            raise Mendable(
+                f"the images are not those that {self.path} was begun with "
+                f"({added} added, {removed} removed, {changed} changed): give another --out"
+            )
+
+
+def files(manifest: Manifest) -> dict[str, tuple[int, int]]:
+    """Path → size and time of change."""
+    columns = (manifest.table[name].to_pylist() for name in ("path", "size", "mtime_ns"))
+    return {path: (size, mtime) for path, size, mtime in zip(*columns, strict=True)}
+
+
+def flat(values: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested settings as `group.name` → value."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{above}{name}.")
+        else:
+            found[above + name] = value
+    return found
+

@@ -1,0 +1,1 @@
+"""The verbs: each job parses its settings, calls the library once and prints."""

@@ -1,0 +1,133 @@
+"""Laws of the census: every file is counted once, and what is wrong is said in one line each."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from cnn.census import Census, take_census
+from cnn.folder import list_folder
+from cnn.manifest import COLUMNS, Manifest, ManifestError, assign_splits, hash_content, label_images
+
+Row = tuple[str, str | None, bytes | None]
+
+
+def census_of(*rows: Row, ignored: dict[str, int] | None = None) -> Census:
+    """The census of images given by label, layout and content; no content is an unread file."""
+    table = pa.Table.from_pylist(
+        [
+            {
+                "path": f"{label}/{number}.jpg",
+                "label": label,
+                "layout": layout,
+                "content_hash": None if content is None else hash_content(content),
+                "error": "truncated" if content is None else None,
+            }
+            for number, (label, layout, content) in enumerate(rows)
+        ],
+        schema=COLUMNS,
+    )
+    return take_census(Manifest(assign_splits(table, 0), ignored or {}))
+
+
+def each(label: str, layout: str | None, images: int) -> list[Row]:
+    """Different images of one class."""
+    return [(label, layout, f"{label} {layout} {number}".encode()) for number in range(images)]
+
+
+FAIR = [
+    row
+    for label in ("cat", "dog")
+    for layout, images in (("train", 8), ("validation", 1), ("test", 2))
+    for row in each(label, layout, images)
+]
+
+
+def test_every_file_found_is_counted_exactly_once(tmp_path: Path) -> None:
+    names = ["a/1.jpg", "a/2.jpg", "b/3.jpg", "b/4.jpg", "b/5.txt", "6.jpg", ".7.jpg"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    manifest = label_images(list_folder(str(tmp_path)))
+    hashes = [hash_content(b"1"), hash_content(b"2"), hash_content(b"3"), None]
+    errors = [None, None, None, "empty_file"]
+    columns = dict(zip(COLUMNS.names, manifest.table.columns, strict=True))
+    table = pa.table({**columns, "content_hash": hashes, "error": errors}, schema=COLUMNS)
+    census = take_census(Manifest(assign_splits(table, 0), manifest.ignored))
+    assert census.images == 3
+    assert census.unreadable == {"empty_file": 1}
+    assert census.ignored == {"hidden": 1, "not_an_image_name": 1, "no_class_folder": 1}
+    uncounted = len(names) - census.images
+    assert uncounted == sum(census.unreadable.values()) + sum(census.ignored.values())
+
+
+def test_images_are_counted_by_class_and_split() -> None:
+    census = census_of(*FAIR)
+    assert census.counts == {
+        "cat": {"train": 8, "validation": 1, "test": 2},
+        "dog": {"train": 8, "validation": 1, "test": 2},
+    }
+    assert census.split_sizes == {"train": 16, "validation": 2, "test": 4}
+    assert census.warnings() == []
+    census.require_trainable()
+
+
+def test_imbalance_is_the_largest_training_class_over_the_smallest() -> None:
+    training = [*each("cat", "train", 9), *each("dog", "train", 3)]
+    census = census_of(*training, *each("owl", "test", 5), *each("owl", "validation", 5))
+    assert census.imbalance == 3
+
+
+def test_copies_are_counted_and_torn_labels_are_named() -> None:
+    census = census_of(
+        *FAIR, ("cat", "train", b"same"), ("cat", "train", b"same"), ("dog", "train", b"same")
+    )
+    assert census.duplicates == 2
+    ((hash_, group),) = census.conflicts.items()
+    assert hash_ == hash_content(b"same")
+    assert group == [("cat/22.jpg", "cat"), ("cat/23.jpg", "cat"), ("dog/24.jpg", "dog")]
+    (line,) = census.warnings()
+    assert "'cat/22.jpg' ('cat') and 'dog/24.jpg' ('dog')" in line
+
+
+def test_unread_files_are_no_copies_of_each_other() -> None:
+    census = census_of(*FAIR, ("cat", "train", None), ("dog", "train", None))
+    assert census.duplicates == 0 and census.conflicts == {}
+    assert census.unreadable == {"truncated": 2}
+
+
+def test_leaks_are_counted_apart_and_warned_of() -> None:
+    census = census_of(*FAIR, ("cat", "train", b"cat test 0"))
+    assert census.leaks == {"duplicate_in_test": 1} and census.unreadable == {}
+    assert census.images == len(FAIR) and census.duplicates == 0
+    assert any("1 image left out" in line for line in census.warnings())
+
+
+def test_a_class_too_small_to_split_is_warned_of_in_one_line() -> None:
+    (line,) = census_of(*FAIR, *each("owl\n", "train", 2)).warnings()
+    assert line.startswith(
+        "class 'owl\\n' has 2 images and none of them fell to validation or test"
+    )
+    assert "cannot be judged" in line and "add images" in line
+    assert len(line.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ([("cat", None, None), ("dog", None, None)], "none of the images can be read .2 truncated"),
+        ([*each("cat", None, 50), ("dog", None, None)], "two classes"),
+        ([*each("cat", "train", 50), *each("dog", "test", 9)], "two classes .*'cat'"),
+        ([*each("cat", "train", 9), *each("dog", "train", 9), ("cat", "test", None)], "to test"),
+        (
+            [*each("cat", "train", 1), *each("dog", "train", 1), *each("cat", "test", 1)],
+            "to validation",
+        ),
+    ],
+)
+def test_what_cannot_train_a_classifier_is_refused_in_one_line(
+    rows: list[Row], reason: str
+) -> None:
+    with pytest.raises(ManifestError, match=reason) as caught:
+        census_of(*rows).require_trainable()
+    assert len(str(caught.value).splitlines()) == 1

@@ -1,0 +1,143 @@
+"""Scores are functions of counts; counts add up."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    f1_score,
+    precision_score,
+    recall_score,
+)
+
+from cnn.metrics import (
+    calibration_counts,
+    calibration_error,
+    confusion_counts,
+    summarise,
+    wilson_interval,
+)
+
+CLASSES = 5
+Labels = NDArray[np.int64]
+pairs = st.lists(
+    st.tuples(st.integers(0, CLASSES - 1), st.integers(0, CLASSES - 1)), min_size=1, max_size=60
+).map(lambda rows: np.array(rows).T)
+guesses = st.lists(st.tuples(st.floats(0, 1, width=32), st.booleans()), min_size=1, max_size=60)
+
+
+@given(pairs, st.integers(0, 60))
+def test_confusion_counts_of_parts_add_up_to_those_of_the_whole(labels: Labels, cut: int) -> None:
+    parts = (labels[:, :cut], labels[:, cut:])
+    whole, head, tail = (
+        confusion_counts(true, predicted, CLASSES) for true, predicted in (labels, *parts)
+    )
+    assert np.array_equal(whole, head + tail)
+    assert whole.sum() == labels.shape[1]
+    assert np.array_equal(whole, confusion_matrix(*labels, labels=range(CLASSES)))
+
+
+@settings(max_examples=30)
+@given(pairs)
+def test_scores_from_counts_are_those_scikit_learn_finds_on_the_labels(labels: Labels) -> None:
+    true, predicted = labels
+    scores = summarise(confusion_counts(true, predicted, CLASSES))
+    assert scores["accuracy"] == pytest.approx(accuracy_score(true, predicted))
+    measures = {"precision": precision_score, "recall": recall_score, "f1": f1_score}
+    for name, measure in measures.items():
+        for average in ("macro", "weighted"):
+            expected = measure(
+                true, predicted, labels=range(CLASSES), average=average, zero_division=0
+            )
+            assert scores[f"{average}_{name}"] == pytest.approx(expected)
+        expected = measure(true, predicted, labels=range(CLASSES), average=None, zero_division=0)
+        assert [row[name] for row in scores["per_class"]] == pytest.approx(expected)
+    support = np.bincount(true, minlength=CLASSES)
+    assert [row["support"] for row in scores["per_class"]] == support.tolist()
+
+
+def test_perfect_predictions_score_one_and_inverse_predictions_zero() -> None:
+    true = np.array([0, 1, 1, 0, 1])
+    ratios = ("accuracy", "macro_f1", "weighted_precision", "weighted_recall")
+    for predicted, expected in ((true, 1.0), (1 - true, 0.0)):
+        scores = summarise(confusion_counts(true, predicted, 2))
+        assert [scores[name] for name in ratios] == [expected] * len(ratios)
+
+
+def test_a_class_without_images_counts_in_the_macro_mean_with_zero() -> None:
+    assert summarise(np.diag([3, 4, 0]))["macro_f1"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("label", [-1, CLASSES])
+def test_a_label_out_of_range_is_refused_rather_than_counted_elsewhere(label: int) -> None:
+    with pytest.raises(ValueError, match=r"0\.\.4"):
+        confusion_counts(np.array([0, label]), np.array([0, 1]), CLASSES)
+
+
+def test_empty_counts_have_no_scores() -> None:
+    with pytest.raises(ValueError, match="empty"):
+        summarise(np.zeros((3, 3), np.int64))
+
+
+@pytest.mark.parametrize(
+    ("correct", "total", "low", "high"),
+    [  # Newcombe, "Two-sided confidence intervals for the single proportion" (1998), table I
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+        (20, 20, 0.8389, 1.0),
+    ],
+)
+def test_the_wilson_interval_is_the_published_one(
+    correct: int, total: int, low: float, high: float
+) -> None:
+    assert wilson_interval(correct, total) == pytest.approx((low, high), abs=5e-5)
+
+
+@given(st.integers(1, 10**6).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_the_wilson_interval_holds_the_share_and_mirrors_with_it(counts: tuple[int, int]) -> None:
+    correct, total = counts
+    low, high = wilson_interval(correct, total)
+    assert 0 <= low <= correct / total + 1e-12
+    assert correct / total - 1e-12 <= high <= 1
+    assert wilson_interval(total - correct, total) == pytest.approx((1 - high, 1 - low))
+
+
+def test_nothing_known_is_the_widest_interval() -> None:
+    assert wilson_interval(0, 0) == (0.0, 1.0)
+
+
+@given(guesses, st.integers(0, 60))
+def test_calibration_counts_of_parts_add_up_to_those_of_the_whole(
+    rows: list[tuple[float, bool]], cut: int
+) -> None:
+    confidence, correct = np.array(rows).T
+    whole = calibration_counts(confidence, correct)
+    parts = calibration_counts(confidence[:cut], correct[:cut])
+    parts = parts + calibration_counts(confidence[cut:], correct[cut:])
+    assert whole == pytest.approx(parts)
+    assert whole.sum(axis=0) == pytest.approx([len(rows), confidence.sum(), correct.sum()])
+
+
+def test_predictions_as_often_right_as_confident_have_almost_no_calibration_error() -> None:
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(size=100_000)
+    correct = rng.uniform(size=100_000) < confidence
+    assert calibration_error(calibration_counts(confidence, correct)) < 0.01
+
+
+@pytest.mark.parametrize("confidence", [0.0, 0.5, 1.0])
+def test_certainty_in_the_wrong_is_an_error_of_that_certainty(confidence: float) -> None:
+    counts = calibration_counts(np.full(10, confidence), np.zeros(10, bool))
+    assert math.isclose(calibration_error(counts), confidence)
+
+
+def test_a_confidence_on_an_edge_belongs_to_the_bin_below() -> None:
+    counts = calibration_counts(np.array([0.0, 0.5, 1.0]), np.ones(3, bool), bins=2)
+    assert counts[:, 0].tolist() == [2, 1]
