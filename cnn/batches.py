@@ -34,6 +34,9 @@ class Share:
     workers: int = 1
 
 
+ALONE = Share()
+
+
 def seed_of(*parts: int) -> int:
     """One seed from several numbers, such as (seed, epoch, rank); near numbers give far seeds."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
@@ -74,7 +77,7 @@ class TrainingBatches:
         batch_size: int,
         augmentation: Augmentation,
         seed: int,
-        share: Share = Share(),  # noqa: B008 - frozen
+        share: Share = Share(),
         balanced: bool = False,
     ) -> None:
         self.images, self.labels = images, labels
@@ -96,11 +99,12 @@ class TrainingBatches:
 class EvaluationBatches:
     """One worker's share of a split in memory, each image once over all workers, unchanged."""
 
-    def __init__(self, images: Tensor, labels: Tensor, share: Share = Share()) -> None:  # noqa: B008
+    def __init__(self, images: Tensor, labels: Tensor, share: Share = Share()) -> None:
         self.images = images[share.rank :: share.workers]
         self.labels = labels[share.rank :: share.workers]
         self.steps = -(-len(self.labels) // EVALUATION_BATCH)
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        images, labels = self.images.split(EVALUATION_BATCH), self.labels.split(EVALUATION_BATCH)
-        yield from zip(images, labels, strict=True)
+        for start in range(0, len(self.labels), EVALUATION_BATCH):
+            batch = slice(start, start + EVALUATION_BATCH)
+            yield self.images[batch], self.labels[batch]

@@ -29,7 +29,7 @@ class Card(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[1] = 1
     classes: list[str] = Field(min_length=2, description="names, in the order of the logits")
     image_size: int
     fit: Literal["squash", "crop"]

@@ -50,6 +50,17 @@ class Census:
         sizes = [row["train"] for row in self.counts.values() if row["train"]]
         return max(sizes) / min(sizes) if sizes else 1.0
 
+    def totals(self) -> dict[str, int]:
+        """The counts that go into evaluation.json."""
+        return {
+            **{str(split): size for split, size in self.split_sizes.items()},
+            "unreadable": sum(self.unreadable.values()),
+            "duplicates": self.duplicates,
+            "conflicts": len(self.conflicts),
+            "leaks": sum(self.leaks.values()),
+            "ignored": sum(self.ignored.values()),
+        }
+
     def require_trainable(self) -> None:
         """Raises ManifestError unless two classes have training images and no split is empty."""
         if not self.images:

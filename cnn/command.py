@@ -85,10 +85,13 @@ def config_option() -> click.Option:
 
 def parameters(settings: type[BaseModel]) -> Iterator[click.Parameter]:
     """A click parameter for each setting; pydantic does the typing and checking."""
-    for name, location, field in leaves(settings):
+    for name, _, field in leaves(settings):
         if Positional in field.metadata:
-            yield click.Argument([name], metavar=name.upper() if field.is_required() else f"[{name.upper()}]",
-                required=field.is_required())
+            yield click.Argument(
+                [name],
+                metavar=name.upper() if field.is_required() else f"[{name.upper()}]",
+                required=field.is_required(),
+            )
             continue
         flag = "--" + name.replace("_", "-")
         if bool in (field.annotation, *get_args(field.annotation)):
@@ -97,7 +100,10 @@ def parameters(settings: type[BaseModel]) -> Iterator[click.Parameter]:
             choices = get_args(field.annotation)
             metavar = "|".join(choices) if all(isinstance(c, str) for c in choices) else None
             yield click.Option(
-                [flag], metavar=metavar or kind(field), help=help_of(field), type=str,
+                [flag],
+                metavar=metavar or kind(field),
+                help=help_of(field),
+                type=str,
                 required=field.is_required(),
             )
 
@@ -111,7 +117,11 @@ def kind(field: FieldInfo) -> str:
 def help_of(field: FieldInfo) -> str:
     """The description, and the default where the description does not tell it."""
     text = field.description or ""
-    if field.is_required() or field.default is None or field.annotation is bool and not field.default:
+    if (
+        field.is_required()
+        or field.default is None
+        or (field.annotation is bool and not field.default)
+    ):
         return text
     default = field.default
     shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
@@ -144,7 +154,9 @@ def read_yaml(file: str) -> dict[str, Any]:
         reason = " ".join(str(error).split())
         raise Mendable(f"--config {file} is not YAML: {reason}") from None
     if not isinstance(content, dict):
-        raise Mendable(f"--config {file} holds no settings: it should look like a run's config.yaml")
+        raise Mendable(
+            f"--config {file} holds no settings: it should look like a run's config.yaml"
+        )
     return content
 
 

@@ -4,6 +4,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+GIB = 2**30
+
+# Settings for the embedded digits, of 8x8 pixels, where the user gives no others: a mirrored
+# digit is another digit, or none.
+DIGITS: dict[str, Any] = {
+    "data": {"image_size": 16},
+    "augmentation": {"flip": False},
+    "network": {"filters": (32, 64, 128)},
+}
+
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -19,6 +29,15 @@ def split_commas(value: Any) -> Any:
 Numbers = Annotated[
     tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1), BeforeValidator(split_commas)
 ]
+
+
+def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Nested settings: those of `above`, and those of `below` that it does not mention."""
+    both = {name: below[name] for name in below.keys() - above.keys()}
+    for name, value in above.items():
+        nested = isinstance(value, dict) and isinstance(below.get(name), dict)
+        both[name] = merged(below[name], value) if nested else value
+    return both
 
 
 class Settings(BaseModel):
@@ -53,7 +72,10 @@ class Network(Settings):
     filters: Numbers = Field(
         (32, 64, 128, 256), description="filters in each stage of the cnn, as 32,64,128"
     )
-    convolutions: int = Field(2, ge=1, description="convolutions in each stage of the cnn")
+    convolutions: int = Field(3, ge=1, description="convolutions in each stage of the cnn")
+    residual: bool = Field(
+        True, description="a shortcut around all but the first convolution of a stage"
+    )
     kernel_size: int = Field(3, ge=1, description="side of a convolution's kernel, odd")
     hidden: int = Field(256, ge=0, description="units of the hidden fully connected layer, 0: none")
     dropout: Fraction = Field(0.3, description="dropout before the fully connected layers")
@@ -112,7 +134,9 @@ class Resources(Settings):
         4.0, ge=0, description="GiB of images a worker may hold; a larger split is streamed"
     )
 
-
+    def hold(self, images: int, image_size: int) -> bool:
+        """Whether a worker keeps this many images in memory; if not, they are streamed."""
+        return images * 3 * image_size**2 <= self.memory * GIB
 
 
 class PrepareConfig(Settings):
@@ -148,6 +172,13 @@ class TrainConfig(Settings):
     network: Network = Network()
     training: Training = Training()
     resources: Resources = Resources()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _embedded(cls, values: Any) -> Any:
+        if isinstance(values, dict) and not values.get("images"):
+            return merged(DIGITS, values)
+        return values
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -3,18 +3,10 @@
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
-
-# 8x8 pixels make no 64x64 photo, and a mirrored digit is another digit or none.
-SETTINGS: dict[str, dict[str, Any]] = {
-    "data": {"image_size": 16},
-    "augmentation": {"flip": False},
-    "network": {"filters": (32, 64, 128)},
-}
 
 
 def write(folder: Path) -> Path:

@@ -11,7 +11,7 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 from cnn import optim
-from cnn.batches import Batches, Share, seed_of
+from cnn.batches import ALONE, Batches, Share, seed_of
 from cnn.config import Training
 
 
@@ -28,7 +28,7 @@ class Epoch(TypedDict):
     images_per_second: float
 
 
-class Diverged(RuntimeError):
+class DivergedError(RuntimeError):
     """The loss is no longer a number."""
 
 
@@ -95,7 +95,7 @@ class Loop:
     settings: Training
     device: torch.device
     seed: int
-    share: Share = Share()
+    share: Share = ALONE
     class_weights: Tensor | None = None
     on_step: Callable[[int, int, int], None] = lambda epoch, step, steps: None
 
@@ -122,7 +122,7 @@ class Loop:
         train_loss, train_accuracy, images = self.train_epoch(state, train).reduce()
         trained = time.perf_counter()
         if not math.isfinite(train_loss):
-            raise Diverged(f"the loss became {train_loss} in epoch {number}: lower --lr")
+            raise DivergedError(f"the loss became {train_loss} in epoch {number}: lower --lr")
         share_statistics(state.network)
         val_loss, val_accuracy, _ = self.validate(state.network, validation).reduce()
         return Epoch(
@@ -163,7 +163,7 @@ class Loop:
             reduction="none",
         )
         state.optimizer.zero_grad(set_to_none=True)
-        losses.mean().backward()
+        losses.mean().backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(state.network.parameters(), self.settings.clip)
         state.optimizer.step()
         sums.add(logits.detach(), labels)
@@ -230,6 +230,6 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def class_weights(labels: Tensor, classes: int) -> Tensor:
-    """A weight per class, float32 `(classes,)`: rare classes weigh more, the mean image weighs 1."""
+    """A weight per class, float32 `(classes,)`: more for rare ones, 1 for the mean image."""
     counts = torch.bincount(labels, minlength=classes).clamp(min=1)
     return (len(labels) / (classes * counts)).float()

@@ -73,6 +73,16 @@ class Manifest:
     table: pa.Table
     ignored: dict[str, int]
 
+    def with_contents(
+        self, content_hash: Sequence[str | None], error: Sequence[str | None]
+    ) -> "Manifest":
+        """The manifest after its files were read, with what each row was found to be."""
+        table = self.table
+        for name, values in (("content_hash", content_hash), ("error", error)):
+            column = pa.array(values, pa.string())
+            table = table.set_column(table.column_names.index(name), name, column)
+        return Manifest(table, self.ignored)
+
     def write(self, path: str | PathLike[str]) -> None:
         """Writes Parquet; the counts travel in the schema's metadata."""
         pq.write_table(

@@ -56,7 +56,7 @@ def build(settings: config.Network, image_size: int, classes: int) -> nn.Sequent
     network = nn.Sequential()
     network.add_module("scale", Scale())
     network.add_module("body", body)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return network.to(memory_format=torch.channels_last)
 
 
 def convolutional(settings: config.Network, image_size: int, classes: int) -> nn.Sequential:
@@ -79,19 +79,39 @@ def convolutional(settings: config.Network, image_size: int, classes: int) -> nn
 
 
 def stage(settings: config.Network, channels: int, filters: int) -> nn.Sequential:
-    """[convolution, batch norm, ReLU] x n, then 2x2 max-pooling."""
+    """Convolutions and 2x2 max-pooling: `(B, channels, H, W)` → `(B, filters, H/2, W/2)`.
+
+    Plain: all convolutions, then the pooling. Residual: one convolution, the pooling, and the
+    other convolutions with a shortcut around them (He et al. 2016); most of the arithmetic is
+    then done on a quarter of the pixels.
+    """
+    first = convolution(settings, channels, filters)
+    others = [convolution(settings, filters, filters) for _ in range(settings.convolutions - 1)]
+    if settings.residual and others:
+        return nn.Sequential(first, nn.MaxPool2d(2), Shortcut(*others))
+    return nn.Sequential(first, *others, nn.MaxPool2d(2))
+
+
+def convolution(settings: config.Network, channels: int, filters: int) -> nn.Sequential:
+    """Convolution, batch norm, ReLU."""
     batch_norm = settings.normalisation == "batch"
-    layers: list[nn.Module] = []
-    for _ in range(settings.convolutions):
-        # A batch norm's own shift makes the convolution's bias redundant.
-        layers.append(
-            nn.Conv2d(channels, filters, settings.kernel_size, padding="same", bias=not batch_norm)
-        )
-        if batch_norm:
-            layers.append(nn.BatchNorm2d(filters))
-        layers.append(nn.ReLU(inplace=True))
-        channels = filters
-    return nn.Sequential(*layers, nn.MaxPool2d(2))
+    # A batch norm's own shift makes the convolution's bias redundant.
+    layers: list[nn.Module] = [
+        nn.Conv2d(channels, filters, settings.kernel_size, padding="same", bias=not batch_norm)
+    ]
+    if batch_norm:
+        layers.append(nn.BatchNorm2d(filters))
+    return nn.Sequential(*layers, nn.ReLU(inplace=True))
+
+
+class Shortcut(nn.Sequential):
+    """Layers with a shortcut around them: they learn what to add to their input."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        added = images
+        for layer in self:
+            added = layer(added)
+        return images + added
 
 
 def head(settings: config.Network, features: int, classes: int) -> nn.Sequential:

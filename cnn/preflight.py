@@ -1,19 +1,19 @@
 """What a run is going to do, told before it does it."""
 
+import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import pyarrow as pa
 import torch
 
 from cnn import config, network, optim
-from cnn.census import Census, take_census
+from cnn.census import Census
 from cnn.config import TrainConfig
 from cnn.console import Console, clock
 from cnn.folder import Reader
-from cnn.loop import Loop, State, Sums, has_bfloat16
-from cnn.manifest import Manifest, assign_splits, classes
-from cnn.prepared import Prepared, prepare_image
+from cnn.loop import Loop, State, Sums
+from cnn.manifest import Manifest, classes
+from cnn.prepared import prepare_image
 
 TIMED_STEPS = 5
 MIB = 2**20
@@ -26,13 +26,21 @@ def check_network(settings: config.Network, images: config.Images, manifest: Man
 
 def describe(
     census: Census, settings: TrainConfig, image_size: int, workers: str, console: Console
-) -> None:
-    """The data, the network and the plan, a line each; then what is wrong with the data."""
-    console.say(f"data     {data_line(census)}")
-    console.say(f"network  {network_line(settings.network, image_size, len(census.counts))}")
-    console.say(f"plan     {plan_line(census, settings, image_size, workers)}")
+) -> dict[str, str]:
+    """Print the data, the network and the plan, a line each, then what is wrong with the data.
+
+    Returns the three lines by name, for the report.
+    """
+    lines = {
+        "data": data_line(census),
+        "network": network_line(settings.network, image_size, len(census.counts)),
+        "plan": plan_line(census, settings, image_size, workers),
+    }
+    for name, line in lines.items():
+        console.say(f"{name:8} {line}")
     for warning in census.warnings():
         console.say(f"warning  {warning}")
+    return lines
 
 
 def data_line(census: Census) -> str:
@@ -56,26 +64,76 @@ def network_line(settings: config.Network, image_size: int, classes: int) -> str
 
 
 def plan_line(census: Census, settings: TrainConfig, image_size: int, workers: str) -> str:
-    """Workers, where the images come from, and the arithmetic."""
-    held = (census.split_sizes["train"] + census.split_sizes["validation"]) * 3 * image_size**2
-    path = "in memory" if held <= settings.resources.memory_bytes else "streamed"
-    return f"{workers}, images {path} ({held / MIB:,.0f} MiB), {settings.training.epochs} epochs"
+    """Workers, where the images come from, and how long they are looked at."""
+    held = census.split_sizes["train"] + census.split_sizes["validation"]
+    where = "in memory" if settings.resources.hold(held, image_size) else "streamed"
+    size = f"{held * 3 * image_size**2 / MIB:,.0f} MiB"
+    return f"{workers}, images {where} ({size}), {settings.training.epochs} epochs"
 
 
-def examine(source_root: str, manifest: Manifest, settings: TrainConfig, console: Console) -> Manifest:
-    """The manifest after reading every file here and now, with nothing written."""
-    rows = manifest.table.select(["path", "error"]).to_pylist()
-    read = Reader(source_root)
+def read_all(root: str, manifest: Manifest, images: config.Images, console: Console) -> Manifest:
+    """The manifest after reading and decoding every file here and now; nothing is written."""
+    read = Reader(root)
 
-    def look(row: dict[str, str | None]) -> tuple[str | None, str | None]:
-        digest, error, _ = prepare_image(
-            row["path"] or "", row["error"], read, settings.data.image_size, settings.data.fit
-        )
-        return digest, error
+    def look(path: str, error: str | None) -> tuple[str | None, str | None]:
+        content_hash, error, _ = prepare_image(path, error, read, images.image_size, images.fit)
+        return content_hash, error
 
+    paths, errors = (manifest.table[name].to_pylist() for name in ("path", "error"))
     found: list[tuple[str | None, str | None]] = []
+    # Threads do: Pillow lets go of the interpreter while it decodes.
     with console.bar("read") as advance, ThreadPoolExecutor() as pool:
-        for result in pool.map(look, rows):
+        for result in pool.map(look, paths, errors):
             found.append(result)
-            advance(len(found), len(rows))
-    return manifest.with_contents(*zip(*found, strict=True))
+            advance(len(found), len(paths))
+    content_hashes, reasons = zip(*found, strict=True)
+    return manifest.with_contents(content_hashes, reasons)
+
+
+def class_table(census: Census, console: Console) -> None:
+    """Images per class and split, and what was not readable, by reason."""
+    width = max(len(name) for name in census.counts)
+    console.say(f"{'class':{width}}  {'train':>8}  {'validation':>10}  {'test':>8}")
+    for name, row in census.counts.items():
+        counts = f"{row['train']:8,}  {row['validation']:10,}  {row['test']:8,}"
+        console.say(f"{name:{width}}  {counts}")
+    for reason, count in (census.unreadable | census.leaks | census.ignored).items():
+        console.say(f"{count:,} {reason}")
+    console.say(f"{census.duplicates:,} duplicates, {len(census.conflicts):,} label conflicts")
+    console.say(f"largest class has {census.imbalance:.1f} times the images of the smallest")
+
+
+def estimate(
+    census: Census, settings: TrainConfig, image_size: int, gpu: bool, console: Console
+) -> None:
+    """Disk and memory needed, and the time that training takes by a few timed steps."""
+    files = census.images + sum(census.leaks.values())
+    disk = files * 3 * image_size**2
+    epochs, steps = (
+        settings.training.epochs,
+        census.split_sizes["train"] // settings.training.batch_size,
+    )
+    device = torch.device("cuda" if gpu else "cpu")
+    seconds = timed_step(settings, image_size, len(census.counts), device)
+    console.say(f"disk     {disk / MIB:,.0f} MiB for the prepared images")
+    console.say(
+        f"time     about {clock(seconds * steps * epochs)} for {epochs} epochs of {steps} steps, "
+        f"{seconds * 1000:.0f} ms each on one worker here"
+    )
+
+
+def timed_step(settings: TrainConfig, image_size: int, classes: int, device: torch.device) -> float:
+    """The seconds of one training step, the median of a few after a first that warms up."""
+    built = network.build(settings.network, image_size, classes).to(device)
+    state = State(built, built, optim.optimizer(built, settings.training), epochs=1)
+    loop = Loop(settings.training, device, settings.seed)
+    size = (settings.training.batch_size, 3, image_size, image_size)
+    images = torch.randint(0, 256, size, dtype=torch.uint8, device=device)
+    labels = torch.randint(0, classes, size[:1], device=device)
+    times = []
+    for _ in range(1 + TIMED_STEPS):
+        sums, started = Sums.zero(device), time.perf_counter()
+        loop.step(state, images, labels, 0.5, sums)
+        sums.totals.cpu()  # waits for the device
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[1:])

@@ -153,9 +153,7 @@ def read_images(file: Path, offsets: np.ndarray, shape: tuple[int, ...]) -> np.n
 def shard_manifests(folder: Path, shards: int) -> Iterator[pa.Table]:
     """What each shard tells of its files, without the pixels."""
     for shard in range(shards):
-        table = pq.read_table(
-            shard_file(folder, shard), columns=["path", "content_hash", "error"]
-        )
+        table = pq.read_table(shard_file(folder, shard), columns=["path", "content_hash", "error"])
         place = pa.array([shard] * table.num_rows, pa.int32())
         row = pa.array(range(table.num_rows), pa.int32())
         yield table.append_column("shard", place).append_column("row", row)

@@ -1,9 +1,11 @@
 """The folder of a run: what lies where in it, and whether a command may go on with it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 from pydantic import BaseModel
 
@@ -53,15 +55,19 @@ class RunFolder:
     def finished(self) -> bool:
         return self.report.is_file()
 
-    def claim(self, settings: BaseModel, manifest: Manifest) -> None:
-        """Take the folder for a run, new or cut off; Mendable if it holds anything else."""
+    def check(self, settings: BaseModel, manifest: Manifest) -> None:
+        """Whether this run may be begun here or gone on with; Mendable says what is in the way."""
         if self.config.is_file():
             self.check_settings(settings)
             self.check_images(manifest)
-        elif self.path.is_dir() and any(self.path.iterdir()):
-            raise Mendable(f"{self.path} is not empty and no run of this job: give another --out")
+        elif self.path.exists() and (self.path.is_file() or any(self.path.iterdir())):
+            raise Mendable(f"{self.path} holds something else than a run: give another --out")
+
+    def begin(self, settings: BaseModel) -> None:
+        """Make the folder and write its settings, which `--config` takes again."""
         self.path.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.config, yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
+        text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
+        write_atomically(self.config, text)
 
     def check_settings(self, settings: BaseModel) -> None:
         """Refuse other settings than the run began with, naming the first."""
@@ -73,6 +79,10 @@ class RunFolder:
                     f"{self.path} was begun with {setting} {before.get(name)}, not {value}: "
                     "give the same settings, or another --out"
                 )
+
+    def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Write history.csv, a row per epoch."""
+        write_atomically(self.history, pd.DataFrame(history).to_csv(index=False))
 
     def check_images(self, manifest: Manifest) -> None:
         """Refuse other images than the run began with, telling how many differ."""
@@ -103,4 +113,3 @@ def flat(values: dict[str, Any], above: str = "") -> dict[str, Any]:
         else:
             found[above + name] = value
     return found
-

@@ -9,13 +9,14 @@ SETTINGS = {
     # The Parquet reader's default starts 32 actors for each pass over the data.
     "RAY_DATA_USE_DATASOURCE_V2": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_DATA_LOG_LEVEL": "ERROR",
     # A machine under load takes longer than Ray's default 60 s to start a Python process.
     "RAY_worker_register_timeout_seconds": "300",
+    # Ray starts its workers at nice 15: beside any other work on the machine they would starve.
+    "RAY_worker_niceness": "0",
     # Messages that a user cannot act on.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    "GLOG_minloglevel": "2",
-    "RAY_BACKEND_LOG_LEVEL": "error",
     "PYTHONWARNINGS": "ignore",
 }
 

@@ -33,6 +33,7 @@ class Source:
     manifest: Manifest
     key: str
     settings: Images
+    prepared: Path | None = None
 
 
 def list_source(root: str, settings: Images) -> Source:
@@ -40,6 +41,24 @@ def list_source(root: str, settings: Images) -> Source:
     listing = list_folder(root)
     key = listing_key(listing, settings.image_size, settings.fit, DECODER_VERSION)
     return Source(listing.root, label_images(listing), key, settings)
+
+
+def reuse(folder: Path, settings: Images) -> Source:
+    """A prepared dataset given in the place of images; its own image size and fit hold."""
+    dataset = Prepared.open(folder)
+    own = Images(image_size=dataset.card.image_size, fit=dataset.card.fit)
+    for name in settings.model_fields_set:
+        if getattr(settings, name) != getattr(own, name):
+            raise Mendable(
+                f"{folder} was prepared with {name} {getattr(own, name)}: "
+                f"leave out --{name.replace('_', '-')}, or train from the images"
+            )
+    return Source(dataset.card.source, dataset.manifest, dataset.card.key, own, folder)
+
+
+def is_prepared_dataset(folder: str) -> bool:
+    """Whether a folder of images is one that is decoded already."""
+    return (Path(folder) / prepared.CARD).is_file()
 
 
 def is_prepared(source: Source, folder: Path) -> bool:
@@ -97,7 +116,10 @@ def decode(source: Source, draft: Path, shards: list[pa.Table], advance: Advance
         for number in missing
     ]
     written = ray.data.from_arrow(blocks).map_batches(
-        WriteShard(source, draft), batch_size=None, batch_format="pyarrow", max_retries=TASK_RETRIES
+        WriteShard(source, draft),
+        batch_size=None,
+        batch_format="pyarrow",
+        ray_remote_args_fn=lambda: {"max_retries": TASK_RETRIES},
     )
     for counts in written.iter_batches(batch_size=None, batch_format="pyarrow"):
         done += pc.sum(counts["images"]).as_py()
@@ -122,15 +144,12 @@ class WriteShard:
 
 def finish(source: Source, draft: Path, order: np.ndarray, shards: int) -> None:
     """Write the manifest, in the listing's order, and the card."""
-    table = source.manifest.table
     found = pa.concat_tables(prepared.shard_manifests(draft, shards)).take(np.argsort(order))
-    if not found["path"].equals(table["path"]):
+    if not found["path"].equals(source.manifest.table["path"]):
         raise RuntimeError(f"the shards in {draft} are not those of the listing: remove it")
-    for name in ("content_hash", "error"):
-        table = table.set_column(table.column_names.index(name), name, found[name])
-    for name in ("shard", "row"):
-        table = table.append_column(name, found[name])
-    Manifest(table, source.manifest.ignored).write(draft / prepared.MANIFEST)
+    read = source.manifest.with_contents(*(found[n].to_pylist() for n in ("content_hash", "error")))
+    placed = read.table.append_column("shard", found["shard"]).append_column("row", found["row"])
+    Manifest(placed, read.ignored).write(draft / prepared.MANIFEST)
     card = Card(
         key=source.key,
         source=source.root,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from cnn import config, digits, preflight
+from cnn import digits, preflight
 from cnn.bundle import read_card
 from cnn.census import Census, take_census
 from cnn.cluster import ingest, resources, scoring, training
@@ -16,7 +16,7 @@ from cnn.cluster.session import session
 from cnn.config import PrepareConfig, TrainConfig
 from cnn.console import Console
 from cnn.errors import Mendable
-from cnn.manifest import Manifest
+from cnn.manifest import Manifest, assign_splits
 from cnn.prepared import Prepared
 from cnn.report import Evaluation, evaluate
 from cnn.report.run import write_run_report
@@ -48,18 +48,35 @@ def train(settings: TrainConfig, console: Console) -> None:
     with session(resources.logical_cpus(settings.resources)):
         plan = resources.plan(settings.resources)
         if settings.dry_run:
-            preflight.show(source, settings, plan, console)
+            dry_run(source, settings, run, plan, console)
             return
         run.begin(settings)
         dataset = ensure_prepared(source, prepared_folder(source, settings, run), console)
         census = split(dataset, settings, run)
-        preflight.describe(dataset, census, settings, plan, console)
+        about = preflight.describe(census, settings, dataset.card.image_size, str(plan), console)
         trained = training.fit(settings, dataset, run.path, plan, console)
         keep(trained, run)
         evaluation = judge(dataset, census, settings, run, plan, console)
     seconds = time.monotonic() - started
-    write_run_report(run, settings, dataset.manifest, census, evaluation, seconds)
+    write_run_report(run, settings, dataset.manifest, census, evaluation, seconds, about)
     announce(run, console)
+
+
+def dry_run(
+    source: Source, settings: TrainConfig, run: RunFolder, plan: Plan, console: Console
+) -> None:
+    """Tell all that can be known before training, and write nothing."""
+    folder = prepared_folder(source, settings, run)
+    if ingest.is_prepared(source, folder):
+        manifest = Prepared.open(folder).manifest
+    else:
+        manifest = preflight.read_all(source.root, source.manifest, source.settings, console)
+    table = assign_splits(manifest.table, settings.seed)
+    census = take_census(Manifest(table, manifest.ignored))
+    preflight.describe(census, settings, source.settings.image_size, str(plan), console)
+    preflight.class_table(census, console)
+    preflight.estimate(census, settings, source.settings.image_size, plan.gpu, console)
+    census.require_trainable()
 
 
 def local(folder: str) -> Path:
@@ -136,14 +153,7 @@ def judge(
     with console.bar("test") as advance:
         predictions = scoring.score_prepared(dataset, rows, run.model, plan, advance)
     pq.write_table(predictions, run.predictions)
-    counts = {
-        **census.split_sizes,
-        "unreadable": sum(census.unreadable.values()),
-        "duplicates": census.duplicates,
-        "conflicts": len(census.conflicts),
-        "leaks": sum(census.leaks.values()),
-    }
-    evaluation = evaluate(predictions, read_card(run.model).classes, counts)
+    evaluation = evaluate(predictions, read_card(run.model).classes, census.totals())
     evaluation.write(run.evaluation)
     return evaluation
 

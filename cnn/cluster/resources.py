@@ -12,6 +12,9 @@ from cnn.errors import Mendable
 # Each training worker may read one dataset at a time, and Ray Data needs a whole CPU for it.
 DATA_CPUS_PER_WORKER = 1
 
+# One CPU to decode with, and one that Ray Data keeps free for what consumes the blocks.
+PREPARE_CPUS = 2
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -38,27 +41,39 @@ class Plan:
 
 def plan(settings: config.Resources) -> Plan:
     """What to ask of Ray; Mendable where the cluster can never give it: Ray would wait for ever."""
-    cpus, gpus = capacity()
-    gpu = settings.gpu if settings.gpu is not None else gpus > 0
-    workers = settings.workers or (gpus if gpu else 1)
-    if gpu and workers > gpus:
+    chosen = wish(settings, gpus())
+    if chosen.gpu and chosen.workers > gpus():
         raise Mendable(
-            f"{workers} GPU workers need {workers} GPUs, there are {gpus}: "
-            f"give --workers {gpus} or --no-gpu" if gpus else
-            f"there is no GPU for {workers or 1} GPU workers: leave out --gpu"
+            f"{chosen.workers} GPU workers need {chosen.workers} GPUs and there are {gpus()}: "
+            + (f"give --workers {gpus()}" if gpus() else "leave out --gpu")
         )
-    chosen = Plan(workers, gpu)
-    if cpus is not None and chosen.cpus > cpus:
+    cpus = cluster_total("CPU")
+    if chosen.cpus > cpus:
         raise Mendable(
-            f"{workers} workers need {chosen.cpus} CPUs (1 each, and 1 each for their data), "
-            f"the cluster has {cpus}: give --workers {max(1, cpus // 2)}"
+            f"{chosen.workers} workers need {chosen.cpus} CPUs, 1 each and 1 each for their data, "
+            f"and the cluster has {cpus}: give --workers {max(1, cpus // 2)}"
         )
     return chosen
 
 
-def capacity() -> tuple[int | None, int]:
-    """CPUs and GPUs there are; no number of CPUs where a Ray of our own is told what we need."""
-    if ray.is_initialized() or "RAY_ADDRESS" in os.environ:
-        total = ray.cluster_resources()
-        return int(total.get("CPU", 0)), int(total.get("GPU", 0))
-    return None, torch.cuda.device_count()
+def wish(settings: config.Resources, gpus: int) -> Plan:
+    """What the settings ask for where there are so many GPUs."""
+    gpu = settings.gpu if settings.gpu is not None else gpus > 0
+    return Plan(settings.workers or (gpus if gpu and gpus else 1), gpu)
+
+
+def gpus() -> int:
+    """GPUs in the cluster, or in this machine before there is a cluster."""
+    if ray.is_initialized():
+        return cluster_total("GPU")
+    return torch.cuda.device_count()
+
+
+def cluster_total(resource: str) -> int:
+    """How much of a resource the whole cluster has, free or taken."""
+    return int(ray.cluster_resources().get(resource, 0))  # type: ignore[no-untyped-call]
+
+
+def logical_cpus(settings: config.Resources) -> int:
+    """CPUs that a Ray of our own must be told of, so that a run under these settings fits."""
+    return max(PREPARE_CPUS, wish(settings, gpus()).cpus)

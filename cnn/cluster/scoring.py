@@ -33,7 +33,7 @@ def score_prepared(
     found = []
     advance(0, rows.num_rows)
     for batch in scored.iter_batches(batch_size=None, batch_format="pyarrow"):
-        found.append(batch.cast(SCHEMA))
+        found.append(pa.table(batch).cast(SCHEMA))
         advance(sum(len(table) for table in found), rows.num_rows)
     table = pa.concat_tables(found).sort_by("path")
     if table.num_rows != rows.num_rows:
@@ -55,6 +55,4 @@ class ScorePrepared:
     def __call__(self, rows: pa.Table) -> pa.Table:
         images = prepared.gather(self.folder, self.shape, rows)
         probabilities = self.bundle.predict(bundle.as_batch(images).to(self.device))
-        return predictions(
-            rows["path"], rows["label"], probabilities, self.bundle.card.classes
-        )
+        return predictions(rows["path"], rows["label"], probabilities, self.bundle.card.classes)

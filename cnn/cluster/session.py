@@ -2,10 +2,12 @@
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+from ray.util.annotations import RayDeprecationWarning
 
 START_ATTEMPTS = 2
 
@@ -53,5 +55,6 @@ def start_local(cpus: int) -> None:
 
 def quiet_loggers() -> None:
     """Keep Ray's own chatter off the console; errors still reach it."""
+    warnings.filterwarnings("ignore", category=RayDeprecationWarning)
     for name in ("ray", "ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)

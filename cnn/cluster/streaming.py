@@ -100,13 +100,17 @@ def stream(rows: Rows, read: "ReadShard", batch_size: int) -> Iterator[Batch]:
     if not len(rows.label):
         return
     blocks = [
-        pa.table({"turn": [turn] * len(run.row), "shard": run.shard, "row": run.row, "label": run.label})
+        pa.table(
+            {"turn": [turn] * len(run.row), "shard": run.shard, "row": run.row, "label": run.label}
+        )
         for turn, run in enumerate(rows.runs())
     ]
     dataset = ray.data.from_arrow(blocks)
     dataset.context.execution_options.preserve_order = True
     images = dataset.map_batches(read, batch_size=None, batch_format="pyarrow")
-    for batch in images.iter_batches(batch_size=batch_size, batch_format="numpy", prefetch_batches=2):
+    for batch in images.iter_batches(
+        batch_size=batch_size, batch_format="numpy", prefetch_batches=2
+    ):
         # A copy: Ray's arrays are read-only views of its object store.
         yield as_batch(batch["image"].copy()), torch.from_numpy(batch["label"].copy())
 

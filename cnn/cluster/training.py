@@ -17,7 +17,7 @@ import ray.train.torch
 import torch
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 
-from cnn import checkpoint, network, optim
+from cnn import checkpoint, network, optim, prepared
 from cnn.batches import Batches, EvaluationBatches, Share, TrainingBatches
 from cnn.bundle import Card, as_batch
 from cnn.cluster.resources import Plan
@@ -26,8 +26,6 @@ from cnn.config import TrainConfig
 from cnn.console import TABLE_HEAD, Console, epoch_line
 from cnn.loop import Epoch, Loop, State, class_weights
 from cnn.prepared import Prepared
-
-GIB = 2**30
 
 # A worker or a node may be lost this often before the run gives up; each loss costs at most the
 # epoch under way.
@@ -42,11 +40,13 @@ class Trained:
     history: list[Epoch]
 
 
-def fit(settings: TrainConfig, dataset: Prepared, out: Path, plan: Plan, console: Console) -> Trained:
+def fit(
+    settings: TrainConfig, dataset: Prepared, out: Path, plan: Plan, console: Console
+) -> Trained:
     """Train on `dataset`, keeping checkpoints below `out`; goes on from those already there."""
     progress = Progress.remote()  # type: ignore[attr-defined]
     trainer = ray.train.torch.TorchTrainer(
-        work,
+        work,  # type: ignore[arg-type]  # Ray's types forbid a result, its controller takes it
         train_loop_config={
             "settings": settings.model_dump(mode="json"),
             "prepared": str(dataset.folder),
@@ -57,7 +57,10 @@ def fit(settings: TrainConfig, dataset: Prepared, out: Path, plan: Plan, console
         run_config=RunConfig(
             name="checkpoints",
             storage_path=str(out.resolve()),
-            failure_config=FailureConfig(max_failures=MAX_FAILURES, controller_failure_limit=3),
+            failure_config=FailureConfig(
+                max_failures=MAX_FAILURES,
+                controller_failure_limit=3,  # type: ignore[call-arg]
+            ),
             # The best is kept by score, the last because training goes on from it.
             checkpoint_config=CheckpointConfig(
                 num_to_keep=1, checkpoint_score_attribute="val_accuracy"
@@ -66,8 +69,9 @@ def fit(settings: TrainConfig, dataset: Prepared, out: Path, plan: Plan, console
     )
     with shown(progress, console):
         result = trainer.fit()
-    best, _ = max(result.best_checkpoints, key=lambda pair: pair[1]["val_accuracy"])
-    return Trained(Path(best.path), result.return_value)
+    kept = result.best_checkpoints or []
+    best, _ = max(kept, key=lambda pair: pair[1]["val_accuracy"])
+    return Trained(Path(best.path), result.return_value)  # type: ignore[attr-defined]
 
 
 def work(task: dict[str, Any]) -> list[Epoch]:
@@ -81,13 +85,12 @@ def work(task: dict[str, Any]) -> list[Epoch]:
     state = start(settings, dataset, device)
     resume(state)
     train, validation = split_batches(settings, dataset, share, device)
-    weights = class_weights(train.labels, len(dataset.classes)).to(device)
     loop = Loop(
         settings.training,
         device,
         settings.seed,
         share,
-        class_weights=weights if settings.training.balance == "loss" else None,
+        class_weights=loss_weights(settings, dataset, device),
         on_step=Ticker(task["progress"]) if share.rank == 0 else ignore,
     )
     loop.fit(state, train, validation, Reporter(settings, dataset, share, task["progress"]))
@@ -120,12 +123,6 @@ def split_rows(table: pa.Table, split: str) -> pa.Table:
     return table.filter(pc.equal(table["split"], split))
 
 
-def fits_memory(settings: TrainConfig, dataset: Prepared, images: int) -> bool:
-    """Whether a worker holds this many images in memory; else they are streamed."""
-    side = dataset.card.image_size
-    return images * 3 * side * side <= settings.resources.memory * GIB
-
-
 def split_batches(
     settings: TrainConfig, dataset: Prepared, share: Share, device: torch.device
 ) -> tuple[Batches, Batches]:
@@ -139,7 +136,8 @@ def split_batches(
         "share": share,
         "balanced": settings.training.balance == "sampling",
     }
-    if not fits_memory(settings, dataset, train.num_rows + validation.num_rows):
+    held = train.num_rows + validation.num_rows
+    if not settings.resources.hold(held, dataset.card.image_size):
         return (
             StreamedTrainingBatches(dataset, train, **options),
             StreamedEvaluationBatches(dataset, validation, share),
@@ -156,6 +154,17 @@ def on_device(
     """Images and labels of `rows` on the training device: a GPU then augments them itself."""
     images, labels = dataset.load(rows)
     return as_batch(images).to(device), torch.from_numpy(labels).to(device)
+
+
+def loss_weights(
+    settings: TrainConfig, dataset: Prepared, device: torch.device
+) -> torch.Tensor | None:
+    """A weight per class, where the loss is to be balanced."""
+    if settings.training.balance != "loss":
+        return None
+    train = split_rows(dataset.split(settings.seed), "train")
+    labels = torch.from_numpy(prepared.labels(train, dataset.classes))
+    return class_weights(labels, len(dataset.classes)).to(device)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from cnn.report import figures
 from cnn.atomic import write_atomically
+from cnn.report import figures
 from cnn.report.evaluation import Evaluation
 
 UNREADABLE_SHOWN = 200

@@ -1,0 +1,19 @@
+"""Folder of images → prepared dataset; train and tune do this by themselves when needed."""
+
+from cnn.command import run
+from cnn.config import PrepareConfig
+
+
+def prepare(settings: PrepareConfig) -> None:
+    """Imports late: --help and a mistyped flag should not wait for Ray and torch."""
+    from cnn.cluster import environment
+
+    environment.prepare()
+    from cnn.cluster import pipeline
+    from cnn.console import Console
+
+    pipeline.prepare(settings, Console())
+
+
+if __name__ == "__main__":
+    run(PrepareConfig, prepare)

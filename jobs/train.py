@@ -1,0 +1,19 @@
+"""Images → model bundle, evaluation and report."""
+
+from cnn.command import run
+from cnn.config import TrainConfig
+
+
+def train(settings: TrainConfig) -> None:
+    """Imports late: --help and a mistyped flag should not wait for Ray and torch."""
+    from cnn.cluster import environment
+
+    environment.prepare()
+    from cnn.cluster import pipeline
+    from cnn.console import Console
+
+    pipeline.train(settings, Console())
+
+
+if __name__ == "__main__":
+    run(TrainConfig, train)
