@@ -27,7 +27,8 @@ def run(settings: type[Config], job: Callable[[Config], None]) -> None:
     try:
         job(parse(settings, sys.argv[1:]))
     except Mendable as error:
-        print(f"error: {error}", file=sys.stderr)
+        line = " ".join(str(error).splitlines())  # names of files and values may hold line breaks
+        print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
@@ -44,7 +45,8 @@ def parse(settings: type[Config], arguments: list[str]) -> Config:
         group = values
         for part in groups:
             group = group.setdefault(part, {})
-        group[leaf] = value
+        if isinstance(group, dict):  # else the file is wrong there, which is told below
+            group[leaf] = value
     return validate(settings, values, source=file)
 
 
@@ -165,12 +167,15 @@ def explain(settings: type[BaseModel], error: ValidationError, source: str | Non
     first = error.errors()[0]
     place = tuple(str(part) for part in first["loc"] if isinstance(part, str))
     if first["type"] == "extra_forbidden":
-        known = [*locations(settings), *settings.model_fields]
+        known = {name: ".".join(location) for name, location in locations(settings).items()}
+        known |= {name: name for name in settings.model_fields}
         near = difflib.get_close_matches(place[-1], known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = f"; did you mean {known[near[0]]}?" if near else ""
         return f"{source or 'the settings'}: unknown setting {'.'.join(place)}{hint}"
     message = first["msg"].removeprefix("Value error, ")
     name = next((n for n, location in locations(settings).items() if location == place), None)
-    if name is None:
+    if name is None and first["type"] == "value_error":  # settings that do not go together
         return message
+    if name is None:  # a value where a group belongs
+        return f"{source or 'the settings'}: {'.'.join(map(str, first['loc']))}: {message}"
     return f"--{name.replace('_', '-')} {first['input']}: {message[0].lower()}{message[1:]}"

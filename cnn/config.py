@@ -43,7 +43,7 @@ def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 class Settings(BaseModel):
     """A group of settings; unknown names are errors, values never change once read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Images(Settings):
@@ -58,9 +58,9 @@ class Images(Settings):
 class Augmentation(Settings):
     """Strength of the random changes made to training images; 0 turns one off."""
 
-    rotation: float = Field(10.0, ge=0, le=180, description="largest rotation, degrees")
-    shift: Fraction = Field(0.1, description="largest shift, as a fraction of the side")
-    zoom: Fraction = Field(0.1, description="largest zoom in or out, as a fraction")
+    rotation: float = Field(15.0, ge=0, le=180, description="largest rotation, degrees")
+    shift: Fraction = Field(0.15, description="largest shift, as a fraction of the side")
+    zoom: Fraction = Field(0.3, description="largest zoom in or out, as a fraction")
     flip: bool = Field(True, description="mirror left to right, half of the time")
     vertical_flip: bool = Field(False, description="mirror top to bottom, half of the time")
 
@@ -70,14 +70,14 @@ class Network(Settings):
 
     network: str = Field("cnn", description="`cnn`, or a torchvision model such as resnet18")
     filters: Numbers = Field(
-        (32, 64, 128, 256), description="filters in each stage of the cnn, as 32,64,128"
+        (32, 64, 128, 256, 256), description="filters in each stage of the cnn, as 32,64,128"
     )
     convolutions: int = Field(3, ge=1, description="convolutions in each stage of the cnn")
     residual: bool = Field(
         True, description="a shortcut around all but the first convolution of a stage"
     )
     kernel_size: int = Field(3, ge=1, description="side of a convolution's kernel, odd")
-    hidden: int = Field(256, ge=0, description="units of the hidden fully connected layer, 0: none")
+    hidden: int = Field(0, ge=0, description="units of the hidden fully connected layer, 0: none")
     dropout: Fraction = Field(0.3, description="dropout before the fully connected layers")
     normalisation: Literal["batch", "none"] = Field(
         "batch", description="what follows each convolution"
@@ -99,12 +99,12 @@ class Network(Settings):
 class Training(Settings):
     """How the network is trained."""
 
-    epochs: int = Field(20, ge=1, description="passes over the training images")
+    epochs: int = Field(24, ge=1, description="passes over the training images")
     batch_size: int = Field(64, ge=2, description="images per step, over all workers together")
     optimizer: Literal["adamw", "adam", "sgd", "rmsprop"] = Field(
         "adamw", description="optimizer (sgd has Nesterov momentum 0.9)"
     )
-    lr: float = Field(2e-3, gt=0, description="peak learning rate")
+    lr: float = Field(3e-3, gt=0, description="peak learning rate")
     weight_decay: float = Field(0.05, ge=0, description="decay of weights, not of norms or biases")
     warmup: Fraction = Field(0.1, description="fraction of the steps in which the rate rises")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")

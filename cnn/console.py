@@ -17,7 +17,7 @@ from cnn.loop import Epoch
 
 TABLE = (
     "{epoch:>7}  {train_loss:>10}  {train_accuracy:>9}  {val_loss:>8}  {val_accuracy:>7}"
-    "  {lr:>8}  {rate:>8}  {left:>6}"
+    "  {lr:>8}  {rate:>8}  {left:>8}"
 )
 TABLE_HEAD = TABLE.format(
     epoch="epoch", train_loss="train loss", train_accuracy="train acc", val_loss="val loss",
@@ -32,7 +32,9 @@ class Console:
     """
 
     def __init__(self) -> None:
-        self.terminal = Terminal(stderr=True, highlight=False, markup=False, soft_wrap=True)
+        self.terminal = Terminal(
+            stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True
+        )
 
     def say(self, text: str) -> None:
         """A remark."""

@@ -97,7 +97,7 @@ class Loop:
     seed: int
     share: Share = ALONE
     class_weights: Tensor | None = None
-    on_step: Callable[[int, int, int], None] = lambda epoch, step, steps: None
+    on_step: Callable[[int, int], None] = lambda step, steps: None
 
     def fit(
         self,
@@ -143,7 +143,7 @@ class Loop:
         for step, (images, labels) in enumerate(batches.epoch(epoch + 1)):
             progress = (epoch + step / batches.steps) / state.epochs
             self.step(state, to(images, self.device), to(labels, self.device), progress, sums)
-            self.on_step(epoch + 1, step + 1, batches.steps)
+            self.on_step(step + 1, batches.steps)
         return sums
 
     def step(

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
+from textwrap import shorten
 
 import torch
 import torchvision
@@ -137,8 +138,9 @@ def initialise(layer: nn.Module) -> None:
 
 def torchvision_model(settings: config.Network, classes: int) -> nn.Module:
     """A torchvision architecture by name, its output layer fitted to `classes`."""
-    if settings.network not in torchvision.models.list_models(module=torchvision.models):
-        near = difflib.get_close_matches(settings.network, torchvision.models.list_models(), n=1)
+    known = torchvision.models.list_models(module=torchvision.models)
+    if settings.network not in known:
+        near = difflib.get_close_matches(settings.network, known, n=1)
         hint = f"did you mean {near[0]}?" if near else "take cnn, or a name such as resnet18"
         raise NetworkError(f"no network is named {settings.network}: {hint}")
     download = "DEFAULT" if settings.weights == "default" else None
@@ -157,8 +159,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
         else:
             weights = torch.load(path, map_location="cpu", weights_only=True)
         model.load_state_dict(weights)
-    except (OSError, RuntimeError, UnpicklingError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
+    except (OSError, EOFError, RuntimeError, UnpicklingError, SafetensorError) as error:
+        reason = shorten(str(error) or "the file is cut off", 240)
         raise NetworkError(f"--weights {path} cannot be used for this network: {reason}") from None
 
 

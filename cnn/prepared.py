@@ -52,7 +52,7 @@ class Prepared:
         try:
             card = Card.model_validate_json((folder / CARD).read_bytes())
             return cls(folder, card, Manifest.read(folder / MANIFEST))
-        except (OSError, ValidationError) as error:
+        except (OSError, ValidationError, pa.ArrowInvalid) as error:
             reason = str(error).splitlines()[0]
             raise Mendable(
                 f"{folder} is no prepared dataset of this version ({reason}): prepare it again"

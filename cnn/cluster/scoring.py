@@ -29,6 +29,9 @@ def score_prepared(
         num_gpus=1 if plan.gpu else 0,
         batch_size=size,
         batch_format="pyarrow",
+        # Ray complains on the console of every actor that may restart. This pass is short, and
+        # the same command does it again.
+        max_restarts=0,
     )
     found = []
     advance(0, rows.num_rows)

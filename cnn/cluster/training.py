@@ -3,8 +3,8 @@
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
 
 from cnn import checkpoint, network, optim, prepared
 from cnn.batches import Batches, EvaluationBatches, Share, TrainingBatches
@@ -24,7 +24,8 @@ from cnn.cluster.resources import Plan
 from cnn.cluster.streaming import StreamedEvaluationBatches, StreamedTrainingBatches
 from cnn.config import TrainConfig
 from cnn.console import TABLE_HEAD, Console, epoch_line
-from cnn.loop import Epoch, Loop, State, class_weights
+from cnn.errors import Mendable
+from cnn.loop import DivergedError, Epoch, Loop, State, class_weights
 from cnn.prepared import Prepared
 
 # A worker or a node may be lost this often before the run gives up; each loss costs at most the
@@ -67,15 +68,23 @@ def fit(
             ),
         ),
     )
-    with shown(progress, console):
-        result = trainer.fit()
+    running = in_background(trainer.fit)
+    show(progress, running, console)
+    result = running.result()
+    outcome: list[Epoch] | str = result.return_value  # type: ignore[attr-defined]
+    if isinstance(outcome, str):
+        raise Mendable(outcome)
     kept = result.best_checkpoints or []
     best, _ = max(kept, key=lambda pair: pair[1]["val_accuracy"])
-    return Trained(Path(best.path), result.return_value)  # type: ignore[attr-defined]
+    return Trained(Path(best.path), outcome)
 
 
-def work(task: dict[str, Any]) -> list[Epoch]:
-    """What every worker runs: build, load the last checkpoint if there is one, train."""
+def work(task: dict[str, Any]) -> list[Epoch] | str:
+    """What every worker runs: build, load the last checkpoint if there is one, train.
+
+    Returns the history, or what is to be told the user: that the loss diverged is no fault of a
+    worker, and to raise it would make Ray try again.
+    """
     torch.set_num_threads(task["threads"])
     settings = TrainConfig.model_validate(task["settings"])
     dataset = Prepared.open(Path(task["prepared"]))
@@ -93,7 +102,10 @@ def work(task: dict[str, Any]) -> list[Epoch]:
         class_weights=loss_weights(settings, dataset, device),
         on_step=Ticker(task["progress"]) if share.rank == 0 else ignore,
     )
-    loop.fit(state, train, validation, Reporter(settings, dataset, share, task["progress"]))
+    try:
+        loop.fit(state, train, validation, Reporter(settings, dataset, share, task["progress"]))
+    except DivergedError as error:
+        return str(error)
     return state.history
 
 
@@ -209,15 +221,15 @@ class Progress:
 
     def __init__(self) -> None:
         self.epochs: list[tuple[Epoch, int]] = []
-        self.step = (0, 0, 0)
+        self.step = (0, 0)
 
     def epoch(self, row: Epoch, epochs: int) -> None:
         self.epochs.append((row, epochs))
 
-    def tick(self, epoch: int, step: int, steps: int) -> None:
-        self.step = (epoch, step, steps)
+    def tick(self, step: int, steps: int) -> None:
+        self.step = (step, steps)
 
-    def take(self) -> tuple[list[tuple[Epoch, int]], tuple[int, int, int]]:
+    def take(self) -> tuple[list[tuple[Epoch, int]], tuple[int, int]]:
         """The epochs ended since last asked, and the step under way."""
         ended, self.epochs = self.epochs, []
         return ended, self.step
@@ -229,38 +241,42 @@ class Ticker:
     def __init__(self, progress: Any, seconds: float = 0.3) -> None:
         self.progress, self.seconds, self.last = progress, seconds, 0.0
 
-    def __call__(self, epoch: int, step: int, steps: int) -> None:
+    def __call__(self, step: int, steps: int) -> None:
         now = time.monotonic()
         if now - self.last >= self.seconds:
-            self.progress.tick.remote(epoch, step, steps)
+            self.progress.tick.remote(step, steps)
             self.last = now
 
 
-def ignore(epoch: int, step: int, steps: int) -> None:
+def ignore(step: int, steps: int) -> None:
     """For ranks whose progress nobody asks about."""
 
 
-@contextmanager
-def shown(progress: Any, console: Console) -> Iterator[None]:
-    """Print the table of epochs and move the bar while the `with` block trains."""
-    done = threading.Event()
+def in_background(function: Callable[[], Result]) -> Future[Result]:
+    """Call `function` in a thread of its own.
 
-    def show() -> None:
-        console.say(TABLE_HEAD)
-        with console.bar("epoch") as advance:
-            while True:
-                last = done.wait(0.3)
-                ended, (_, step, steps) = ray.get(progress.take.remote())
-                for row, epochs in ended:
-                    console.say(epoch_line(row, epochs))
-                advance(step, steps)
-                if last:
-                    return
+    Ray Train would take over Ctrl-C in the main thread, and end the process with 1.
+    """
+    running: Future[Result] = Future()
 
-    thread = threading.Thread(target=show, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join(timeout=10)
+    def call() -> None:
+        try:
+            running.set_result(function())
+        except BaseException as error:
+            running.set_exception(error)
+
+    threading.Thread(target=call, daemon=True).start()
+    return running
+
+
+def show(progress: Any, running: Future[Result], console: Console) -> None:
+    """Print the table of epochs and move the bar until training ends."""
+    console.say(TABLE_HEAD)
+    with console.bar("epoch") as advance:
+        last = False
+        while not last:
+            last = bool(wait([running], timeout=0.3).done)
+            ended, (step, steps) = ray.get(progress.take.remote())
+            for row, epochs in ended:
+                console.say(epoch_line(row, epochs))
+            advance(step, steps)

@@ -1,0 +1,41 @@
+"""One Ray for all tests of the cluster's rooms: to start one costs seconds."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cnn.cluster import environment
+
+environment.prepare()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ray_session() -> Iterator[None]:
+    from cnn.cluster.session import session
+
+    # Not tmp_path: Ray's sockets lie there, and a socket's name may have 107 bytes only.
+    folder = Path(tempfile.mkdtemp(prefix="ray"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", str(folder))
+        patch.delenv("RAY_ADDRESS", raising=False)
+        with session(6):
+            yield
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 digits in 10 folders, one of them cut short, and a text file under an image's name."""
+    from cnn import digits
+
+    folder = digits.write(tmp_path_factory.mktemp("images") / "digits")
+    for file in sorted(folder.rglob("*.png"))[::1]:
+        if int(file.stem) >= 300:
+            file.unlink()
+    first, second = sorted((folder / "3").iterdir())[:2]
+    first.write_bytes(first.read_bytes()[:60])
+    second.write_text("no image")
+    return folder

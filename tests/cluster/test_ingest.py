@@ -1,0 +1,85 @@
+"""Laws of preparing: every file is accounted for, and nothing is decoded twice."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+
+from cnn import prepared
+from cnn.cluster import ingest
+from cnn.config import Images
+from cnn.errors import Mendable
+from cnn.image import decode
+from cnn.prepared import Prepared
+
+SETTINGS = Images(image_size=16)
+
+
+@pytest.fixture(scope="module")
+def dataset(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    source = ingest.list_source(str(digits), SETTINGS)
+    return ingest.prepare(source, tmp_path_factory.mktemp("prepared") / "a", ignore)
+
+
+def ignore(done: int, total: int) -> None: ...
+
+
+def test_every_file_has_one_row_with_its_pixels_or_its_error(
+    dataset: Prepared, digits: Path
+) -> None:
+    table = dataset.manifest.table
+    files = sorted(str(file.relative_to(digits)) for file in digits.rglob("*.png"))
+    assert table["path"].to_pylist() == files
+    failed = table.filter(pc.is_valid(table["error"]))
+    assert sorted(failed["error"].to_pylist()) == ["not_an_image", "truncated"]
+    assert failed["content_hash"].null_count == failed.num_rows
+
+
+def test_the_prepared_pixels_are_the_decoders(dataset: Prepared, digits: Path) -> None:
+    rows = dataset.manifest.table.filter(pc.is_null(dataset.manifest.table["error"]))
+    images, labels = dataset.load(rows)
+    for number in range(0, rows.num_rows, 17):
+        path = rows["path"][number].as_py()
+        assert np.array_equal(images[number], decode((digits / path).read_bytes(), 16))
+        assert dataset.classes[labels[number]] == path.split("/")[0]
+
+
+def test_shards_hold_the_images_in_random_order(dataset: Prepared) -> None:
+    table = dataset.manifest.table
+    first = table.filter(pc.equal(table["shard"], 0))
+    assert len(set(first["label"].to_pylist())) >= 8
+
+
+def test_a_second_run_finds_the_dataset_and_other_images_are_refused(
+    dataset: Prepared, digits: Path
+) -> None:
+    assert ingest.is_prepared(ingest.list_source(str(digits), SETTINGS), dataset.folder)
+    larger = ingest.list_source(str(digits), Images(image_size=24))
+    with pytest.raises(Mendable, match="other images or with other settings"):
+        ingest.is_prepared(larger, dataset.folder)
+
+
+def test_a_run_that_was_cut_off_decodes_only_what_is_missing(
+    dataset: Prepared, digits: Path, tmp_path: Path
+) -> None:
+    source = ingest.list_source(str(digits), SETTINGS)
+    folder = tmp_path / "b"
+    draft = folder.with_name(f".b.{source.key}.draft")
+    kept = prepared.shard_file(draft, 0)
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(prepared.shard_file(dataset.folder, 0).read_bytes())
+    before = kept.stat().st_mtime_ns
+    progress: list[tuple[int, int]] = []
+    again = ingest.prepare(source, folder, lambda done, total: progress.append((done, total)))
+    assert prepared.shard_file(folder, 0).stat().st_mtime_ns == before
+    assert progress[0][0] == prepared.shard_rows(16, 300) and progress[-1] == (300, 300)
+    assert again.manifest.table.equals(dataset.manifest.table)
+    assert not draft.exists()
+
+
+def test_a_prepared_dataset_stands_in_for_its_images(dataset: Prepared) -> None:
+    source = ingest.reuse(dataset.folder, Images())
+    assert (source.key, source.settings.image_size) == (dataset.card.key, 16)
+    with pytest.raises(Mendable, match="leave out --image-size"):
+        ingest.reuse(dataset.folder, Images(image_size=32))

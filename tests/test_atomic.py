@@ -1,0 +1,85 @@
+"""The law of atomic writing: whatever happens, the old content or the new one, and nothing beside."""
+
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from cnn.atomic import write_atomically
+
+# The system kills this process in the middle of its writing, as a crash of the machine would.
+KILLED = """
+import resource, signal, sys
+from pathlib import Path
+from cnn.atomic import write_atomically
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+write_atomically(Path(sys.argv[1]), "new" * 1000)
+"""
+
+
+@contextmanager
+def full_disk(limit: int) -> Iterator[None]:
+    """For as long as the `with` block lasts, no file grows beyond `limit` bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "new\n", "caf\u00e9 \u732b", "lines\nof\r\ntext", "x" * 10**6]
+)
+def test_the_new_text_takes_the_place_of_the_old(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "file.txt"
+    for old in (None, "old" * 1000):
+        if old is not None:
+            file.write_text(old)
+        write_atomically(file, text)
+        assert file.read_bytes() == text.encode()
+        assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_name_that_is_not_utf_8_is_shown_and_not_fatal(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "file", "cat-\udcff.jpg")
+    assert (tmp_path / "file").read_bytes() == rb"cat-\udcff.jpg"
+
+
+def test_a_full_disk_leaves_the_old_text_and_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "file.txt"
+    file.write_text("old")
+    with full_disk(1000), pytest.raises(OSError, match="too large"):
+        write_atomically(file, "new" * 1000)
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_full_disk_leaves_no_file_where_there_was_none(tmp_path: Path) -> None:
+    with full_disk(1000), pytest.raises(OSError, match="too large"):
+        write_atomically(tmp_path / "file.txt", "new" * 1000)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_the_name_is_taken_by_a_folder_nothing_is_left_over(tmp_path: Path) -> None:
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    with pytest.raises(OSError):
+        write_atomically(tmp_path / "folder", "new")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "folder", tmp_path / "folder" / "inner"]
+
+
+def test_a_process_killed_while_writing_leaves_the_old_text(tmp_path: Path) -> None:
+    file = tmp_path / "file.txt"
+    file.write_text("old")
+    killed = subprocess.run([sys.executable, "-c", KILLED, file], cwd=Path(__file__).parents[1])
+    assert killed.returncode == -signal.SIGXFSZ
+    assert file.read_text() == "old"
+    write_atomically(file, "new")
+    assert file.read_text() == "new"

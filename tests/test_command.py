@@ -1,0 +1,249 @@
+"""Laws of the command line: flags over file over defaults, and one line on all that is wrong."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic_core import PydanticUndefined
+
+from cnn.command import leaves, parse
+from cnn.config import PrepareConfig, TrainConfig
+from cnn.errors import Mendable
+from cnn.run_folder import RunFolder
+
+ROOT = Path(__file__).parents[1]
+JOBS = sorted(file.stem for file in (ROOT / "jobs").glob("*.py") if file.stem != "__init__")
+
+# Runs a job's module as `python -m` does, then tells which heavy libraries it has loaded.
+LOADED = """
+import atexit, runpy, sys
+heavy = {"ray", "torch", "torchvision", "pandas", "sklearn", "matplotlib"}
+atexit.register(lambda: print("loaded:", *heavy & sys.modules.keys()))
+runpy.run_module(f"jobs.{sys.argv[1]}", run_name="__main__", alter_sys=True)
+"""
+
+
+def write(tmp_path: Path, values: Any) -> str:
+    """A file of settings; text is written as it is."""
+    file = tmp_path / "settings.yaml"
+    file.write_text(values if isinstance(values, str) else yaml.safe_dump(values))
+    return str(file)
+
+
+def train(*arguments: str) -> TrainConfig:
+    return parse(TrainConfig, list(arguments))
+
+
+def complaint(*arguments: str) -> str:
+    """The one line that these arguments earn."""
+    with pytest.raises(Mendable) as caught:
+        train(*arguments)
+    (line,) = str(caught.value).splitlines()
+    return line
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+
+
+def test_without_arguments_all_settings_are_the_defaults() -> None:
+    assert train() == TrainConfig()
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
+    file = write(tmp_path, {"seed": 3, "training": {"epochs": 5, "lr": 0.25}})
+    settings = train("photos", "--config", file, "--epochs", "7", "--hidden", "9")
+    assert (settings.training.epochs, settings.network.hidden) == (7, 9)  # flags
+    assert (settings.seed, settings.training.lr) == (3, 0.25)  # file
+    told = {"seed": 3, "epochs": 7, "lr": 0.25, "hidden": 9, "images": "photos"}
+    plain = TrainConfig(images="photos")
+    for name, location, _ in leaves(TrainConfig):
+        assert look_up(settings, location) == told.get(name, look_up(plain, location))
+
+
+def look_up(settings: Any, location: tuple[str, ...]) -> Any:
+    for name in location:
+        settings = getattr(settings, name)
+    return settings
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["photos", "--seed", "3", "--workers", "2", "--batch-size", "8", "--gpu"],
+        ["--image-size", "32", "--flip", "--filters", "4,8", "--patience", "2", "--lr", "1e-9"],
+        ["s3://bucket/a: b #c", "--network", "resnet18", "--weights", "default", "--no-residual"],
+        ["caf\u00e9 \u732b\n", "--out", "true", "--prepared", "1e3"],
+        ["not-utf-8-\udcff", "--max-minutes", "0.5", "--memory", "0", "--dry-run"],
+    ],
+)
+def test_the_settings_that_a_run_saves_are_read_back_equal(
+    tmp_path: Path, arguments: list[str]
+) -> None:
+    settings, run = train(*arguments), RunFolder(tmp_path / "run")
+    run.begin(settings)
+    assert train("--config", str(run.config)) == settings
+
+
+def test_giving_a_default_by_its_flag_changes_nothing() -> None:
+    for name, _, field in leaves(TrainConfig):
+        if field.default is None or field.default is PydanticUndefined:
+            continue
+        flag = name.replace("_", "-")
+        if isinstance(field.default, bool):
+            arguments = [f"--{flag}" if field.default else f"--no-{flag}"]
+        elif isinstance(field.default, tuple):
+            arguments = [f"--{flag}", ",".join(map(str, field.default))]
+        else:
+            arguments = [f"--{flag}", str(field.default)]
+        assert train("photos", *arguments) == train("photos"), arguments
+
+
+def test_each_kind_of_flag_is_understood() -> None:
+    settings = train(
+        "photos", "--filters", "8,16", "--no-flip", "--vertical-flip", "--no-gpu", "--fit", "crop"
+    )
+    assert settings.images == "photos"
+    assert settings.network.filters == (8, 16)
+    assert (settings.augmentation.flip, settings.augmentation.vertical_flip) == (False, True)
+    assert settings.resources.gpu is False
+    assert settings.data.fit == "crop"
+    assert train("--epochs=3", "photos").training.epochs == 3
+    assert train("--", "--photos").images == "--photos"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--epoch", "3"], ["'--epoch'", "'--epochs'"]),
+        (["--epochs", "many"], ["--epochs many", "valid integer"]),
+        (["--epochs", "2.5"], ["--epochs 2.5", "valid integer"]),
+        (["--epochs", "0"], ["--epochs 0", "greater than or equal to 1"]),
+        (["--epochs"], ["'--epochs'", "requires an argument"]),
+        (["--lr", "nan"], ["--lr nan", "finite"]),
+        (["--max-minutes", "inf"], ["--max-minutes inf", "finite"]),
+        (["--dropout", "1"], ["--dropout 1", "less than 1"]),
+        (["--optimizer", "adamx"], ["--optimizer adamx", "'adamw'"]),
+        (["--filters", "8,x"], ["--filters x", "valid integer"]),
+        (["--filters", "8,0"], ["--filters 0", "greater than or equal to 1"]),
+        (["--batch-size", "64", "--workers", "3"], ["batch_size 64", "3 workers", "multiple of 3"]),
+        (["--kernel-size", "4"], ["kernel_size 4", "odd"]),
+        (["--network", "cnn", "--weights", "default"], ["weights", "--network resnet18"]),
+        (["photos", "more"], ["more"]),
+        (["--config", "no-such.yaml"], ["--config no-such.yaml", "No such file"]),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_that_names_the_flag(
+    arguments: list[str], parts: list[str]
+) -> None:
+    line = complaint(*arguments)
+    assert all(part in line for part in parts), line
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        ({"training": {"epoch": 3}}, ["training.epoch;", "training.epochs?"]),
+        ({"epochs": 3}, ["unknown setting epochs;", "training.epochs?"]),
+        ({"trainin": {"epochs": 3}}, ["unknown setting trainin;", "training?"]),
+        ({"netwrk": {"hidden": 3}}, ["unknown setting netwrk;", "mean network?"]),
+        ({"training": {"epochs": "many"}}, ["--epochs many", "valid integer"]),
+        ({"training": {"epochs": 0}}, ["--epochs 0", "greater than or equal to 1"]),
+        ({"training": {"lr": float("inf")}}, ["--lr inf", "finite"]),
+        ({"network": "resnet18"}, ["settings.yaml", "network"]),
+        ({"data": None}, ["settings.yaml", "data"]),
+        ({1: 2}, ["settings.yaml", "1"]),
+        ("", ["settings.yaml", "no settings"]),
+        ("[3]", ["settings.yaml", "no settings"]),
+        ("training: {epochs: 3", ["settings.yaml", "not YAML"]),
+        ("\x00", ["settings.yaml", "not YAML"]),
+    ],
+)
+def test_a_wrong_file_of_settings_is_one_line_that_names_the_place(
+    tmp_path: Path, content: Any, parts: list[str]
+) -> None:
+    file = write(tmp_path, content)
+    for more in ([], ["--image-size", "32", "--hidden", "0"]):  # flags do not hide it
+        line = complaint("--config", file, *more)
+        assert all(part in line for part in parts), line
+
+
+def test_a_file_that_is_no_text_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "settings.yaml").write_bytes(b"\x89PNG\r\n\x1a\n\xff")
+    assert "not YAML" in complaint("--config", str(tmp_path / "settings.yaml"))
+    assert "--config" in complaint("--config", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "missing"), [([], "IMAGES"), (["photos"], "--out"), (["--out", "x"], "IMAGES")]
+)
+def test_what_must_be_given_is_asked_for_by_name(arguments: list[str], missing: str) -> None:
+    with pytest.raises(Mendable, match=missing) as caught:
+        parse(PrepareConfig, arguments)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--epoch", "3"],
+        ["--lr", "a\nb"],  # the message repeats the value, and stays one line
+        ["--batch-size", "64", "--workers", "3"],
+    ],
+)
+def test_what_the_user_can_mend_ends_with_2_and_one_line_on_stderr(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    done = python("-m", "jobs.train", *arguments, "--out", str(tmp_path / "run"))
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_help_is_the_same_for_a_module_and_a_script(job: str) -> None:
+    module, script = python("-m", f"jobs.{job}", "--help"), python(f"jobs/{job}.py", "--help")
+    assert (module.returncode, module.stderr) == (0, "")
+    assert (script.returncode, script.stderr, script.stdout) == (0, "", module.stdout)
+    assert module.stdout.startswith(f"Usage: python -m jobs.{job} ")
+
+
+@pytest.mark.parametrize(("job", "config"), [("train", TrainConfig), ("prepare", PrepareConfig)])
+def test_help_shows_every_setting_and_what_it_is(job: str, config: Any) -> None:
+    shown = " ".join(python("-m", f"jobs.{job}", "--help").stdout.split())
+    for name, _, field in leaves(config):
+        flag = f"--{name.replace('_', '-')} "
+        assert flag in shown or f"{name.upper()}" in shown
+        if flag in shown:
+            assert " ".join(field.description.split()) in shown
+
+
+@pytest.mark.parametrize("argument", ["--help", "--no-such-flag"])
+def test_help_and_mistakes_do_not_wait_for_heavy_libraries(argument: str) -> None:
+    done = python("-c", LOADED, "train", argument)
+    assert done.stdout.splitlines()[-1].split() == ["loaded:"]
+
+
+@pytest.mark.parametrize(
+    ("job", "code", "line"),
+    [
+        ("print('done')", 0, ""),
+        ("exec('raise Mendable(1)')", 2, "error: 1"),
+        ("os.kill(os.getpid(), signal.SIGINT)", 130, "the same command goes on from here"),
+        ("1 / 0", 1, "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_job_ends_with_the_code_it_deserves(job: str, code: int, line: str) -> None:
+    names = "import os, signal; from cnn.command import *; from cnn.config import TrainConfig"
+    done = python("-c", f"{names}; run(TrainConfig, lambda settings: {job})")
+    assert done.returncode == code
+    last = (done.stderr.splitlines() or [""])[-1]
+    assert last.endswith(line)
+    assert ("Traceback" in done.stderr) == (code == 1)  # for a bug alone

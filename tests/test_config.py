@@ -1,0 +1,135 @@
+"""Laws of the settings: they never change, and what the user says is obeyed or refused."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from cnn.config import (
+    DIGITS,
+    GIB,
+    Augmentation,
+    Images,
+    Network,
+    PrepareConfig,
+    Resources,
+    TrainConfig,
+    Training,
+    merged,
+)
+from cnn.run_folder import flat
+
+GROUPS = [Images, Augmentation, Network, Training, Resources]
+NAMES = ["data", "augmentation", "network", "training", "resources"]
+
+# A page of settings as a file may give it: some of the names, some of the groups, some of theirs.
+numbers = st.dictionaries(st.sampled_from("abc"), st.integers())
+page = st.fixed_dictionaries({}, optional={"one": numbers, "two": numbers, "seed": st.integers()})
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_group_has_defaults_and_they_pass_their_own_checks(group: type[BaseModel]) -> None:
+    assert group.model_validate(group().model_dump()) == group()
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_settings_never_change_once_read(group: type[BaseModel]) -> None:
+    name = next(iter(group.model_fields))
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(group(), name, getattr(group(), name))
+
+
+@pytest.mark.parametrize("group", [*GROUPS, TrainConfig])
+def test_unknown_names_are_refused(group: type[BaseModel]) -> None:
+    with pytest.raises(ValidationError, match="colour"):
+        group.model_validate({"colour": 1})
+
+
+@pytest.mark.parametrize("config", [PrepareConfig, TrainConfig])
+def test_every_setting_says_what_it_is_on_one_line(config: type[BaseModel]) -> None:
+    for group in (config, *GROUPS):
+        for name, field in group.model_fields.items():
+            if not isinstance(field.default, BaseModel):
+                assert field.description, name
+                assert len(field.description.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "mend"),
+    [
+        (
+            lambda: TrainConfig(training=Training(batch_size=64), resources=Resources(workers=3)),
+            "3",
+        ),
+        (lambda: Network(kernel_size=4), "odd"),
+        (lambda: Network(network="cnn", weights="default"), "--network"),
+        (lambda: Network(filters=()), "filters"),
+        (lambda: Network(filters=(8, 0)), "filters"),
+        (lambda: Network(dropout=1.0), "less than 1"),
+        (lambda: Training(lr=0.0), "greater than 0"),
+        (lambda: Training(max_minutes=float("inf")), "finite"),
+        (lambda: Training(clip=float("nan")), "finite"),
+        (lambda: Training(batch_size=1), "greater than or equal to 2"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_mend(wrong: Callable[[], Any], mend: str) -> None:
+    with pytest.raises(ValidationError, match=mend):
+        wrong()
+
+
+@given(st.integers(1, 9), st.integers(1, 99))
+def test_a_batch_is_shared_by_the_workers_without_a_rest(workers: int, batch_size: int) -> None:
+    values = {"training": {"batch_size": batch_size}, "resources": {"workers": workers}}
+    if batch_size >= 2 and batch_size % workers == 0:
+        assert TrainConfig.model_validate(values).training.batch_size == batch_size
+    else:
+        with pytest.raises(ValidationError):
+            TrainConfig.model_validate(values)
+
+
+@given(page, page)
+def test_of_merged_settings_the_upper_win_and_no_other_is_lost(
+    below: dict[str, Any], above: dict[str, Any]
+) -> None:
+    assert flat(merged(below, above)) == flat(below) | flat(above)
+
+
+def test_the_embedded_digits_bring_settings_that_images_do_not() -> None:
+    digits, photos = TrainConfig().model_dump(), TrainConfig(images="photos").model_dump()
+    plain = {name: group().model_dump() for name, group in zip(NAMES, GROUPS, strict=True)}
+    assert {name: photos[name] for name in NAMES} == plain
+    assert {name: digits[name] for name in NAMES} == merged(plain, DIGITS)
+    assert plain != merged(plain, DIGITS)
+
+
+def test_over_the_settings_of_the_digits_the_users_own_win() -> None:
+    given: dict[str, Any] = {
+        "data": {"image_size": 8, "fit": "crop"},
+        "network": {"filters": [4], "hidden": 7},
+    }
+    chosen = TrainConfig.model_validate(given)
+    assert chosen.data == Images(image_size=8, fit="crop")
+    assert (chosen.network.filters, chosen.network.hidden) == ((4,), 7)
+    assert chosen.augmentation.flip == DIGITS["augmentation"]["flip"]
+
+
+def test_saved_settings_of_the_digits_are_read_back_as_they_were() -> None:
+    other = TrainConfig.model_validate(
+        {
+            "data": {"image_size": 64},
+            "augmentation": {"flip": True},
+            "network": {"filters": [8, 8]},
+        }
+    )
+    for settings in (TrainConfig(), other):
+        assert TrainConfig.model_validate(settings.model_dump(mode="json")) == settings
+
+
+@given(st.integers(1, 10**6), st.integers(8, 1024))
+def test_a_worker_holds_just_what_fits_its_memory(images: int, image_size: int) -> None:
+    size = images * image_size * image_size * 3
+    assert Resources(memory=(size + 1) / GIB).hold(images, image_size)
+    assert not Resources(memory=(size - 1) / GIB).hold(images, image_size)

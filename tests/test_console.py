@@ -1,0 +1,142 @@
+"""Laws of the console: results to standard output, remarks to standard error, text as it is."""
+
+import os
+import pty
+import re
+from collections.abc import Iterator
+from contextlib import redirect_stderr
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnn.console import TABLE_HEAD, Console, clock, epoch_line
+from cnn.loop import Epoch
+
+LITERAL = [
+    "[bold]cat[/bold]",
+    "[red]",
+    "[/]",
+    "\\[cat]",
+    ":cat:",
+    "100 %s {} {name}",
+    "https://example.org/1.jpg",
+    "  two  spaces  ",
+    "a" * 300,
+    "caf\u00e9 \u732b",
+]
+
+
+@pytest.fixture(autouse=True)
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the variables that tell rich to see a terminal where there is none."""
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def row(**values: float) -> Epoch:
+    known = {"epoch": 3, "train_loss": 1.23456, "train_accuracy": 0.5, "val_loss": 2.0}
+    more = {"val_accuracy": 0.25, "lr": 0.001, "seconds": 60.0, "images_per_second": 1234.5}
+    return Epoch(**{**known, **more, **values})  # type: ignore[typeddict-item]
+
+
+def ends(line: str) -> list[int]:
+    """Where the columns of a table end; they are apart by two spaces at least."""
+    return [match.end() for match in re.finditer(r"\S+(?: \S+)*", line)]
+
+
+@given(
+    epochs=st.integers(1, 999),
+    loss=st.floats(0, 99_999),
+    accuracy=st.floats(0, 1),
+    lr=st.floats(0, 10),
+    seconds=st.floats(0, 300),
+    rate=st.floats(0, 9_999_999),
+)
+def test_each_number_ends_below_the_end_of_its_title(
+    epochs: int, loss: float, accuracy: float, lr: float, seconds: float, rate: float
+) -> None:
+    numbers = {"train_loss": loss, "val_loss": loss / 100, "lr": lr, "images_per_second": rate}
+    shares = {"train_accuracy": accuracy, "val_accuracy": accuracy}
+    line = epoch_line(row(epoch=1, seconds=seconds, **numbers, **shares), epochs)
+    assert ends(line) == ends(TABLE_HEAD)
+    assert len(line) <= 80
+
+
+def test_an_epoch_tells_its_numbers_and_the_time_that_is_left() -> None:
+    line = epoch_line(row(), epochs=10)
+    assert line.split() == [
+        "3/10", "1.235", "0.500", "2.000", "0.250", "0.00100", "1234", "7:00",
+    ]  # fmt: skip
+    assert epoch_line(row(), epochs=3).split()[-1] == "0:00"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0, "0:00"),
+        (0.4, "0:00"),
+        (59.6, "1:00"),
+        (61, "1:01"),
+        (3599.6, "1:00:00"),
+        (3600, "1:00:00"),
+        (36_061, "10:01:01"),
+    ],
+)
+def test_a_duration_reads_as_on_a_clock(seconds: float, shown: str) -> None:
+    assert clock(seconds) == shown
+
+
+@given(st.integers(0, 10**6))
+def test_no_second_is_lost_on_the_clock(seconds: int) -> None:
+    total = 0
+    for part in clock(seconds).split(":"):
+        total = total * 60 + int(part)
+    assert total == seconds
+
+
+@pytest.mark.parametrize("text", LITERAL)
+def test_remarks_go_to_stderr_as_they_are(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Console().say(text)
+    assert capsys.readouterr() == ("", f"{text}\n")
+
+
+@pytest.mark.parametrize("text", LITERAL)
+def test_results_go_to_stdout_as_they_are(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Console().result(text)
+    assert capsys.readouterr() == (f"{text}\n", "")
+
+
+def test_a_log_gets_lines_and_no_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console()
+    with console.bar("decode") as advance:
+        advance(1, 7)
+        console.say("half-way")
+        advance(7, 7)
+    assert capsys.readouterr() == ("", "half-way\n")
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A terminal as standard error; yields the end at which its user looks."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    user, device = pty.openpty()
+    with Path(os.ttyname(device)).open("w") as stderr, redirect_stderr(stderr):
+        yield user
+    os.close(device)
+    os.close(user)
+
+
+def test_at_a_terminal_the_bar_moves_and_remarks_are_as_they_are(
+    terminal: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    console = Console()
+    with console.bar("decode") as advance:
+        advance(3, 7)
+        console.say("[red] :cat: 12")
+    seen = os.read(terminal, 100_000).decode()
+    assert "decode" in seen and "3/7" in seen
+    assert "[red] :cat: 12\r\n" in seen
+    assert capfd.readouterr().out == ""

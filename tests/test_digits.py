@@ -1,0 +1,69 @@
+"""Laws of the embedded digits: all are there, as they came, and what has the final name is whole."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from cnn import digits
+
+# The system kills this process at the first image of more than 110 bytes: about half-way.
+KILLED = """
+import resource, signal, sys
+from pathlib import Path
+from cnn import digits
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+digits.write(Path(sys.argv[1]))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The digits, written below folders that were not there yet."""
+    return digits.write(tmp_path_factory.mktemp("digits") / "runs" / "digits-images")
+
+
+def files(folder: Path) -> dict[str, tuple[int, int]]:
+    """Path → time of change and inode of every file."""
+    found = {file: file.stat() for file in folder.rglob("*") if file.is_file()}
+    return {str(file): (stat.st_mtime_ns, stat.st_ino) for file, stat in found.items()}
+
+
+def test_1797_images_lie_in_a_folder_per_digit_and_nothing_else(folder: Path) -> None:
+    assert sorted(path.name for path in folder.iterdir()) == [str(digit) for digit in range(10)]
+    assert len(files(folder)) == len(list(folder.glob("?/????.png"))) == 1797
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_each_image_is_the_one_of_scikit_learn_on_0_to_255(folder: Path) -> None:
+    source = load_digits()
+    for number, (values, label) in enumerate(zip(source.images, source.target, strict=True)):
+        pixels = np.asarray(Image.open(folder / str(label) / f"{number:04d}.png"))
+        assert pixels.dtype == np.uint8
+        assert np.array_equal(pixels, np.rint(values / 16 * 255))
+
+
+def test_a_second_call_leaves_every_file_as_it_is(folder: Path) -> None:
+    before = files(folder)
+    assert digits.write(folder) == folder
+    assert files(folder) == before
+
+
+def test_a_killed_run_leaves_nothing_under_the_final_name(folder: Path, tmp_path: Path) -> None:
+    middle = sorted(file.stat().st_size for file in folder.glob("?/*.png"))[1700]
+    copy = tmp_path / "digits-images"
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, copy, str(middle)], cwd=Path(__file__).parents[1]
+    )
+    assert killed.returncode == -signal.SIGXFSZ
+    (draft,) = tmp_path.iterdir()
+    assert 0 < len(files(draft)) < 1797 and not copy.exists()
+    digits.write(copy)
+    assert len(files(copy)) == 1797

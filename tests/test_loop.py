@@ -1,0 +1,330 @@
+"""Laws of training: it learns, it counts right, it resumes, and it ends when it is told to."""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cnn import checkpoint, config, network, optim
+from cnn.batches import Batch, EvaluationBatches, TrainingBatches
+from cnn.bundle import Card
+from cnn.loop import DivergedError, Epoch, Loop, State, Sums, class_weights
+
+CPU = torch.device("cpu")
+CLASSES = ["blue", "green", "red"]
+OFF = config.Augmentation(rotation=0, shift=0, zoom=0, flip=False, vertical_flip=False)
+ON = config.Augmentation(rotation=20, shift=0.2, zoom=0.2, flip=True, vertical_flip=False)
+NETWORK = config.Network(
+    network="cnn",
+    filters=(4, 6),
+    convolutions=2,
+    residual=True,
+    kernel_size=3,
+    hidden=8,
+    dropout=0.3,
+    normalisation="batch",
+)
+TRAINING = config.Training(
+    epochs=4,
+    batch_size=16,
+    optimizer="adamw",
+    lr=0.01,
+    weight_decay=0.05,
+    warmup=0.1,
+    clip=1.0,
+    label_smoothing=0.1,
+    balance="none",
+    patience=None,
+    max_minutes=None,
+    precision="float32",
+)
+TIMES = {"seconds", "images_per_second"}
+
+
+def training(**values: object) -> config.Training:
+    """The training settings with these changed, validated."""
+    return config.Training.model_validate(TRAINING.model_dump() | values)
+
+
+def colours(count: int, seed: int = 0) -> Batch:
+    """Noisy images of 8x8 pixels, of which one channel is brighter: its number is the label."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 3
+    images = torch.randint(0, 100, (count, 3, 8, 8), dtype=torch.uint8, generator=generator)
+    images[torch.arange(count), labels] += 100
+    return images, labels
+
+
+def training_batches(
+    settings: config.Training, augmentation: config.Augmentation = OFF
+) -> TrainingBatches:
+    return TrainingBatches(
+        *colours(48), batch_size=settings.batch_size, augmentation=augmentation, seed=3
+    )
+
+
+VALIDATION = EvaluationBatches(*colours(30, seed=1))
+
+
+def fresh(settings: config.Training, seed: int = 0) -> State:
+    torch.manual_seed(seed)
+    plain = network.build(NETWORK, 8, 3)
+    return State(plain, plain, optim.optimizer(plain, settings), settings.epochs)
+
+
+def trained(
+    settings: config.Training, augmentation: config.Augmentation = OFF, seed: int = 0
+) -> State:
+    state = fresh(settings, seed)
+    Loop(settings, CPU, seed).fit(state, training_batches(settings, augmentation), VALIDATION)
+    return state
+
+
+def untimed(history: list[Epoch]) -> list[dict[str, object]]:
+    """A history without what the clock decides."""
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in history]
+
+
+def assert_same_weights(one: nn.Module, other: nn.Module) -> None:
+    ones, others = one.state_dict(), other.state_dict()
+    assert ones.keys() == others.keys()
+    assert all(torch.equal(ones[name], others[name]) for name in ones)
+
+
+def test_colours_are_learned() -> None:
+    history = trained(training(epochs=8)).history
+    assert [row["epoch"] for row in history] == list(range(1, 9))
+    assert history[-1]["train_loss"] < 0.5 * history[0]["train_loss"]
+    assert history[-1]["val_loss"] < 0.5 * history[0]["val_loss"]
+    assert history[-1]["val_accuracy"] > 0.95
+
+
+def test_an_epoch_row_says_what_the_network_it_leaves_says() -> None:
+    state = trained(training(epochs=2))
+    images, labels = colours(30, seed=1)
+    logits = state.network.eval()(images)
+    row = state.history[-1]
+    assert row["val_loss"] == pytest.approx(functional.cross_entropy(logits, labels).item())
+    assert row["val_accuracy"] == pytest.approx((logits.argmax(1) == labels).float().mean().item())
+
+
+def test_the_rate_follows_the_schedule_from_step_to_step() -> None:
+    settings = training(epochs=3)
+    state, rates = fresh(settings), []
+    loop = Loop(
+        settings,
+        CPU,
+        0,
+        on_step=lambda step, steps: rates.append(state.optimizer.param_groups[1]["lr"]),
+    )
+    loop.fit(state, training_batches(settings), VALIDATION)
+    assert rates == [optim.learning_rate(settings, step / 9) for step in range(9)]
+    assert [row["lr"] for row in state.history] == rates[2::3]
+
+
+@examples(deadline=None, max_examples=40)
+@given(st.lists(st.integers(0, 40), max_size=5), st.integers(0, 999))
+def test_sums_over_batches_are_those_of_the_whole_however_it_is_cut(
+    cuts: list[int], seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(40, 5, generator=generator) * 3
+    labels = torch.randint(0, 5, (40,), generator=generator)
+    sums = Sums.zero(CPU)
+    edges = [0, *sorted(cuts), 40]
+    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+        sums.add(logits[start:stop], labels[start:stop])
+    loss, accuracy, images = sums.reduce()
+    assert images == 40
+    assert accuracy == pytest.approx((logits.argmax(1) == labels).double().mean().item())
+    assert loss == pytest.approx(functional.cross_entropy(logits.double(), labels).item(), rel=1e-5)
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another() -> None:
+    settings = training(epochs=2)
+    first, again, other = (trained(settings, ON, seed) for seed in (1, 1, 2))
+    assert untimed(first.history) == untimed(again.history)
+    assert_same_weights(first.network, again.network)
+    assert untimed(first.history) != untimed(other.history)
+
+
+class Interrupted(Exception):
+    """The run is cut off here."""
+
+
+def test_a_run_that_was_cut_off_and_resumed_is_the_run_that_was_not(tmp_path: Path) -> None:
+    card = Card(classes=CLASSES, image_size=8, fit="squash", network=NETWORK)
+    loop, batches = Loop(TRAINING, CPU, 0), training_batches(TRAINING, ON)
+    whole = trained(TRAINING, ON)
+
+    def save_and_stop(state: State) -> None:
+        checkpoint.save(tmp_path, state, card)
+        if len(state.history) == 2:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        loop.fit(fresh(TRAINING), batches, VALIDATION, save_and_stop)
+    resumed = fresh(TRAINING, seed=99)
+    checkpoint.load(tmp_path, resumed)
+    assert len(resumed.history) == 2
+    loop.fit(resumed, batches, VALIDATION)
+
+    assert len(whole.history) == 4
+    assert untimed(resumed.history) == untimed(whole.history)
+    assert_same_weights(resumed.network, whole.network)
+
+
+def test_a_finished_run_is_left_as_it_is() -> None:
+    state = trained(training(epochs=1))
+    before = {name: value.clone() for name, value in state.network.state_dict().items()}
+    Loop(training(epochs=1), CPU, 0).fit(state, training_batches(TRAINING), VALIDATION)
+    assert len(state.history) == 1
+    assert all(torch.equal(before[k], value) for k, value in state.network.state_dict().items())
+
+
+def row(epoch: int, val_accuracy: float = 0.5, seconds: float = 1.0) -> Epoch:
+    return Epoch(
+        epoch=epoch,
+        train_loss=1.0,
+        train_accuracy=0.5,
+        val_loss=1.0,
+        val_accuracy=val_accuracy,
+        lr=0.1,
+        seconds=seconds,
+        images_per_second=1.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "patience", "ended"),
+    [
+        ([], 1, False),
+        ([0.5], 1, False),
+        ([0.5, 0.4], 1, True),
+        ([0.5, 0.4], 2, False),
+        ([0.5, 0.4, 0.4], 2, True),
+        ([0.5, 0.5, 0.5], 2, True),  # as good is not better
+        ([0.5, 0.4, 0.6], 2, False),
+        ([0.5, 0.4, 0.3, 0.2], None, False),
+    ],
+)
+def test_patience_is_epochs_without_a_better_one(
+    accuracies: list[float], patience: int | None, ended: bool
+) -> None:
+    state = fresh(TRAINING)
+    state.history = [row(number, value) for number, value in enumerate(accuracies, start=1)]
+    assert Loop(training(patience=patience), CPU, 0).out_of_patience(state) == ended
+
+
+def test_a_run_without_progress_ends_when_patience_does() -> None:
+    # So small a rate changes no answer: the first epoch stays the best.
+    state = trained(training(epochs=50, lr=1e-12, patience=3))
+    assert len(state.history) == 4
+    assert state.best["epoch"] == 1
+
+
+@dataclass
+class Slow:
+    """Batches that take their time."""
+
+    batches: TrainingBatches
+    pause: float
+
+    @property
+    def steps(self) -> int:
+        return self.batches.steps
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        for batch in self.batches.epoch(number):
+            time.sleep(self.pause)
+            yield batch
+
+
+def test_a_run_ends_in_its_time_with_the_rate_gone_down() -> None:
+    settings = training(epochs=10_000, max_minutes=0.5 / 60)
+    state = fresh(settings)
+    Loop(settings, CPU, 0).fit(state, Slow(training_batches(settings), 0.02), VALIDATION)
+    assert 1 <= len(state.history) < 10
+    assert state.epochs == len(state.history)
+    # After one epoch there is a pace to plan by.
+    assert len(state.history) == 1 or state.history[-1]["lr"] < 0.6 * settings.lr
+
+
+@examples(deadline=None, max_examples=50)
+@given(st.integers(1, 30), st.integers(1, 200), st.integers(1, 40))
+def test_at_a_steady_pace_the_epochs_fill_the_time_and_the_rate_ends_near_zero(
+    seconds: int, budget: int, asked: int
+) -> None:
+    settings = training(epochs=asked, max_minutes=(budget + 0.5) / 60)
+    loop, state = Loop(settings, CPU, 0), fresh(settings)
+    while len(state.history) < state.epochs:
+        state.history.append(row(len(state.history) + 1, seconds=seconds))
+        state.epochs = loop.epochs_that_fit(state)
+    done = len(state.history)
+    assert done == min(asked, max(1, budget // seconds))
+    last_step = optim.learning_rate(settings, (done - 0.01) / state.epochs)
+    assert last_step < 0.01 * settings.lr
+
+
+def test_a_rate_that_blows_up_is_said_with_the_epoch_and_what_to_lower() -> None:
+    settings = training(optimizer="sgd", lr=1e30, warmup=0.0)
+    with pytest.raises(DivergedError, match=r"loss became (nan|inf) in epoch 1: lower --lr"):
+        trained(settings)
+
+
+@examples(deadline=None, max_examples=40)
+@given(st.lists(st.integers(1, 30), min_size=2, max_size=6))
+def test_class_weights_leave_the_mean_image_at_one_and_classes_equal(counts: list[int]) -> None:
+    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    weights = class_weights(labels, len(counts))
+    assert weights[labels].mean().item() == pytest.approx(1, rel=1e-5)
+    totals = weights * torch.tensor(counts)
+    assert totals.tolist() == pytest.approx([totals[0].item()] * len(counts), rel=1e-5)
+
+
+def test_a_class_without_images_has_a_finite_weight() -> None:
+    assert class_weights(torch.tensor([0, 0, 2]), 4).isfinite().all()
+
+
+def test_weights_in_the_loss_turn_the_answers_to_the_heavy_class() -> None:
+    def answers(weights: Tensor) -> Tensor:
+        settings = training(epochs=2, lr=0.05)
+        state = fresh(settings)
+        loop = Loop(settings, CPU, 0, class_weights=weights)
+        loop.fit(state, training_batches(settings), VALIDATION)
+        return state.network.eval()(VALIDATION.images).argmax(dim=1)
+
+    assert (answers(torch.tensor([1.0, 0.0, 0.0])) == 0).all()
+    assert (answers(torch.tensor([0.0, 1.0, 0.0])) == 1).all()
+
+
+def test_the_gradient_is_clipped() -> None:
+    # With a rate of 1 and plain first steps, a step is the gradient: Nesterov's makes it 1.9 of it.
+    settings = training(optimizer="sgd", lr=1.0, warmup=0.0, weight_decay=0.0, clip=1e-3)
+    state = fresh(settings)
+    before = nn.utils.parameters_to_vector(state.network.parameters()).clone()
+    Loop(settings, CPU, 0).step(state, *colours(16), 0.0, Sums.zero(CPU))
+    moved = nn.utils.parameters_to_vector(state.network.parameters()) - before
+    assert moved.norm().item() == pytest.approx(1.9e-3, rel=0.01)
+
+
+def test_bfloat16_is_used_where_it_is_asked_for() -> None:
+    seen: list[torch.dtype] = []
+    for precision in ("float32", "bfloat16"):
+        settings = training(epochs=1, precision=precision)
+        state = fresh(settings)
+        state.network.register_forward_hook(lambda _, __, logits: seen.append(logits.dtype))
+        loop = Loop(settings, CPU, 0)
+        loop.step(state, *colours(16), 0.5, Sums.zero(CPU))
+        loss, _, _ = loop.validate(state.network, VALIDATION).reduce()
+        assert math.isfinite(loss)
+    assert seen == [torch.float32] * 2 + [torch.bfloat16] * 2

@@ -1,0 +1,279 @@
+"""Laws of the network: any uint8 image gets a logit per class, and each setting shapes it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from cnn.config import Network
+from cnn.network import NetworkError, Scale, Shortcut, build, parameter_count, shapes, stage
+
+PLAIN = Network(
+    network="cnn",
+    filters=(4, 6),
+    convolutions=2,
+    residual=False,
+    kernel_size=3,
+    hidden=0,
+    dropout=0.0,
+    normalisation="batch",
+)
+TINY_TORCHVISION = "shufflenet_v2_x0_5"
+
+
+def changed(**values: object) -> Network:
+    """The plain network's settings with these changed, validated."""
+    return Network.model_validate(PLAIN.model_dump() | values)
+
+
+def photos(count: int, size: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator)
+
+
+def of_type(network: nn.Module, kind: type[nn.Module]) -> list[nn.Module]:
+    return [module for module in network.modules() if isinstance(module, kind)]
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize(("size", "classes"), [(8, 2), (13, 3), (16, 10)])
+def test_uint8_images_of_any_size_get_one_logit_per_class(
+    size: int, classes: int, residual: bool
+) -> None:
+    logits = build(changed(residual=residual), size, classes)(photos(5, size))
+    assert logits.shape == (5, classes)
+    assert logits.dtype == torch.float32
+    assert logits.isfinite().all()
+
+
+def test_the_first_module_scales_bytes_as_torchvision_weights_expect() -> None:
+    first = next(build(PLAIN, 8, 2).children())
+    assert isinstance(first, Scale)
+    standard = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.transforms()
+    for byte in (0, 128, 255):
+        scaled = first(torch.full((1, 3, 2, 2), byte, dtype=torch.uint8))
+        for channel, (mean, std) in enumerate(zip(standard.mean, standard.std, strict=True)):
+            assert scaled[0, channel].flatten().tolist() == pytest.approx(
+                [(byte / 255 - mean) / std] * 4, abs=1e-5
+            )
+
+
+def test_the_logits_of_an_image_do_not_depend_on_its_neighbours_when_judged() -> None:
+    network, images = build(changed(residual=True), 8, 3).eval(), photos(4, 8)
+    apart = torch.cat([network(image[None]) for image in images])
+    assert torch.allclose(network(images), apart, atol=1e-5)
+
+
+@examples(deadline=None, max_examples=40)
+@given(st.integers(8, 20), st.integers(1, 6))
+def test_an_image_is_halved_until_a_pixel_is_left_and_no_further(size: int, stages: int) -> None:
+    settings = changed(filters=(2,) * stages, convolutions=1)
+    if 2**stages <= size:
+        assert build(settings, size, 2)(photos(2, size)).shape == (2, 2)
+    else:
+        with pytest.raises(NetworkError, match=r"--filters.*--image-size") as error:
+            build(settings, size, 2)
+        assert "\n" not in str(error.value)
+
+
+def test_what_too_many_stages_are_told_to_do_works() -> None:
+    with pytest.raises(NetworkError, match=r"at most 3 numbers to --filters.* --image-size 32"):
+        build(changed(filters=(2,) * 5), 12, 2)
+    assert build(changed(filters=(2,) * 3), 12, 2)(photos(2, 12)).shape == (2, 2)
+    assert build(changed(filters=(2,) * 5), 32, 2)(photos(2, 32)).shape == (2, 2)
+
+
+@pytest.mark.parametrize("convolutions", [1, 2, 3])
+@pytest.mark.parametrize("size", [8, 11])
+def test_plain_and_residual_stages_halve_alike(convolutions: int, size: int) -> None:
+    features = torch.randn(2, 3, size, size)
+    for residual in (False, True):
+        settings = changed(convolutions=convolutions, residual=residual)
+        assert stage(settings, 3, 5)(features).shape == (2, 5, size // 2, size // 2)
+
+
+def test_a_shortcut_whose_layers_say_nothing_passes_its_input_on() -> None:
+    shortcuts = of_type(build(changed(convolutions=3, residual=True), 8, 2), Shortcut)
+    assert len(shortcuts) == len(PLAIN.filters)
+    for shortcut, filters in zip(shortcuts, PLAIN.filters, strict=True):
+        features = torch.randn(2, filters, 4, 4)
+        assert not torch.equal(shortcut(features), features)
+        for parameter in shortcut.parameters():
+            nn.init.zeros_(parameter)
+        assert torch.equal(shortcut(features), features)
+
+
+@pytest.mark.parametrize("filters", [(4,), (4, 6), (2, 3, 5)])
+@pytest.mark.parametrize("convolutions", [1, 3])
+@pytest.mark.parametrize("residual", [False, True])
+def test_filters_and_convolutions_are_those_asked_for(
+    filters: tuple[int, ...], convolutions: int, residual: bool
+) -> None:
+    settings = changed(filters=filters, convolutions=convolutions, residual=residual)
+    layers = of_type(build(settings, 8, 2), nn.Conv2d)
+    asked = [number for number in filters for _ in range(convolutions)]
+    assert [layer.out_channels for layer in layers] == asked
+
+
+@pytest.mark.parametrize("side", [1, 3, 5])
+def test_every_kernel_has_the_side_asked_for(side: int) -> None:
+    network = build(changed(kernel_size=side), 8, 2)
+    assert {layer.kernel_size for layer in of_type(network, nn.Conv2d)} == {(side, side)}
+    assert shapes(network, 8) == shapes(build(PLAIN, 8, 2), 8)
+
+
+def test_a_hidden_layer_stands_before_the_output_if_asked_for() -> None:
+    assert [layer.out_features for layer in of_type(build(PLAIN, 8, 3), nn.Linear)] == [3]
+    hidden = of_type(build(changed(hidden=7), 8, 3), nn.Linear)
+    assert [layer.out_features for layer in hidden] == [7, 3]
+
+
+def test_each_convolution_is_normalised_or_has_a_bias() -> None:
+    normalised, bare = (build(changed(normalisation=choice), 8, 2) for choice in ("batch", "none"))
+    convolutions = len(of_type(normalised, nn.Conv2d))
+    assert len(of_type(normalised, nn.BatchNorm2d)) == convolutions
+    assert all(layer.bias is None for layer in of_type(normalised, nn.Conv2d))
+    assert not of_type(bare, nn.BatchNorm2d)
+    assert all(layer.bias is not None for layer in of_type(bare, nn.Conv2d))
+
+
+@pytest.mark.parametrize("hidden", [0, 8])
+def test_dropout_makes_training_noisy_and_judging_not(hidden: int) -> None:
+    images = photos(4, 8)
+    for dropout, same_in_training in ((0.0, True), (0.5, False)):
+        network = build(changed(dropout=dropout, hidden=hidden, normalisation="none"), 8, 4)
+        assert torch.equal(network(images), network(images)) == same_in_training
+        network.eval()
+        assert torch.equal(network(images), network(images))
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("normalisation", ["batch", "none"])
+def test_every_weight_takes_part(residual: bool, normalisation: str) -> None:
+    settings = changed(residual=residual, normalisation=normalisation, hidden=8, convolutions=3)
+    network = build(settings, 8, 3)
+    network(photos(16, 8)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in network.parameters())
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
+    def weights(seed: int) -> dict[str, Tensor]:
+        torch.manual_seed(seed)
+        return build(changed(hidden=8), 8, 2).state_dict()
+
+    first, again, other = weights(1), weights(1), weights(2)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    kernels = "body.stage1.0.0.weight"
+    assert not torch.equal(first[kernels], other[kernels])
+
+
+def test_kernels_are_channels_last() -> None:
+    kernels = [p for p in build(PLAIN, 8, 2).parameters() if p.ndim == 4]
+    assert kernels
+    for kernel in kernels:
+        assert kernel.is_contiguous(memory_format=torch.channels_last)
+        assert not kernel.is_contiguous()
+
+
+def test_the_parameters_are_counted_as_by_hand_and_frozen_ones_are_not() -> None:
+    network = build(changed(filters=(4,), convolutions=1, normalisation="none"), 8, 2)
+    kernel, output = 4 * 3 * 3 * 3 + 4, 2 * 4 * 4 * 4 + 2
+    assert parameter_count(network) == kernel + output
+    of_type(network, nn.Linear)[0].requires_grad_(False)
+    assert parameter_count(network) == kernel
+
+
+def test_shapes_name_what_leaves_each_part() -> None:
+    assert shapes(build(PLAIN, 17, 3), 17) == ["stage1 4x8x8", "stage2 6x4x4", "head 3"]
+
+
+def test_asking_for_shapes_leaves_the_network_as_it_was() -> None:
+    network = build(PLAIN, 8, 2)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    first = shapes(network, 8)
+    assert network.training
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    network(photos(2, 8))
+    assert shapes(network, 8) == first
+
+
+def test_a_torchvision_model_gets_an_output_per_class() -> None:
+    network = build(Network(network="resnet18"), 16, 3)
+    assert network.eval()(photos(2, 16)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("resnet81", "resnet18"),
+        ("mobilenet_v3_smal", "mobilenet_v3_small"),
+        ("fcn_resnet18", "resnet18"),  # a segmentation model's name is nearer, and of no use
+        ("CNN", "cnn"),
+    ],
+)
+def test_a_mistyped_network_is_answered_with_one_that_exists(typed: str, meant: str) -> None:
+    with pytest.raises(NetworkError, match=rf"{typed}.* {meant}\b") as error:
+        build(Network(network=typed), 16, 2)
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def pretrained() -> nn.Module:
+    """A torchvision model as its weights files hold it: with 1000 outputs."""
+    torch.manual_seed(5)
+    return torchvision.models.get_model(TINY_TORCHVISION)
+
+
+def write_weights(model: nn.Module, path: Path) -> Network:
+    """Settings that start from a file of this model's weights."""
+    if path.suffix == ".safetensors":
+        save_file(model.state_dict(), path)
+    else:
+        torch.save(model.state_dict(), path)
+    return Network(network=TINY_TORCHVISION, weights=str(path))
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth"])
+def test_fine_tuning_takes_all_from_a_weights_file_but_the_output(
+    pretrained: nn.Module, name: str, tmp_path: Path
+) -> None:
+    network = build(write_weights(pretrained, tmp_path / name), 32, 3)
+    assert network.eval()(photos(2, 32)).shape == (2, 3)
+    taken = network.get_submodule("body").state_dict()
+    for part, value in pretrained.state_dict().items():
+        assert part.startswith("fc.") or torch.equal(taken[part], value)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth"])
+@pytest.mark.parametrize("kept", [0, 100, 100_000])
+def test_a_truncated_weights_file_is_one_line_that_names_it(
+    pretrained: nn.Module, name: str, kept: int, tmp_path: Path
+) -> None:
+    settings = write_weights(pretrained, tmp_path / name)
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(whole[:kept])
+    with pytest.raises(NetworkError, match=name) as error:
+        build(settings, 32, 3)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_weights_file_is_one_line_that_names_it(tmp_path: Path) -> None:
+    settings = Network(network=TINY_TORCHVISION, weights=str(tmp_path / "gone.safetensors"))
+    with pytest.raises(NetworkError, match=r"--weights .*gone\.safetensors"):
+        build(settings, 32, 3)
+
+
+def test_weights_of_another_shape_are_one_line_that_says_which(
+    pretrained: nn.Module, tmp_path: Path
+) -> None:
+    pretrained_elsewhere = torchvision.models.get_model(TINY_TORCHVISION, num_classes=7)
+    settings = write_weights(pretrained_elsewhere, tmp_path / "seven.safetensors")
+    with pytest.raises(NetworkError, match=r"seven\.safetensors.*fc\.") as error:
+        build(settings, 32, 3)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,179 @@
+"""The laws of the tree: who may import whom, what importing does, and what every file must be."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from cnn import config
+
+ROOT = Path(__file__).parents[1]
+
+# Each module imports from the layers below its own, and from no other.
+LAYERS = (
+    "jobs",
+    "cluster.pipeline",
+    "cluster.training cluster.scoring",
+    "cluster.streaming cluster.ingest cluster.resources cluster.session cluster.environment",
+    "preflight report.run checkpoint",
+    "report console",
+    "report.page loop",
+    "report.evaluation report.figures bundle batches prepared census run_folder",
+    "network augment optim metrics prediction digits manifest command",
+    "folder",
+    "image",
+    "config errors atomic",
+)
+DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer.split()}
+
+TOP = {"jobs", "cnn", "tests", "cluster.yaml", "pyproject.toml", "README.md", "LICENSE"}
+
+IMPORT_ALL = """
+import importlib, logging, os, random, sys
+# These set variables of their own as they are imported: they do so before we look.
+import ray.data, ray.train.torch, sklearn.metrics, torch, torchvision
+
+def state():
+    seeds = random.getstate(), torch.initial_seed()
+    return dict(os.environ), os.listdir(), seeds, logging.root.level
+
+before = state()
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+    changed = [(a, b) for a, b in zip(before, state(), strict=True) if a != b]
+    assert not changed, (name, changed)
+"""
+
+
+def files(*folders: str) -> list[Path]:
+    return [file for folder in folders for file in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def dotted(file: Path) -> str:
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+TREES = {dotted(file): ast.parse(file.read_text("utf-8")) for file in files("cnn", "jobs")}
+
+
+def place(module: str) -> str:
+    """The name of a module in LAYERS."""
+    return "jobs" if module.startswith("jobs.") else module.removeprefix("cnn.")
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    """Every module that is imported anywhere in a file, at its top or late."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module and not node.level, "imports are absolute"
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            yield from (name if name in TREES else node.module for name in names)
+
+
+def python(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=options.pop("cwd", ROOT),
+        capture_output=True,
+        text=True,
+        **options,
+    )
+
+
+def test_ray_is_known_to_cluster_and_jobs_alone() -> None:
+    knowing = {
+        name
+        for name, tree in TREES.items()
+        if any(module.split(".")[0] == "ray" for module in imports(tree))
+    }
+    assert knowing  # or this test looks for the wrong thing
+    assert {name for name in knowing if not name.startswith(("cnn.cluster.", "jobs."))} == set()
+
+
+def test_every_module_has_its_layer() -> None:
+    empty = {name for name, tree in TREES.items() if len(tree.body) == 1}  # a docstring alone
+    assert {place(name) for name in TREES.keys() - empty} == DEPTH.keys()
+
+
+def test_imports_point_down_only() -> None:
+    upward = [
+        f"{name} imports {module}"
+        for name, tree in TREES.items()
+        for module in imports(tree)
+        if module in TREES and not DEPTH[place(name)] < DEPTH[place(module)]
+    ]
+    assert upward == []
+
+
+def test_no_module_is_a_drawer_for_everything() -> None:
+    drawers = {"util", "utils", "common", "helper", "helpers", "misc"}
+    assert [f for f in files("cnn", "jobs", "tests") if drawers & {f.stem, f.parent.name}] == []
+
+
+def test_importing_a_module_does_nothing(tmp_path: Path) -> None:
+    done = python("-c", IMPORT_ALL, *TREES, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_every_module_opens_with_one_sentence(module: str) -> None:
+    opening, *_ = (ast.get_docstring(TREES[module]) or "").partition("\n")
+    assert opening.strip(".: ") and opening.endswith((".", ":"))
+
+
+@pytest.mark.parametrize("job", [name for name in TREES if name.startswith("jobs.")])
+def test_jobs_hold_no_logic(job: str) -> None:
+    loops = (ast.For, ast.While, ast.comprehension)
+    assert [node for node in ast.walk(TREES[job]) if isinstance(node, loops)] == []
+    assert len((ROOT / job.replace(".", "/")).with_suffix(".py").read_text().splitlines()) < 40
+
+
+def test_every_setting_has_an_effect() -> None:
+    own = [node for node in ast.walk(TREES["cnn.config"]) if isinstance(node, ast.FunctionDef)]
+    # A validator checks settings, and does nothing with them.
+    methods = [method for method in own if not method.decorator_list]
+    others = [tree for name, tree in TREES.items() if name != "cnn.config"]
+    used = {
+        node.attr
+        for tree in (*methods, *others)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+    }
+    assert set(setting_names()) - used == set()
+
+
+def setting_names() -> Iterator[str]:
+    """Every setting of every group."""
+    for group in vars(config).values():
+        if isinstance(group, type) and issubclass(group, config.Settings):
+            for name, field in group.model_fields.items():
+                kind = field.annotation
+                if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+                    yield name
+
+
+def test_the_linter_and_the_formatter_have_nothing_to_say() -> None:
+    check, layout = (python("-m", "ruff", *words) for words in (["check"], ["format", "--check"]))
+    assert check.returncode == 0, check.stdout
+    assert layout.returncode == 0, layout.stdout
+
+
+def test_the_type_checker_has_nothing_to_say() -> None:
+    checked = python("-m", "mypy")
+    assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
+def test_the_top_of_the_tree_is_short() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    tops = {path.split("/")[0] for path in listed.stdout.splitlines()}
+    assert {name for name in tops if not name.startswith(".")} <= TOP
+    assert {"cnn", "jobs"} <= tops
