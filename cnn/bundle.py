@@ -66,9 +66,13 @@ def load(folder: Path, device: torch.device | None = None) -> Bundle:
     """Read a bundle folder, or the one inside a run folder; BundleError names what is wrong."""
     folder = folder / "model" if (folder / "model" / CARD).is_file() else folder
     card = read_card(folder)
-    empty = network.build(card.network, card.image_size, len(card.classes))
+    # What training started from is needed no more, and may be on another machine.
+    settings = card.network.model_copy(update={"weights": None})
     try:
+        empty = network.build(settings, card.image_size, len(card.classes))
         empty.load_state_dict(load_file(folder / WEIGHTS))
+    except network.NetworkError as error:
+        raise BundleError(f"{folder / CARD}: {error}") from None
     except FileNotFoundError:
         raise BundleError(f"{folder} has no {WEIGHTS}: copy the whole bundle folder") from None
     except (SafetensorError, OSError) as error:
@@ -90,7 +94,7 @@ def read_card(folder: Path) -> Card:
                 f"{FORMAT_VERSION}: use the version of the program that wrote it"
             )
         return Card.model_validate(content)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise BundleError(f"{folder} is no bundle: it holds no {CARD}") from None
     except ValidationError as error:
         first = error.errors()[0]

@@ -1,0 +1,209 @@
+"""What a user of jobs.train sees: results, refusals, and runs that go on after a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from cnn import digits
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+Start = Callable[..., subprocess.Popen[str]]
+
+CONTRACT = {
+    "model", "config.yaml", "history.csv", "manifest.parquet", "predictions.parquet",
+    "evaluation.json", "report.html", "checkpoints",
+}  # fmt: skip
+HISTORY = (
+    "epoch,train_loss,train_accuracy,val_loss,val_accuracy,lr,seconds,images_per_second".split(",")
+)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def finished(command: Command, runs: Path) -> subprocess.CompletedProcess[str]:
+    """The README's first command, but for the folder."""
+    return command("train", "--out", runs / "digits")
+
+
+def test_the_embedded_digits_are_learned(
+    finished: subprocess.CompletedProcess[str], runs: Path
+) -> None:
+    assert finished.returncode == 0, finished.stderr
+    evaluation = json.loads((runs / "digits/evaluation.json").read_text())
+    assert evaluation["accuracy"] >= 0.97
+    headline, last = finished.stdout.splitlines()
+    assert headline.startswith(f"test accuracy {evaluation['accuracy']:.3f}")
+    assert last == f"wrote {runs / 'digits'}"
+
+
+def test_the_console_says_only_what_matters(finished: subprocess.CompletedProcess[str]) -> None:
+    lines = finished.stderr.splitlines()
+    first_words = [line.split()[0] for line in lines]
+    epochs = [word for word in first_words if "/" in word]
+    rest = [word for word in first_words if "/" not in word]
+    assert rest == ["prepared", "data", "network", "plan", "epoch"]
+    assert epochs == [f"{n}/{len(epochs)}" for n in range(1, len(epochs) + 1)]
+
+
+def test_the_run_folder_holds_what_the_contract_names(
+    finished: subprocess.CompletedProcess[str], runs: Path
+) -> None:
+    run = runs / "digits"
+    assert {entry.name for entry in run.iterdir()} == CONTRACT
+    history = pd.read_csv(run / "history.csv")
+    assert list(history.columns) == HISTORY
+    assert list(history["epoch"]) == list(range(1, len(history) + 1))
+    kept = {entry.name for entry in (run / "checkpoints").iterdir() if entry.is_dir()}
+    assert f"epoch-{len(history):04d}" in kept and len(kept) <= 2
+
+
+def test_each_image_is_in_one_split_and_each_test_image_is_judged_once(
+    finished: subprocess.CompletedProcess[str], runs: Path
+) -> None:
+    manifest = pq.read_table(runs / "digits/manifest.parquet").to_pandas()
+    assert len(manifest) == 1797 and manifest["split"].notna().all()
+    predictions = pq.read_table(runs / "digits/predictions.parquet").to_pandas()
+    assert list(predictions["path"]) == list(manifest[manifest["split"] == "test"]["path"])
+    evaluation = json.loads((runs / "digits/evaluation.json").read_text())
+    right = (predictions["label"] == predictions["predicted"]).mean()
+    assert evaluation["accuracy"] == pytest.approx(right)
+    assert sum(map(sum, evaluation["confusion_matrix"])) == len(predictions)
+
+
+def test_a_finished_run_is_left_alone(
+    finished: subprocess.CompletedProcess[str], command: Command, runs: Path
+) -> None:
+    before = (runs / "digits/report.html").stat().st_mtime_ns
+    again = command("train", "--out", runs / "digits")
+    assert again.returncode == 0
+    assert again.stdout == finished.stdout
+    assert "finished: nothing to do" in again.stderr
+    assert (runs / "digits/report.html").stat().st_mtime_ns == before
+
+
+def test_its_saved_settings_make_the_same_run_again_and_other_settings_are_refused(
+    finished: subprocess.CompletedProcess[str], command: Command, runs: Path
+) -> None:
+    same = command("train", "--config", runs / "digits/config.yaml")
+    assert same.returncode == 0 and "finished" in same.stderr
+    refused(command("train", "--out", runs / "digits", "--lr", "0.5"), "lr 0.003, not 0.5")
+
+
+def test_a_run_killed_in_its_third_epoch_goes_on_and_ends_with_a_full_history(
+    finished: subprocess.CompletedProcess[str], start: Start, command: Command, runs: Path
+) -> None:
+    arguments = ("train", "--out", runs / "killed", "--epochs", 12)
+    process = start(*arguments)
+    wait_for(lambda: (runs / "killed/checkpoints/epoch-0002").is_dir())
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (runs / "killed/report.html").exists()
+    again = command(*arguments)
+    assert again.returncode == 0, again.stderr
+    assert "nothing to decode" in again.stderr
+    rows = [line.split()[0] for line in again.stderr.splitlines() if "/12 " in line]
+    assert rows and "1/12" not in rows
+    assert list(pd.read_csv(runs / "killed/history.csv")["epoch"]) == list(range(1, 13))
+
+
+def test_ctrl_c_ends_with_130_and_one_line(start: Start, runs: Path) -> None:
+    process = start("train", "--out", runs / "stopped", "--epochs", 500)
+    wait_for(lambda: (runs / "stopped/checkpoints/epoch-0001").is_dir())
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "stopped; the same command goes on from here"
+
+
+def test_a_dry_run_tells_and_writes_nothing(command: Command, runs: Path, tmp_path: Path) -> None:
+    images = digits.write(tmp_path / "images")
+    (images / "0/broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (images / "0/copy.png").write_bytes((images / "0/0000.png").read_bytes())
+    done = command("train", images, "--out", tmp_path / "run", "--dry-run", "--image-size", 32)
+    assert done.returncode == 0, done.stderr
+    for text in ("1,798 images in 10 classes", "1 unreadable", "1 duplicates", "time     about"):
+        assert text in done.stderr
+    assert sorted(tmp_path.iterdir()) == [images]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 300) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+
+
+def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Exit code 2, one line that says what and how, nothing on standard output."""
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("error: ")
+    for word in words:
+        assert word in done.stderr
+
+
+def missing(folder: Path) -> list[object]:
+    return [folder / "nowhere"]
+
+
+def empty(folder: Path) -> list[object]:
+    (folder / "empty").mkdir()
+    return [folder / "empty"]
+
+
+def one_class(folder: Path) -> list[object]:
+    digits.write(folder / "images/all").joinpath("3").rename(folder / "three")
+    (folder / "one").mkdir()
+    (folder / "three").rename(folder / "one/three")
+    return [folder / "one"]
+
+
+def too_many_stages(folder: Path) -> list[object]:
+    return [digits.write(folder / "images"), "--image-size", 16, "--filters", "8,8,8,8,8"]
+
+
+def no_such_gpus(folder: Path) -> list[object]:
+    return [digits.write(folder / "images"), "--gpu", "--workers", 64]
+
+
+def no_such_network(folder: Path) -> list[object]:
+    return [digits.write(folder / "images"), "--network", "resnet81"]
+
+
+def occupied(folder: Path) -> list[object]:
+    (folder / "run").mkdir()
+    (folder / "run/thesis.txt").write_text("mine")
+    return [digits.write(folder / "images")]
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        (missing, ["nowhere", "give an existing folder"]),
+        (empty, ["empty", "one folder of images per class"]),
+        (one_class, ["only one class, 'three'"]),
+        (too_many_stages, ["--filters", "--image-size 32"]),
+        (no_such_gpus, ["64 GPU workers"]),
+        (no_such_network, ["resnet81", "did you mean resnet18?"]),
+        (occupied, ["something else than a run", "--out"]),
+    ],
+)
+def test_what_cannot_work_is_refused_in_one_line_before_anything_is_written(
+    command: Command, tmp_path: Path, case: Callable[[Path], list[object]], words: list[str]
+) -> None:
+    arguments = case(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    refused(command("train", *arguments, "--out", tmp_path / "run"), *words)
+    assert sorted(tmp_path.rglob("*")) == before
