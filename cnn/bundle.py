@@ -34,6 +34,7 @@ class Card(BaseModel):
     image_size: int
     fit: Literal["squash", "crop"]
     network: config.Network
+    flip: bool = Field(False, description="average with the prediction for the mirror image")
     trained: dict[str, Any] = Field(default_factory=dict, description="how: seed, epoch, figures")
 
 
@@ -51,8 +52,11 @@ class Bundle:
         In float32 on every device, so that a bundle says the same wherever it is asked.
         """
         self.network.eval()
-        logits: Tensor = self.network(images)
-        return logits.softmax(dim=1)
+        probabilities: Tensor = self.network(images).softmax(dim=1)
+        if self.card.flip:
+            mirrored = images.flip(dims=(3,))
+            probabilities = (probabilities + self.network(mirrored).softmax(dim=1)) / 2
+        return probabilities
 
     def save(self, folder: Path) -> None:
         """Write both files; the card last, so that a folder with a card is whole."""

@@ -208,6 +208,7 @@ class Reporter:
             image_size=self.dataset.card.image_size,
             fit=self.dataset.card.fit,
             network=self.settings.network,
+            flip=self.settings.augmentation.flip and self.settings.training.test_time_flip,
             trained={"seed": self.settings.seed, **row},
         )
 
