@@ -2,11 +2,14 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import islice
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cnn.manifest import LEAKS, SPLITS, Manifest, ManifestError, Split, classes
+
+CONFLICTS_NAMED = 20
 
 _LACK: dict[Split, str] = {
     "train": "cannot be learned",
@@ -82,14 +85,14 @@ class Census:
                 )
 
     def warnings(self) -> list[str]:
-        """A line for each class that a split lacks, one for all conflicts and one for all leaks."""
+        """A line for each class that a split lacks, for the first conflicts, and for all leaks."""
         lines = [line for name, row in self.counts.items() if (line := _shortage(name, row))]
-        if self.conflicts:
-            (path, label), (twin, other) = _first_conflict(self.conflicts)
-            lines.append(
-                f"{_count(len(self.conflicts), 'image')} found under more than one label, such as "
-                f"{path!r} ({label!r}) and {twin!r} ({other!r}): keep each in one class only"
-            )
+        lines += [
+            f"identical images under more than one label: {_named(group)}; keep them in one class"
+            for group in islice(self.conflicts.values(), CONFLICTS_NAMED)
+        ]
+        if (unnamed := len(self.conflicts) - CONFLICTS_NAMED) > 0:
+            lines.append(f"{_count(unnamed, 'more image')} under more than one label")
         if self.leaks:
             lines.append(
                 f"{_count(sum(self.leaks.values()), 'image')} left out because identical ones are "
@@ -135,11 +138,8 @@ def _conflicts(table: pa.Table) -> dict[str, list[tuple[str, str]]]:
     return conflicts
 
 
-def _first_conflict(
-    conflicts: dict[str, list[tuple[str, str]]],
-) -> tuple[tuple[str, str], tuple[str, str]]:
-    first, *others = next(iter(conflicts.values()))
-    return first, next(other for other in others if other[1] != first[1])
+def _named(group: list[tuple[str, str]]) -> str:
+    return ", ".join(f"{path!r} ({label!r})" for path, label in group)
 
 
 def _shortage(name: str, row: dict[Split, int]) -> str | None:

@@ -13,8 +13,9 @@ from cnn.atomic import write_atomically
 from cnn.errors import Mendable
 from cnn.manifest import Manifest
 
-# Settings that leave the result as it is: a run may be gone on with under others.
-FREE = {"out", "prepared", "dry_run", "resources"}
+# Settings that leave the result as it is: a run may be gone on with under others. The images are
+# compared themselves, not the way that their folder is written.
+FREE = {"images", "out", "prepared", "dry_run", "resources"}
 
 
 @dataclass(frozen=True)

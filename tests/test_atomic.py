@@ -1,38 +1,11 @@
-"""The law of atomic writing: whatever happens, the old content or the new one, and nothing beside."""
+"""The law of atomic writing: the old content or the new, whatever happens, and nothing beside."""
 
-import resource
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from faults import full_disk, killed_while_writing
 
 from cnn.atomic import write_atomically
-
-# The system kills this process in the middle of its writing, as a crash of the machine would.
-KILLED = """
-import resource, signal, sys
-from pathlib import Path
-from cnn.atomic import write_atomically
-resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-write_atomically(Path(sys.argv[1]), "new" * 1000)
-"""
-
-
-@contextmanager
-def full_disk(limit: int) -> Iterator[None]:
-    """For as long as the `with` block lasts, no file grows beyond `limit` bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize(
@@ -78,8 +51,11 @@ def test_where_the_name_is_taken_by_a_folder_nothing_is_left_over(tmp_path: Path
 def test_a_process_killed_while_writing_leaves_the_old_text(tmp_path: Path) -> None:
     file = tmp_path / "file.txt"
     file.write_text("old")
-    killed = subprocess.run([sys.executable, "-c", KILLED, file], cwd=Path(__file__).parents[1])
-    assert killed.returncode == -signal.SIGXFSZ
+    killed_while_writing(
+        "from pathlib import Path; from cnn.atomic import write_atomically;"
+        f"write_atomically(Path({str(file)!r}), 'new' * 1000)",
+        limit=1000,
+    )
     assert file.read_text() == "old"
     write_atomically(file, "new")
     assert file.read_text() == "new"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
@@ -80,6 +80,7 @@ def test_what_cannot_be_is_refused_with_the_mend(wrong: Callable[[], Any], mend:
         wrong()
 
 
+@settings(deadline=None)
 @given(st.integers(1, 9), st.integers(1, 99))
 def test_a_batch_is_shared_by_the_workers_without_a_rest(workers: int, batch_size: int) -> None:
     values = {"training": {"batch_size": batch_size}, "resources": {"workers": workers}}
@@ -90,6 +91,7 @@ def test_a_batch_is_shared_by_the_workers_without_a_rest(workers: int, batch_siz
             TrainConfig.model_validate(values)
 
 
+@settings(deadline=None)
 @given(page, page)
 def test_of_merged_settings_the_upper_win_and_no_other_is_lost(
     below: dict[str, Any], above: dict[str, Any]
@@ -124,10 +126,11 @@ def test_saved_settings_of_the_digits_are_read_back_as_they_were() -> None:
             "network": {"filters": [8, 8]},
         }
     )
-    for settings in (TrainConfig(), other):
-        assert TrainConfig.model_validate(settings.model_dump(mode="json")) == settings
+    for chosen in (TrainConfig(), other):
+        assert TrainConfig.model_validate(chosen.model_dump(mode="json")) == chosen
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10**6), st.integers(8, 1024))
 def test_a_worker_holds_just_what_fits_its_memory(images: int, image_size: int) -> None:
     size = images * image_size * image_size * 3

@@ -4,11 +4,12 @@ import os
 import pty
 import re
 from collections.abc import Iterator
-from contextlib import redirect_stderr
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
+from select import select
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnn.console import TABLE_HEAD, Console, clock, epoch_line
@@ -46,6 +47,7 @@ def ends(line: str) -> list[int]:
     return [match.end() for match in re.finditer(r"\S+(?: \S+)*", line)]
 
 
+@settings(deadline=None)
 @given(
     epochs=st.integers(1, 999),
     loss=st.floats(0, 99_999),
@@ -88,6 +90,7 @@ def test_a_duration_reads_as_on_a_clock(seconds: float, shown: str) -> None:
     assert clock(seconds) == shown
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**6))
 def test_no_second_is_lost_on_the_clock(seconds: int) -> None:
     total = 0
@@ -117,11 +120,9 @@ def test_a_log_gets_lines_and_no_bar(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr() == ("", "half-way\n")
 
 
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+@contextmanager
+def terminal() -> Iterator[int]:
     """A terminal as standard error; yields the end at which its user looks."""
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "100")
     user, device = pty.openpty()
     with Path(os.ttyname(device)).open("w") as stderr, redirect_stderr(stderr):
         yield user
@@ -129,14 +130,25 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     os.close(user)
 
 
-def test_at_a_terminal_the_bar_moves_and_remarks_are_as_they_are(
-    terminal: int, capfd: pytest.CaptureFixture[str]
+def seen(user: int) -> str:
+    """All that has come to the user's end."""
+    pieces = []
+    while select([user], [], [], 0.1)[0]:
+        pieces.append(os.read(user, 10_000))
+    return b"".join(pieces).decode()
+
+
+def test_at_a_terminal_there_is_a_bar_and_remarks_are_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    console = Console()
-    with console.bar("decode") as advance:
-        advance(3, 7)
-        console.say("[red] :cat: 12")
-    seen = os.read(terminal, 100_000).decode()
-    assert "decode" in seen and "3/7" in seen
-    assert "[red] :cat: 12\r\n" in seen
-    assert capfd.readouterr().out == ""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    with terminal() as user:
+        console = Console()
+        with console.bar("decode") as advance:
+            advance(3, 7)
+            console.say("[red] :cat: 12")
+        text = seen(user)
+    assert "decode" in text and "3/7" in text
+    assert "[red] :cat: 12\r\n" in text
+    assert capsys.readouterr() == ("", "")

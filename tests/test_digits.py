@@ -1,27 +1,14 @@
-"""Laws of the embedded digits: all are there, as they came, and what has the final name is whole."""
+"""Laws of the embedded digits: all are there, as they came, and the final name is for the whole."""
 
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from faults import killed_while_writing
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from cnn import digits
-
-# The system kills this process at the first image of more than 110 bytes: about half-way.
-KILLED = """
-import resource, signal, sys
-from pathlib import Path
-from cnn import digits
-resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
-signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-digits.write(Path(sys.argv[1]))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +44,12 @@ def test_a_second_call_leaves_every_file_as_it_is(folder: Path) -> None:
 
 
 def test_a_killed_run_leaves_nothing_under_the_final_name(folder: Path, tmp_path: Path) -> None:
-    middle = sorted(file.stat().st_size for file in folder.glob("?/*.png"))[1700]
+    sizes = sorted(file.stat().st_size for file in folder.glob("?/*.png"))
     copy = tmp_path / "digits-images"
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, copy, str(middle)], cwd=Path(__file__).parents[1]
+    killed_while_writing(
+        f"from pathlib import Path; from cnn import digits; digits.write(Path({str(copy)!r}))",
+        limit=sizes[len(sizes) * 9 // 10],
     )
-    assert killed.returncode == -signal.SIGXFSZ
     (draft,) = tmp_path.iterdir()
     assert 0 < len(files(draft)) < 1797 and not copy.exists()
     digits.write(copy)

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cnn import checkpoint, config, network, optim
-from cnn.batches import Batch, EvaluationBatches, TrainingBatches
+from cnn.batches import Batch, EvaluationBatches, Share, TrainingBatches
 from cnn.bundle import Card
 from cnn.loop import DivergedError, Epoch, Loop, State, Sums, class_weights
 
@@ -159,6 +159,15 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another() -> None:
     assert untimed(first.history) != untimed(other.history)
 
 
+def test_dropout_draws_lots_of_its_own_for_each_seed_and_rank() -> None:
+    def loss(seed: int, rank: int) -> float:
+        state, loop = fresh(TRAINING), Loop(TRAINING, CPU, seed, Share(rank, 2))
+        return loop.run_epoch(state, training_batches(TRAINING), VALIDATION)["train_loss"]
+
+    assert len({loss(seed, rank) for seed in range(3) for rank in range(2)}) == 6
+    assert loss(1, 1) == loss(1, 1)
+
+
 class Interrupted(Exception):
     """The run is cut off here."""
 
@@ -235,30 +244,36 @@ def test_a_run_without_progress_ends_when_patience_does() -> None:
 
 
 @dataclass
-class Slow:
-    """Batches that take their time."""
+class Watched:
+    """Batches that take their time and remember for which epochs they were asked."""
 
     batches: TrainingBatches
-    pause: float
+    pause: float = 0.0
+    asked: list[int] = field(default_factory=list)
 
     @property
     def steps(self) -> int:
         return self.batches.steps
 
     def epoch(self, number: int) -> Iterator[Batch]:
+        self.asked.append(number)
         for batch in self.batches.epoch(number):
             time.sleep(self.pause)
             yield batch
 
 
-def test_a_run_ends_in_its_time_with_the_rate_gone_down() -> None:
-    settings = training(epochs=10_000, max_minutes=0.5 / 60)
+def test_each_epoch_asks_for_batches_of_its_own() -> None:
+    watched, state = Watched(training_batches(TRAINING)), fresh(TRAINING)
+    Loop(TRAINING, CPU, 0).fit(state, watched, VALIDATION)
+    assert watched.asked == [1, 2, 3, 4]
+
+
+def test_a_run_plans_its_end_by_the_clock() -> None:
+    settings = training(epochs=100, max_minutes=0.5 / 60)
     state = fresh(settings)
-    Loop(settings, CPU, 0).fit(state, Slow(training_batches(settings), 0.02), VALIDATION)
+    Loop(settings, CPU, 0).fit(state, Watched(training_batches(settings), 0.02), VALIDATION)
     assert 1 <= len(state.history) < 10
     assert state.epochs == len(state.history)
-    # After one epoch there is a pace to plan by.
-    assert len(state.history) == 1 or state.history[-1]["lr"] < 0.6 * settings.lr
 
 
 @examples(deadline=None, max_examples=50)

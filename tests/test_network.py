@@ -98,9 +98,14 @@ def test_plain_and_residual_stages_halve_alike(convolutions: int, size: int) -> 
         assert stage(settings, 3, 5)(features).shape == (2, 5, size // 2, size // 2)
 
 
+def test_only_a_residual_network_has_shortcuts_one_per_stage() -> None:
+    for residual, shortcuts in ((False, 0), (True, len(PLAIN.filters))):
+        network = build(changed(convolutions=3, residual=residual), 8, 2)
+        assert len(of_type(network, Shortcut)) == shortcuts
+
+
 def test_a_shortcut_whose_layers_say_nothing_passes_its_input_on() -> None:
     shortcuts = of_type(build(changed(convolutions=3, residual=True), 8, 2), Shortcut)
-    assert len(shortcuts) == len(PLAIN.filters)
     for shortcut, filters in zip(shortcuts, PLAIN.filters, strict=True):
         features = torch.randn(2, filters, 4, 4)
         assert not torch.equal(shortcut(features), features)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnn.prediction import SCHEMA, TOP, predictions
+from cnn.prediction import SCHEMA, predictions
 
 
 def column(values: list[str | None]) -> pa.ChunkedArray:
@@ -30,7 +30,7 @@ def test_the_top_classes_are_the_likeliest_in_order_each_beside_its_probability(
     assert table.schema == SCHEMA
     assert table.num_rows == images
     for row, given_row in zip(table.to_pylist(), probabilities.tolist(), strict=True):
-        ranked = sorted(zip(given_row, names, strict=True), reverse=True)[:TOP]
+        ranked = sorted(zip(given_row, names, strict=True), reverse=True)[:5]
         assert row["top_probabilities"] == [pytest.approx(value) for value, _ in ranked]
         assert row["top_classes"] == [name for _, name in ranked]
         assert row["predicted"] == row["top_classes"][0]
@@ -38,8 +38,8 @@ def test_the_top_classes_are_the_likeliest_in_order_each_beside_its_probability(
         assert row["error"] is None
 
 
-@pytest.mark.parametrize(("classes", "named"), [(2, 2), (TOP - 1, TOP - 1), (TOP, TOP), (9, TOP)])
-def test_as_many_classes_are_named_as_there_are_up_to_the_limit(classes: int, named: int) -> None:
+@pytest.mark.parametrize(("classes", "named"), [(2, 2), (4, 4), (5, 5), (9, 5)])
+def test_as_many_classes_are_named_as_there_are_up_to_five(classes: int, named: int) -> None:
     table = predicted(torch.full((1, classes), 1 / classes), list("abcdefghi"[:classes]))
     (names,) = table["top_classes"].to_pylist()
     assert len(names) == len(set(names)) == named

@@ -40,7 +40,8 @@ import ray.data, ray.train.torch, sklearn.metrics, torch, torchvision
 
 def state():
     seeds = random.getstate(), torch.initial_seed()
-    return dict(os.environ), os.listdir(), seeds, logging.root.level
+    log = logging.root.level, list(logging.root.handlers)
+    return dict(os.environ), os.listdir(), seeds, log
 
 before = state()
 for name in sys.argv[1:]:

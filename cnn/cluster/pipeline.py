@@ -25,10 +25,10 @@ from cnn.run_folder import RunFolder
 
 def prepare(settings: PrepareConfig, console: Console) -> None:
     """Decode a folder of images once, into a prepared dataset."""
-    folder = local(settings.out)
+    folder = local(settings.out).absolute()
     dataset = ensure_prepared(ingest.list_source(settings.images, settings.data), folder, console)
     console.result(f"{dataset.manifest.table.num_rows} images in {len(dataset.classes)} classes")
-    console.result(f"wrote {folder}")
+    console.result(f"wrote {settings.out}")
 
 
 def train(settings: TrainConfig, console: Console) -> None:
@@ -102,11 +102,14 @@ def find_source(settings: TrainConfig, run: RunFolder) -> Source:
 
 
 def prepared_folder(source: Source, settings: TrainConfig, run: RunFolder) -> Path:
-    """Where the prepared dataset of `source` is or will be: one for all runs that can share it."""
+    """Where the prepared dataset of `source` is or will be: one for all runs that can share it.
+
+    Absolute, because Ray's workers have working directories of their own.
+    """
     if source.prepared is not None:
-        return source.prepared
+        return source.prepared.absolute()
     parent = local(settings.prepared) if settings.prepared else run.path.parent / "prepared"
-    return parent / source.key
+    return parent.absolute() / source.key
 
 
 def ensure_prepared(source: Source, folder: Path, console: Console) -> Prepared:
@@ -151,7 +154,7 @@ def judge(
     """Score the test split with the run's model, once; write predictions and evaluation."""
     rows = training.split_rows(dataset.split(settings.seed), "test")
     with console.bar("test") as advance:
-        predictions = scoring.score_prepared(dataset, rows, run.model, plan, advance)
+        predictions = scoring.score_prepared(dataset, rows, run.model.absolute(), plan, advance)
     pq.write_table(predictions, run.predictions)
     evaluation = evaluate(predictions, read_card(run.model).classes, census.totals())
     evaluation.write(run.evaluation)

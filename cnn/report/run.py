@@ -4,6 +4,7 @@ import platform
 import shlex
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
@@ -29,12 +30,15 @@ def write_run_report(
     seconds: float,
     about: dict[str, str],
 ) -> None:
-    """Write report.html, the last file of a run: it says that the run is done."""
+    """Write report.html, the last file of a run: it says that the run is done.
+
+    `about` are the lines that told the user of data, network and plan, by name.
+    """
     write_report(
         run.report,
-        title=f"{run.path.resolve().name}: test accuracy {evaluation.accuracy:.1%}",
+        title=run.path.resolve().name,
         evaluation=evaluation,
-        facts={**about, **provenance(seconds), **settings_facts(settings)},
+        facts={**settings_facts(settings), **about, **provenance(seconds)},
         history=pd.read_csv(run.history),
         unreadable=unreadable(manifest.table),
         warnings=census.warnings(),
@@ -45,7 +49,7 @@ def provenance(seconds: float) -> dict[str, str]:
     """The command, how long it took, and with what."""
     libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     return {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(["python", "-m", f"jobs.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
         "duration": clock(seconds),
         "versions": f"Python {platform.python_version()}, {libraries}",
     }

@@ -1,0 +1,231 @@
+"""Laws of the prepared dataset: every file is a row, and pixels come out as they went in."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from faults import full_disk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from cnn import prepared
+from cnn.errors import Mendable
+from cnn.folder import Reader, list_folder
+from cnn.manifest import Manifest, hash_content, label_images
+from cnn.prepared import Card, Prepared, gather, shard_rows, write_shard
+
+SIZE = 8
+NAMES = ["ant", "bee", "cat"]
+IMAGES, BROKEN_EVERY = 30, 5
+
+
+def pixels(number: int) -> np.ndarray:
+    return np.random.default_rng(number).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+
+
+def put(file: Path, image: np.ndarray) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """Three shards in random order, with unreadable files among the images.
+
+    Image `number` is class `number % 3` and has `pixels(number)`.
+    """
+    root, folder = (tmp_path_factory.mktemp(name) for name in ("images", "prepared"))
+    for number in range(IMAGES):
+        file = put(root / NAMES[number % 3] / f"{number:02d}.png", pixels(number))
+        if number % BROKEN_EVERY == 0:
+            file.write_bytes(b"no image")
+    manifest = label_images(list_folder(str(root)))
+    order = np.random.default_rng(0).permutation(IMAGES)
+    prepared.shard_file(folder, 0).parent.mkdir()
+    for shard, rows in enumerate(np.array_split(order, 3)):
+        file = prepared.shard_file(folder, shard)
+        write_shard(file, manifest.table.take(rows), Reader(str(root)), SIZE, "squash")
+    found = pa.concat_tables(prepared.shard_manifests(folder, 3)).take(np.argsort(order))
+    read = manifest.with_contents(*(found[n].to_pylist() for n in ("content_hash", "error")))
+    table = read.table.append_column("shard", found["shard"]).append_column("row", found["row"])
+    Manifest(table, read.ignored).write(folder / prepared.MANIFEST)
+    card = Card(key="key", source=str(root), image_size=SIZE, fit="squash", shards=3)
+    (folder / prepared.CARD).write_text(card.model_dump_json())
+    return Prepared.open(folder)
+
+
+def numbers(rows: pa.Table) -> list[int]:
+    """Which image each row is of."""
+    return [int(Path(path).stem) for path in rows["path"].to_pylist()]
+
+
+def readable(dataset: Prepared) -> pa.Table:
+    return dataset.manifest.table.filter(pc.is_null(dataset.manifest.table["error"]))
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.data())
+def test_pixels_come_back_exactly_in_any_order_with_repeats(
+    dataset: Prepared, data: st.DataObject
+) -> None:
+    rows = readable(dataset)
+    chosen = data.draw(st.lists(st.integers(0, rows.num_rows - 1), max_size=60))
+    rows = rows.take(pa.array(chosen, pa.int64()))
+    images = gather(dataset.folder, dataset.shape, rows)
+    assert (images.shape, images.dtype) == ((len(chosen), *dataset.shape), np.uint8)
+    for image, number in zip(images, numbers(rows), strict=True):
+        assert np.array_equal(image, pixels(number))
+
+
+def test_labels_go_by_name_whatever_rows_are_taken(dataset: Prepared) -> None:
+    assert dataset.classes == NAMES
+    rows = readable(dataset)
+    for part in (rows, rows.take(list(range(20, 0, -3))), rows.slice(12, 5)):
+        images, labels = dataset.load(part)
+        assert labels.dtype == np.int64
+        assert labels.tolist() == [number % 3 for number in numbers(part)]
+        assert np.array_equal(images[-1], pixels(numbers(part)[-1]))
+    table = pa.table({"label": ["dog", "ant"]})
+    assert prepared.labels(table, ["ant", "bee", "dog"]).tolist() == [2, 0]
+
+
+def test_every_listed_file_is_a_row_of_the_manifest(dataset: Prepared) -> None:
+    table = dataset.manifest.table
+    assert sorted(numbers(table)) == list(range(IMAGES))
+    broken = table.filter(pc.is_valid(table["error"]))
+    assert sorted(numbers(broken)) == list(range(0, IMAGES, BROKEN_EVERY))
+    places = list(zip(*(table[name].to_pylist() for name in ("shard", "row")), strict=True))
+    assert len(set(places)) == IMAGES
+
+
+def listed(root: Path) -> pa.Table:
+    return list_folder(str(root)).files
+
+
+def test_a_shard_keeps_every_row_with_its_image_or_its_error(tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    good = put(root / "cat" / "1-good.png", pixels(1))
+    whole = put(root / "cat" / "2-cut.jpg", np.zeros((64, 64, 3), np.uint8)).read_bytes()
+    (root / "cat" / "2-cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (root / "cat" / "3-text.jpg").write_text("no image")
+    (root / "cat" / "4-empty.jpg").touch()
+    gone = put(root / "cat" / "5-gone.png", pixels(5))
+    (root / "cat" / "6-link.png").symlink_to("nowhere")
+    (root / "cat" / "7-odd-\n.png").write_bytes(good.read_bytes())
+    rows = listed(root)
+    gone.unlink()
+    shard = tmp_path / "shard.parquet"
+    assert write_shard(shard, rows, Reader(str(root)), SIZE, "squash") == 2
+    table = pq.read_table(shard)
+    assert table["path"].to_pylist() == rows["path"].to_pylist()
+    assert table["error"].to_pylist() == [
+        *[None, "truncated", "not_an_image", "empty_file", "vanished", "broken_symlink", None]
+    ]
+    image, content_hash = pixels(1).tobytes(), hash_content(good.read_bytes())
+    assert table["image"].to_pylist() == [image, *[None] * 5, image]
+    assert table["content_hash"].to_pylist() == [content_hash, *[None] * 5, content_hash]
+
+
+def test_a_shard_of_nothing_but_unreadable_files_is_whole(tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    root.mkdir()
+    for name in ("1.jpg", "2.jpg"):
+        (root / name).write_text("no image")
+    shard = tmp_path / "shard.parquet"
+    assert write_shard(shard, listed(root), Reader(str(root)), SIZE, "crop") == 0
+    assert pq.read_table(shard)["error"].to_pylist() == ["not_an_image"] * 2
+
+
+def test_on_a_full_disk_no_shard_appears(tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    for number in range(9):
+        put(root / f"{number}.png", pixels(number))
+    shard = tmp_path / "shard.parquet"
+    with full_disk(500), pytest.raises(OSError):
+        write_shard(shard, listed(root), Reader(str(root)), SIZE, "squash")
+    assert not shard.exists()
+    assert write_shard(shard, listed(root), Reader(str(root)), SIZE, "squash") == 9
+
+
+def test_a_fault_of_the_system_is_no_fault_of_a_file(tmp_path: Path) -> None:
+    for number in range(3):
+        put(tmp_path / "images" / f"{number}.png", pixels(number))
+    read = Reader(str(tmp_path / "images"))
+
+    def failing_disk(path: str) -> bytes:
+        if path == "1.png":
+            raise OSError("the disk fails")
+        return read(path)
+
+    rows = listed(tmp_path / "images")
+    with pytest.raises(OSError, match="the disk fails"):
+        write_shard(tmp_path / "shard.parquet", rows, failing_disk, SIZE, "squash")
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
+@settings(deadline=None)
+@given(st.integers(8, 1024), st.integers(1, 10**7))
+def test_shards_are_neither_too_large_nor_too_few(image_size: int, images: int) -> None:
+    rows = shard_rows(image_size, images)
+    assert 1 <= rows <= 1024
+    assert rows == 1 or rows * 3 * image_size**2 <= prepared.SHARD_BYTES
+    shards = -(-images // rows)
+    assert rows >= 32 or (rows + 1) * 3 * image_size**2 > prepared.SHARD_BYTES  # worth opening
+    assert shards >= 60 or rows <= 32  # enough to share among many CPUs
+
+
+def damaged(tmp_path: Path, dataset: Prepared, damage: Callable[[Path], object]) -> str:
+    """The one line that refuses to open a copy of a dataset's card and manifest, once damaged."""
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for name in (prepared.CARD, prepared.MANIFEST):
+        (folder / name).write_bytes((dataset.folder / name).read_bytes())
+    assert Prepared.open(folder).classes == NAMES
+    damage(folder)
+    with pytest.raises(Mendable) as caught:
+        Prepared.open(folder)
+    (line,) = str(caught.value).splitlines()
+    return line
+
+
+def edit_card(**changes: object) -> Callable[[Path], object]:
+    def edit(folder: Path) -> None:
+        card = json.loads((folder / prepared.CARD).read_text())
+        (folder / prepared.CARD).write_text(json.dumps(card | changes))
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / prepared.CARD).unlink(),
+        lambda folder: (folder / prepared.CARD).write_text("{"),
+        lambda folder: (folder / prepared.CARD).write_bytes(b"\xff\x00"),
+        lambda folder: (folder / prepared.MANIFEST).unlink(),
+        lambda folder: (folder / prepared.MANIFEST).write_bytes(b""),
+        lambda folder: (folder / prepared.MANIFEST).write_text("no Parquet"),
+        lambda folder: pq.write_table(pa.table({"a": [1]}), folder / prepared.MANIFEST),
+        edit_card(format_version=2),
+        edit_card(image_size="large"),
+        edit_card(colour="red"),
+    ],
+)
+def test_what_is_no_prepared_dataset_is_refused_in_one_line(
+    tmp_path: Path, dataset: Prepared, damage: Callable[[Path], object]
+) -> None:
+    assert "prepare" in damaged(tmp_path, dataset, damage)
+
+
+def test_what_was_never_a_dataset_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for name in ("nowhere", "file", "."):
+        with pytest.raises(Mendable, match="no prepared dataset"):
+            Prepared.open(tmp_path / name)

@@ -1,0 +1,157 @@
+"""Laws of a run's folder: a command goes on with its own run, and with no other."""
+
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cnn.command import parse
+from cnn.config import TrainConfig
+from cnn.errors import Mendable
+from cnn.folder import list_folder
+from cnn.manifest import Manifest, label_images
+from cnn.run_folder import RunFolder
+
+
+def settings(*arguments: str) -> TrainConfig:
+    return parse(TrainConfig, ["photos", *arguments])
+
+
+def manifest_of(folder: Path) -> Manifest:
+    return label_images(list_folder(str(folder)))
+
+
+def refusal(run: RunFolder, settings: TrainConfig, images: Path) -> str:
+    """The one line that refuses these settings and images."""
+    with pytest.raises(Mendable) as caught:
+        run.check(settings, manifest_of(images))
+    (line,) = str(caught.value).splitlines()
+    assert "another --out" in line
+    return line
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder of six files in two classes."""
+    for number in range(6):
+        file = tmp_path / "photos" / ("cat", "dog")[number % 2] / f"{number}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"image")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def begun(tmp_path: Path, images: Path) -> RunFolder:
+    """A run that was begun with defaults and has written its manifest."""
+    run = RunFolder(tmp_path / "runs" / "begun")
+    run.begin(settings())
+    manifest_of(images).write(run.manifest)
+    return run
+
+
+def test_a_folder_that_is_new_or_empty_is_free(tmp_path: Path, images: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("new", "empty"):
+        RunFolder(tmp_path / name).check(settings(), manifest_of(images))
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_same_command_goes_on_with_its_run(begun: RunFolder, images: Path) -> None:
+    begun.check(settings(), manifest_of(images))
+    begun.begin(settings())
+    begun.check(settings(), manifest_of(images))
+
+
+def test_a_run_cut_off_before_its_manifest_goes_on(begun: RunFolder, images: Path) -> None:
+    begun.manifest.unlink()
+    begun.check(settings(), manifest_of(images))
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "named"),
+    [
+        (["--epochs", "5"], ["--epochs", "7"], "epochs 5, not 7"),
+        (["--lr", "0.5"], ["--lr", "0.25"], "lr 0.5, not 0.25"),
+        (["--filters", "8"], ["--filters", "8,16"], "filters [8], not [8, 16]"),
+        (["--flip"], ["--no-flip"], "flip True, not False"),
+        (["--seed", "1"], ["--seed", "2"], "seed 1, not 2"),
+        (["--image-size", "32"], ["--image-size", "64"], "image_size 32, not 64"),
+        ([], ["--patience", "3"], "patience None, not 3"),
+        (["--max-minutes", "2"], [], "max_minutes 2.0, not None"),
+        (["--optimizer", "sgd"], ["--optimizer", "adam"], "optimizer sgd, not adam"),
+    ],
+)
+def test_other_settings_are_refused_by_name_with_both_values(
+    tmp_path: Path, images: Path, before: list[str], now: list[str], named: str
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.begin(settings(*before))
+    text = run.config.read_text()
+    assert named in refusal(run, settings(*now), images)
+    assert run.config.read_text() == text
+
+
+def test_other_images_are_refused_by_name(begun: RunFolder, images: Path) -> None:
+    other = parse(TrainConfig, ["pictures"])
+    assert "images photos, not pictures" in refusal(begun, other, images)
+
+
+def test_settings_that_leave_the_result_as_it_is_may_differ(begun: RunFolder, images: Path) -> None:
+    free = settings(
+        *["--out", "elsewhere", "--prepared", "there", "--dry-run"],
+        *["--workers", "2", "--no-gpu", "--memory", "0", "--batch-size", "64"],
+    )
+    again = settings("--batch-size", "64")
+    begun.begin(again)
+    begun.check(free, manifest_of(images))
+
+
+def test_images_that_differ_are_refused_and_counted(begun: RunFolder, images: Path) -> None:
+    (images / "cat" / "0.jpg").write_bytes(b"another image")  # another size
+    os.utime(images / "cat" / "2.jpg", ns=(1, 1))  # another time
+    (images / "dog" / "1.jpg").unlink()
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        (images / "dog" / name).write_bytes(b"new")
+    assert "(3 added, 1 removed, 2 changed)" in refusal(begun, settings(), images)
+
+
+def test_images_listed_in_another_order_are_the_same(begun: RunFolder, images: Path) -> None:
+    manifest = manifest_of(images)
+    begun.check(settings(), Manifest(manifest.table.take([5, 3, 1, 0, 2, 4]), manifest.ignored))
+
+
+def test_a_folder_with_something_else_in_it_is_refused(tmp_path: Path, images: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").touch()
+    assert "something else" in refusal(RunFolder(tmp_path / "other"), settings(), images)
+    assert [file.name for file in (tmp_path / "other").iterdir()] == ["thesis.txt"]
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path, images: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert "something else" in refusal(RunFolder(tmp_path / "file"), settings(), images)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_run_is_finished_by_its_report_and_nothing_else(begun: RunFolder) -> None:
+    begun.model.mkdir()
+    begun.write_history([{"epoch": 1}])
+    for file in (begun.predictions, begun.evaluation):
+        file.touch()
+    assert not begun.finished
+    begun.report.touch()
+    assert begun.finished
+
+
+def test_the_history_has_a_row_per_epoch(begun: RunFolder) -> None:
+    history = [{"epoch": number, "val_accuracy": number / 3} for number in (1, 2, 3)]
+    begun.write_history(history)
+    assert pd.read_csv(begun.history).to_dict("records") == history
+
+
+def test_no_two_files_of_a_run_share_a_name(begun: RunFolder) -> None:
+    names = [name for name, value in vars(RunFolder).items() if isinstance(value, property)]
+    paths = [getattr(begun, name) for name in names if name != "finished"]
+    assert len(set(paths)) == len(paths)
+    assert {path.parent for path in paths} == {begun.path}
