@@ -70,7 +70,7 @@ class Network(Settings):
 
     network: str = Field("cnn", description="`cnn`, or a torchvision model such as resnet18")
     filters: Numbers = Field(
-        (48, 96, 192, 256, 256), description="filters in each stage of the cnn, as 32,64,128"
+        (32, 64, 128, 256, 256), description="filters in each stage of the cnn, as 32,64,128"
     )
     convolutions: int = Field(3, ge=1, description="convolutions in each stage of the cnn")
     residual: bool = Field(
@@ -99,7 +99,7 @@ class Network(Settings):
 class Training(Settings):
     """How the network is trained."""
 
-    epochs: int = Field(18, ge=1, description="passes over the training images")
+    epochs: int = Field(28, ge=1, description="passes over the training images")
     batch_size: int = Field(64, ge=2, description="images per step, over all workers together")
     optimizer: Literal["adamw", "adam", "sgd", "rmsprop"] = Field(
         "adamw", description="optimizer (sgd has Nesterov momentum 0.9)"

@@ -324,6 +324,16 @@ def test_weights_in_the_loss_turn_the_answers_to_the_heavy_class() -> None:
     assert (answers(torch.tensor([0.0, 1.0, 0.0])) == 1).all()
 
 
+def test_smoothed_labels_keep_the_network_from_certainty() -> None:
+    def confidence(smoothing: float) -> float:
+        state = trained(training(epochs=15, lr=0.02, label_smoothing=smoothing))
+        return state.network.eval()(VALIDATION.images).softmax(dim=1).amax(dim=1).mean().item()
+
+    assert confidence(0.0) > 0.95
+    # Spread over three classes, 0.6 leaves 0.4 and a third of 0.6 to the right one.
+    assert confidence(0.6) < 0.8
+
+
 def test_the_gradient_is_clipped() -> None:
     settings = training(optimizer="sgd", lr=1.0, warmup=0.0, weight_decay=0.0, clip=1e-3)
     state = fresh(settings)

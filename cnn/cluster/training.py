@@ -1,5 +1,6 @@
 """Ray Train: the loop on every worker; checkpoints; resume."""
 
+import os
 import tempfile
 import threading
 import time
@@ -51,7 +52,6 @@ def fit(
         train_loop_config={
             "settings": settings.model_dump(mode="json"),
             "prepared": str(dataset.folder),
-            "threads": plan.threads,
             "progress": progress,
         },
         scaling_config=ScalingConfig(num_workers=plan.workers, use_gpu=plan.gpu),
@@ -85,10 +85,11 @@ def work(task: dict[str, Any]) -> list[Epoch] | str:
     Returns the history, or what is to be told the user: that the loss diverged is no fault of a
     worker, and to raise it would make Ray try again.
     """
-    torch.set_num_threads(task["threads"])
+    context = ray.train.get_context()
+    # Ray gives a worker one thread, whatever the machine has.
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
     settings = TrainConfig.model_validate(task["settings"])
     dataset = Prepared.open(Path(task["prepared"]))
-    context = ray.train.get_context()
     share = Share(context.get_world_rank(), context.get_world_size())
     device = ray.train.torch.get_device()
     state = start(settings, dataset, device)
