@@ -92,10 +92,10 @@ def parameters(settings: type[BaseModel]) -> Iterator[click.Parameter]:
             yield click.Argument(
                 [name],
                 metavar=name.upper() if field.is_required() else f"[{name.upper()}]",
-                required=field.is_required(),
+                required=False,  # it may stand in the --config file
             )
             continue
-        flag = "--" + name.replace("_", "-")
+        flag = called(name, field)
         if bool in (field.annotation, *get_args(field.annotation)):
             yield click.Option([f"{flag}/--no-{flag[2:]}"], default=None, help=help_of(field))
         else:
@@ -106,7 +106,6 @@ def parameters(settings: type[BaseModel]) -> Iterator[click.Parameter]:
                 metavar=metavar or kind(field),
                 help=help_of(field),
                 type=str,
-                required=field.is_required(),
             )
 
 
@@ -173,9 +172,17 @@ def explain(settings: type[BaseModel], error: ValidationError, source: str | Non
         hint = f"; did you mean {known[near[0]]}?" if near else ""
         return f"{source or 'the settings'}: unknown setting {'.'.join(place)}{hint}"
     message = first["msg"].removeprefix("Value error, ")
-    name = next((n for n, location in locations(settings).items() if location == place), None)
+    if first["type"] == "missing":
+        field = settings.model_fields[place[-1]]
+        return f"{called(place[-1], field)} is missing: give the {field.description}"
+    name = next((called(n, field) for n, at, field in leaves(settings) if at == place), None)
     if name is None and first["type"] == "value_error":  # settings that do not go together
         return message
     if name is None:  # a value where a group belongs
         return f"{source or 'the settings'}: {'.'.join(map(str, first['loc']))}: {message}"
-    return f"--{name.replace('_', '-')} {first['input']}: {message[0].lower()}{message[1:]}"
+    return f"{name} {first['input']}: {message[0].lower()}{message[1:]}"
+
+
+def called(name: str, field: FieldInfo) -> str:
+    """What the command line calls a setting: `IMAGES`, or `--image-size`."""
+    return name.upper() if Positional in field.metadata else f"--{name.replace('_', '-')}"

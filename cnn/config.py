@@ -148,7 +148,8 @@ class PrepareConfig(Settings):
     """Decode a folder of images once, into a prepared dataset."""
 
     images: Annotated[str, Positional] = Field(
-        description="folder with a folder of images per class; local, or a URI such as s3://…"
+        min_length=1,
+        description="folder with a folder of images per class; local, or a URI such as s3://…",
     )
     out: str = Field(description="folder to write the prepared dataset to")
     data: Images = Images()
@@ -159,6 +160,7 @@ class TrainConfig(Settings):
 
     images: Annotated[str | None, Positional] = Field(
         None,
+        min_length=1,
         description="folder with a folder of images per class, or a prepared dataset; local, or a "
         "URI such as s3://… [default: the embedded handwritten digits]",
     )
@@ -181,7 +183,7 @@ class TrainConfig(Settings):
     @model_validator(mode="before")
     @classmethod
     def _embedded(cls, values: Any) -> Any:
-        if isinstance(values, dict) and not values.get("images"):
+        if isinstance(values, dict) and values.get("images") is None:
             return merged(DIGITS, values)
         return values
 

@@ -9,6 +9,7 @@ added could move others from training to test.
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,10 +85,11 @@ class Manifest:
         return Manifest(table, self.ignored)
 
     def write(self, path: str | PathLike[str]) -> None:
-        """Writes Parquet; the counts travel in the schema's metadata."""
-        pq.write_table(
-            self.table.replace_schema_metadata({"ignored": json.dumps(self.ignored)}), path
-        )
+        """Writes Parquet, whole or not at all; the counts travel in the schema's metadata."""
+        draft = f"{path}.draft"
+        table = self.table.replace_schema_metadata({"ignored": json.dumps(self.ignored)})
+        pq.write_table(table, draft)
+        os.replace(draft, path)
 
     @classmethod
     def read(cls, path: str | PathLike[str]) -> "Manifest":

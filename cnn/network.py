@@ -159,17 +159,37 @@ def load_weights(model: nn.Module, path: Path) -> None:
         else:
             weights = torch.load(path, map_location="cpu", weights_only=True)
         model.load_state_dict(weights)
-    except (OSError, EOFError, RuntimeError, UnpicklingError, SafetensorError) as error:
+    except (OSError, EOFError, RuntimeError, TypeError, UnpicklingError, SafetensorError) as error:
         reason = shorten(str(error) or "the file is cut off", 240)
         raise NetworkError(f"--weights {path} cannot be used for this network: {reason}") from None
 
 
 def replace_output(model: nn.Module, classes: int) -> None:
     """Put a fresh output layer of `classes` units in the place of the model's last linear one."""
-    name, last = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear)][-1]
+    linear = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear)]
+    if not linear:
+        raise NetworkError("this architecture ends in no linear layer: take another, as resnet18")
+    name, last = linear[-1]
     output = nn.Linear(last.in_features, classes)
     initialise(output)
     model.set_submodule(name, output)
+
+
+def check(network: nn.Sequential, image_size: int) -> None:
+    """Raise NetworkError unless the network can be trained on square images of this size.
+
+    Some of torchvision's architectures take one size only, or answer with more than logits.
+    """
+    try:
+        logits = network(torch.zeros(2, 3, image_size, image_size, dtype=torch.uint8))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = shorten(str(error), 240)
+        raise NetworkError(
+            f"this network cannot take images of {image_size} pixels ({reason}): "
+            "give another --image-size or --network"
+        ) from None
+    if not isinstance(logits, Tensor):
+        raise NetworkError("this architecture has several outputs: take another, as resnet18")
 
 
 def shapes(network: nn.Sequential, image_size: int) -> list[str]:

@@ -20,8 +20,9 @@ MIB = 2**20
 
 
 def check_network(settings: config.Network, images: config.Images, manifest: Manifest) -> None:
-    """Raise NetworkError where no such network can be built for the images."""
-    network.build(settings, images.image_size, len(classes(manifest.table)))
+    """Raise NetworkError where no such network can be built and trained for the images."""
+    built = network.build(settings, images.image_size, len(classes(manifest.table)))
+    network.check(built, images.image_size)
 
 
 def describe(

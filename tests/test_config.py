@@ -22,7 +22,7 @@ from cnn.config import (
 )
 from cnn.run_folder import flat
 
-GROUPS = [Images, Augmentation, Network, Training, Resources]
+GROUPS: list[type[BaseModel]] = [Images, Augmentation, Network, Training, Resources]
 NAMES = ["data", "augmentation", "network", "training", "resources"]
 
 # A page of settings as a file may give it: some of the names, some of the groups, some of theirs.
@@ -50,7 +50,7 @@ def test_unknown_names_are_refused(group: type[BaseModel]) -> None:
 
 @pytest.mark.parametrize("config", [PrepareConfig, TrainConfig])
 def test_every_setting_says_what_it_is_on_one_line(config: type[BaseModel]) -> None:
-    for group in (config, *GROUPS):
+    for group in [config, *GROUPS]:
         for name, field in group.model_fields.items():
             if not isinstance(field.default, BaseModel):
                 assert field.description, name

@@ -79,7 +79,8 @@ def test_pixels_come_back_exactly_in_any_order_with_repeats(
     chosen = data.draw(st.lists(st.integers(0, rows.num_rows - 1), max_size=60))
     rows = rows.take(pa.array(chosen, pa.int64()))
     images = gather(dataset.folder, dataset.shape, rows)
-    assert (images.shape, images.dtype) == ((len(chosen), *dataset.shape), np.uint8)
+    assert images.shape == (len(chosen), *dataset.shape)
+    assert images.dtype == np.uint8
     for image, number in zip(images, numbers(rows), strict=True):
         assert np.array_equal(image, pixels(number))
 

@@ -92,9 +92,11 @@ def test_other_settings_are_refused_by_name_with_both_values(
     assert run.config.read_text() == text
 
 
-def test_other_images_are_refused_by_name(begun: RunFolder, images: Path) -> None:
-    other = parse(TrainConfig, ["pictures"])
-    assert "images photos, not pictures" in refusal(begun, other, images)
+def test_the_images_count_and_not_how_their_folder_is_written(
+    begun: RunFolder, images: Path
+) -> None:
+    for name in (str(images), f"{images}/../photos"):
+        begun.check(parse(TrainConfig, [name]), manifest_of(Path(name)))
 
 
 def test_settings_that_leave_the_result_as_it_is_may_differ(begun: RunFolder, images: Path) -> None:

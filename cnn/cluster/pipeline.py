@@ -53,6 +53,7 @@ def train(settings: TrainConfig, console: Console) -> None:
         run.begin(settings)
         dataset = ensure_prepared(source, prepared_folder(source, settings, run), console)
         census = split(dataset, settings, run)
+        resources.check_share(plan, census.split_sizes["train"])
         about = preflight.describe(census, settings, dataset.card.image_size, str(plan), console)
         trained = training.fit(settings, dataset, run.path, plan, console)
         keep(trained, run)

@@ -56,6 +56,15 @@ def plan(settings: config.Resources) -> Plan:
     return chosen
 
 
+def check_share(plan: Plan, images: int) -> None:
+    """Mendable where a worker would get less than two training images: batch norm needs two."""
+    if images < 2 * plan.workers:
+        raise Mendable(
+            f"{images} training images are too few for {plan.workers} workers: "
+            f"give --workers {max(1, images // 2)}, or more images"
+        )
+
+
 def wish(settings: config.Resources, gpus: int) -> Plan:
     """What the settings ask for where there are so many GPUs."""
     gpu = settings.gpu if settings.gpu is not None else gpus > 0

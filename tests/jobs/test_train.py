@@ -21,9 +21,10 @@ CONTRACT = {
     "model", "config.yaml", "history.csv", "manifest.parquet", "predictions.parquet",
     "evaluation.json", "report.html", "checkpoints",
 }  # fmt: skip
-HISTORY = (
-    "epoch,train_loss,train_accuracy,val_loss,val_accuracy,lr,seconds,images_per_second".split(",")
-)
+HISTORY = [
+    "epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds",
+    "images_per_second",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
