@@ -148,7 +148,6 @@ class PrepareConfig(Settings):
     """Decode a folder of images once, into a prepared dataset."""
 
     images: Annotated[str, Positional] = Field(
-        min_length=1,
         description="folder with a folder of images per class; local, or a URI such as s3://…",
     )
     out: str = Field(description="folder to write the prepared dataset to")
@@ -160,7 +159,6 @@ class TrainConfig(Settings):
 
     images: Annotated[str | None, Positional] = Field(
         None,
-        min_length=1,
         description="folder with a folder of images per class, or a prepared dataset; local, or a "
         "URI such as s3://… [default: the embedded handwritten digits]",
     )

@@ -68,6 +68,8 @@ def list_folder(root: str) -> Listing:
     Links to files count where they end below the root; links to folders are never followed, so
     no loop can hold the walk. Raises FolderError where there is no such folder.
     """
+    if not root:  # an unset variable in a script; it would mean the working directory
+        raise FolderError("the folder has an empty name; give an existing folder that holds images")
     filesystem, base = _locate(root)
     if filesystem is None:
         return _list_local(base).listing(base)
