@@ -129,8 +129,6 @@ def decode(source: Source, draft: Path, shards: list[pa.Table], advance: Advance
 class WriteShard:
     """The task of one shard: read, decode, resize, write."""
 
-    __name__ = "decode"  # its name on Ray's dashboard
-
     def __init__(self, source: Source, draft: Path) -> None:
         self.root, self.settings, self.draft = source.root, source.settings, draft
 

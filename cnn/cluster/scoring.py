@@ -47,8 +47,6 @@ def score_prepared(
 class ScorePrepared:
     """An actor that holds a bundle and scores images out of shards."""
 
-    __name__ = "score"
-
     def __init__(self, folder: Path, shape: tuple[int, int, int], model: Path, threads: int):
         torch.set_num_threads(threads)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -126,7 +126,6 @@ class ReadShard:
     ) -> None:
         self.folder: Path = dataset.folder
         self.shape, self.augmentation, self.seed = dataset.shape, augmentation, seed
-        self.__name__ = "read" if augmentation is None else "augment"  # on Ray's dashboard
 
     def __call__(self, rows: pa.Table) -> dict[str, np.ndarray]:
         file = prepared.shard_file(self.folder, rows["shard"][0].as_py())

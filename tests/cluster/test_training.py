@@ -3,7 +3,6 @@
 import math
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 import torch
 
@@ -73,4 +72,3 @@ def test_scoring_says_what_the_bundle_says(dataset: Prepared, one: Trained) -> N
     assert table["path"].equals(rows["path"]) and table["label"].equals(rows["label"])
     assert table["predicted"].to_pylist() == [loaded.card.classes[i] for i in expected.indices]
     torch.testing.assert_close(torch.tensor(table["confidence"].to_numpy()), expected.values)
-    assert isinstance(table, pa.Table)
