@@ -1,7 +1,7 @@
 """The bundle: a folder with a network's weights and everything that scoring needs, no pickle."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,6 +58,15 @@ class Bundle:
             probabilities = (probabilities + self.network(mirrored).softmax(dim=1)) / 2
         return probabilities
 
+    def to(self, device: torch.device) -> "Bundle":
+        """The bundle with its network on another device."""
+        return replace(self, network=self.network.to(device))
+
+    def with_flip(self, flip: bool | None) -> "Bundle":
+        """The bundle that averages with the mirror image, or does not; None leaves it as it is."""
+        chosen = self.card.flip if flip is None else flip
+        return replace(self, card=self.card.model_copy(update={"flip": chosen}))
+
     def save(self, folder: Path) -> None:
         """Write both files; the card last, so that a folder with a card is whole."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -66,9 +75,13 @@ class Bundle:
         write_atomically(folder / CARD, self.card.model_dump_json(indent=2) + "\n")
 
 
+def find(folder: Path) -> Path:
+    """The bundle's folder: the folder given, or the one inside a run's folder."""
+    return folder / "model" if (folder / "model" / CARD).is_file() else folder
+
+
 def load(folder: Path, device: torch.device | None = None) -> Bundle:
-    """Read a bundle folder, or the one inside a run folder; BundleError names what is wrong."""
-    folder = folder / "model" if (folder / "model" / CARD).is_file() else folder
+    """Read a bundle folder; BundleError names what is wrong."""
     card = read_card(folder)
     # What training started from is needed no more, and may be on another machine.
     settings = card.network.model_copy(update={"weights": None})
@@ -84,7 +97,7 @@ def load(folder: Path, device: torch.device | None = None) -> Bundle:
     except RuntimeError as error:
         mismatch = str(error).splitlines()[-1].strip()
         raise BundleError(f"{folder}: the weights do not fit {CARD}: {mismatch}") from None
-    return Bundle(card, empty.to(device or torch.device("cpu")).eval())
+    return Bundle(card, empty.eval()).to(device or torch.device("cpu"))
 
 
 def read_card(folder: Path) -> Card:

@@ -4,7 +4,7 @@ import difflib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import click
 import yaml
@@ -73,7 +73,7 @@ def flags(settings: type[BaseModel], arguments: list[str]) -> dict[str, Any]:
         raise Mendable(error.format_message()) from None
     if not isinstance(given, dict):  # --help was asked for, and printed
         sys.exit(0)
-    return {name: value for name, value in given.items() if value is not None}
+    return {name: value for name, value in given.items() if value not in (None, ())}
 
 
 def config_option() -> click.Option:
@@ -89,11 +89,7 @@ def parameters(settings: type[BaseModel]) -> Iterator[click.Parameter]:
     """A click parameter for each setting; pydantic does the typing and checking."""
     for name, _, field in leaves(settings):
         if Positional in field.metadata:
-            yield click.Argument(
-                [name],
-                metavar=name.upper() if field.is_required() else f"[{name.upper()}]",
-                required=False,  # it may stand in the --config file
-            )
+            yield argument(name, field)
             continue
         flag = called(name, field)
         if bool in (field.annotation, *get_args(field.annotation)):
@@ -109,9 +105,22 @@ def parameters(settings: type[BaseModel]) -> Iterator[click.Parameter]:
             )
 
 
+def argument(name: str, field: FieldInfo) -> click.Argument:
+    """What the command line takes without a flag; a tuple takes one value or more."""
+    several = get_origin(field.annotation) is tuple
+    shown = f"{name.upper()} [{name.upper()} ...]" if several else name.upper()
+    return click.Argument(
+        [name],
+        metavar=shown if field.is_required() else f"[{shown}]",
+        nargs=-1 if several else 1,
+        required=False,  # it may stand in the --config file
+    )
+
+
 def kind(field: FieldInfo) -> str:
     """What a flag takes, in a word."""
-    types = (field.annotation, *get_args(field.annotation))
+    types = {field.annotation, *get_args(field.annotation)}
+    types |= {get_args(one)[0] for one in types if get_origin(one) is Annotated}
     return "N" if int in types else "X" if float in types else "TEXT"
 
 

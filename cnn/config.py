@@ -144,6 +144,19 @@ class Resources(Settings):
         return images * 3 * image_size**2 <= self.memory * GIB
 
 
+class Pool(Settings):
+    """What scoring may use."""
+
+    batch_size: int = Field(128, ge=1, description="images per pass through the network")
+    workers: int | None = Field(
+        None, ge=1, description="scoring processes [default: one per GPU, or one per CPU]"
+    )
+    gpu: bool | None = Field(None, description="score on GPUs [default: where there are any]")
+    gpu_fraction: float = Field(
+        1.0, gt=0, le=1, description="share of a GPU that each process takes"
+    )
+
+
 class PrepareConfig(Settings):
     """Decode a folder of images once, into a prepared dataset."""
 
@@ -194,3 +207,30 @@ class TrainConfig(Settings):
                 f"take a multiple of {workers}"
             )
         return self
+
+
+class ScoreConfig(Settings):
+    """Score folders of images with a trained model; judge it where the images are labelled."""
+
+    model: Annotated[str, Positional] = Field(
+        description="folder of a model (model.json, model.safetensors), or of the run that made it"
+    )
+    images: Annotated[tuple[str, ...], Positional] = Field(
+        min_length=1, description="folders of images; local, or URIs such as s3://…"
+    )
+    out: str = Field(description="folder to write predictions and report to")
+    labels: str | None = Field(
+        None, description="CSV file with the columns path and label, for images in flat folders"
+    )
+    tta: bool | None = Field(
+        None,
+        description="judge an image and its mirror image together, for twice the arithmetic "
+        "[default: as the model was judged after training]",
+    )
+    min_confidence: Fraction | None = Field(
+        None, description="predictions below it are uncertain: listed for a person to look at"
+    )
+    sort_into: str | None = Field(
+        None, description="folder in which to link or copy each image below its predicted class"
+    )
+    pool: Pool = Pool()

@@ -1,6 +1,7 @@
 """What a person sees while a job runs: a few lines and a progress bar on standard error."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -9,9 +10,12 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from cnn.loop import Epoch
 
@@ -46,19 +50,58 @@ class Console:
         sys.stdout.flush()
 
     @contextmanager
-    def bar(self, title: str) -> Iterator[Callable[[int, int], None]]:
-        """A progress bar; yields `advance(done, total)`."""
+    def bar(self, title: str, unit: str = "") -> Iterator[Callable[[int, int], None]]:
+        """A progress bar; yields `advance(done, total)`. With a `unit` it tells how many a second.
+
+        Without a terminal, a line now and then says the same.
+        """
+        if not self.terminal.is_terminal:
+            yield Milestones(self, title, unit)
+            return
         with Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
+            *([Rate(unit)] if unit else []),
             TimeRemainingColumn(),
             console=self.terminal,
             transient=True,
-            disable=not self.terminal.is_terminal,
         ) as progress:
             task = progress.add_task(title, total=None)
             yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+class Rate(ProgressColumn):
+    """How many of a unit are done each second, lately."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f} {self.unit}/s" if speed else "")
+
+
+class Milestones:
+    """A bar for a log file: a line of progress every half minute."""
+
+    def __init__(self, console: Console, title: str, unit: str, seconds: float = 30.0) -> None:
+        self.console, self.title, self.unit, self.seconds = console, title, unit, seconds
+        self.first: int | None = None  # done before we began, in a run that is gone on with
+        self.begun = self.told = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        self.first = done if self.first is None else self.first
+        if now - self.told < self.seconds or not self.unit:
+            return
+        self.told = now
+        speed = (done - self.first) / (now - self.begun)
+        left = clock((total - done) / speed) if speed else "?"
+        self.console.say(
+            f"{self.title}    {done:,} of {total:,}, {speed:,.0f} {self.unit}/s, left {left}"
+        )
 
 
 def epoch_line(row: Epoch, epochs: int) -> str:

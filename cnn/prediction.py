@@ -2,6 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -20,23 +21,40 @@ SCHEMA = pa.schema(
 )
 
 
-def predictions(
-    paths: pa.ChunkedArray, labels: pa.ChunkedArray, probabilities: Tensor, classes: list[str]
-) -> pa.Table:
-    """Rows of `SCHEMA` from class probabilities, float32 `(N, classes)`.
+def predictions(rows: pa.Table, probabilities: Tensor, classes: list[str]) -> pa.Table:
+    """A row of `SCHEMA` for each of `rows` (path, label, error), in their order.
 
-    `labels` are the class names the images were found under, or null.
+    `probabilities`, float32 `(N, classes)`, are those of the rows without an error, in their
+    order; a row with one has nulls for a prediction.
     """
+    readable = rows["error"].is_null().to_numpy()
+    place = pa.array(np.cumsum(readable) - 1, mask=~readable)  # in `probabilities`, or null
+    columns = {name: column.take(place) for name, column in guesses(probabilities, classes).items()}
+    columns |= {name: rows[name] for name in ("path", "label", "error")}
+    return pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)
+
+
+def guesses(probabilities: Tensor, classes: list[str]) -> dict[str, pa.Array]:
+    """The likeliest classes of each image and their probabilities, best first."""
     top = torch.topk(probabilities, k=min(TOP, len(classes)), dim=1)
     names = np.array(classes, dtype=object)[top.indices.numpy(force=True)]
     values = top.values.numpy(force=True)
-    columns = {
-        "path": paths,
-        "label": labels,
+    return {
         "predicted": pa.array(names[:, 0], pa.string()),
         "confidence": pa.array(values[:, 0], pa.float32()),
         "top_classes": pa.array(list(names), SCHEMA.field("top_classes").type),
         "top_probabilities": pa.array(list(values), SCHEMA.field("top_probabilities").type),
-        "error": pa.nulls(len(names), pa.string()),
     }
-    return pa.table(columns, schema=SCHEMA)
+
+
+def confident(table: pa.Table, limit: float) -> pa.ChunkedArray:
+    """For each prediction whether its confidence is `limit` or more; null where there is none.
+
+    Compared as float32: so a confidence of 0.7 is not below 0.7.
+    """
+    return pc.greater_equal(table["confidence"], pa.scalar(limit, pa.float32()))
+
+
+def uncertain(table: pa.Table, limit: float) -> pa.Table:
+    """The predictions with less confidence than `limit`."""
+    return table.filter(pc.invert(confident(table, limit)))

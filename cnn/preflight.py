@@ -83,7 +83,7 @@ def read_all(root: str, manifest: Manifest, images: config.Images, console: Cons
     paths, errors = (manifest.table[name].to_pylist() for name in ("path", "error"))
     found: list[tuple[str | None, str | None]] = []
     # Threads do: Pillow lets go of the interpreter while it decodes.
-    with console.bar("read") as advance, ThreadPoolExecutor() as pool:
+    with console.bar("read", "images") as advance, ThreadPoolExecutor() as pool:
         for result in pool.map(look, paths, errors):
             found.append(result)
             advance(len(found), len(paths))

@@ -17,10 +17,6 @@ from cnn.manifest import Manifest, assign_splits, classes, hash_content
 
 CARD, MANIFEST = "prepared.json", "manifest.parquet"
 
-# Shards near 16 MiB: large enough that opening one costs nothing beside reading it, small enough
-# that a worker's memory and a cut-off run lose little.
-SHARD_BYTES = 16 * 2**20
-
 
 class Card(BaseModel):
     """What stands in prepared.json, which is written last: a folder with a card is whole."""
@@ -94,12 +90,6 @@ def labels(rows: pa.Table, names: list[str]) -> np.ndarray:
 
 def shard_file(folder: Path, shard: int) -> Path:
     return folder / "shards" / f"{shard:06d}.parquet"
-
-
-def shard_rows(image_size: int, images: int) -> int:
-    """Images per shard: 16 MiB of them, but at least 64 shards' worth of parallel work."""
-    fill = SHARD_BYTES // (3 * image_size * image_size)
-    return max(1, min(fill, 1024, max(32, -(-images // 64))))
 
 
 def write_shard(

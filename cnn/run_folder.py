@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
+import pyarrow as pa
 import yaml
 from pydantic import BaseModel
 
@@ -13,36 +14,25 @@ from cnn.atomic import write_atomically
 from cnn.errors import Mendable
 from cnn.manifest import Manifest
 
-# Settings that leave the result as it is: a run may be gone on with under others. The images are
-# compared themselves, not the way that their folder is written.
-FREE = {"images", "out", "prepared", "dry_run", "resources"}
-
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Names of a run's files; report.html is written last, and says that the run is done."""
+    """What every run's folder holds; report.html is written last, and says that the run is done.
+
+    FREE: settings that leave the result as it is: a run may be gone on with under others. The
+        images are compared themselves, not the way that their folder is written.
+    """
 
     path: Path
-
-    @property
-    def model(self) -> Path:
-        return self.path / "model"
+    FREE: ClassVar[frozenset[str]]
 
     @property
     def config(self) -> Path:
         return self.path / "config.yaml"
 
     @property
-    def history(self) -> Path:
-        return self.path / "history.csv"
-
-    @property
     def manifest(self) -> Path:
         return self.path / "manifest.parquet"
-
-    @property
-    def predictions(self) -> Path:
-        return self.path / "predictions.parquet"
 
     @property
     def evaluation(self) -> Path:
@@ -74,22 +64,23 @@ class RunFolder:
         """Refuse other settings than the run began with, naming the first."""
         before = flat(yaml.safe_load(self.config.read_text(encoding="utf-8")))
         for name, value in flat(settings.model_dump(mode="json")).items():
-            if name.split(".")[0] not in FREE and before.get(name) != value:
-                setting = name.split(".")[-1]
+            setting = name.split(".")[-1]
+            free = {setting, name.split(".")[0]} & self.FREE
+            if not free and before.get(name) != value:
                 raise Mendable(
                     f"{self.path} was begun with {setting} {before.get(name)}, not {value}: "
                     "give the same settings, or another --out"
                 )
 
-    def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
-        """Write history.csv, a row per epoch."""
-        write_atomically(self.history, pd.DataFrame(history).to_csv(index=False))
-
     def check_images(self, manifest: Manifest) -> None:
         """Refuse other images than the run began with, telling how many differ."""
         if not self.manifest.is_file():
             return
-        before, now = files(Manifest.read(self.manifest)), files(manifest)
+        begun = Manifest.read(self.manifest)
+        # A million rows are compared in a moment as columns, and in many as rows.
+        if facts(begun).equals(facts(manifest)):
+            return
+        before, now = files(begun), files(manifest)
         added, removed = len(now.keys() - before.keys()), len(before.keys() - now.keys())
         changed = sum(now[path] != before[path] for path in now.keys() & before.keys())
         if added or removed or changed:
@@ -99,10 +90,44 @@ class RunFolder:
             )
 
 
-def files(manifest: Manifest) -> dict[str, tuple[int, int]]:
-    """Path → size and time of change."""
-    columns = (manifest.table[name].to_pylist() for name in ("path", "size", "mtime_ns"))
-    return {path: (size, mtime) for path, size, mtime in zip(*columns, strict=True)}
+class TrainFolder(RunFolder):
+    """The folder of a training run."""
+
+    FREE = frozenset({"images", "out", "prepared", "dry_run", "resources"})
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    @property
+    def history(self) -> Path:
+        return self.path / "history.csv"
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "predictions.parquet"
+
+    def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Write history.csv, a row per epoch."""
+        write_atomically(self.history, pd.DataFrame(history).to_csv(index=False))
+
+
+def local(folder: str) -> Path:
+    """A folder to write to, which for now must be on this machine or a mounted one."""
+    if "://" in folder:
+        raise Mendable(f"--out {folder}: runs are written to local or mounted folders only, so far")
+    return Path(folder)
+
+
+def facts(manifest: Manifest) -> pa.Table:
+    """What must be the same of every image."""
+    return manifest.table.select(["path", "label", "size", "mtime_ns"])
+
+
+def files(manifest: Manifest) -> dict[str, tuple[Any, ...]]:
+    """The facts of every image, by path."""
+    path, *others = (column.to_pylist() for column in facts(manifest).columns)
+    return dict(zip(path, zip(*others, strict=True), strict=True))
 
 
 def flat(values: dict[str, Any], above: str = "") -> dict[str, Any]:

@@ -9,10 +9,10 @@ def prepare(settings: PrepareConfig) -> None:
     from cnn.cluster import environment
 
     environment.prepare()
-    from cnn.cluster import pipeline
+    from cnn.cluster import prepare_run
     from cnn.console import Console
 
-    pipeline.prepare(settings, Console())
+    prepare_run.prepare(settings, Console())
 
 
 if __name__ == "__main__":

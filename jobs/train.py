@@ -9,10 +9,10 @@ def train(settings: TrainConfig) -> None:
     from cnn.cluster import environment
 
     environment.prepare()
-    from cnn.cluster import pipeline
+    from cnn.cluster import train_run
     from cnn.console import Console
 
-    pipeline.train(settings, Console())
+    train_run.train(settings, Console())
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from faults import full_disk, killed_while_writing
 
-from cnn.atomic import write_atomically
+from cnn.atomic import write_atomically, writing
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,16 @@ def test_a_full_disk_leaves_no_file_where_there_was_none(tmp_path: Path) -> None
     with full_disk(1000), pytest.raises(OSError, match="too large"):
         write_atomically(tmp_path / "file.txt", "new" * 1000)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_block_that_raises_leaves_the_old_content_and_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "file.bin"
+    file.write_bytes(b"old")
+    with pytest.raises(ZeroDivisionError), writing(file) as temporary:
+        temporary.write_bytes(b"half")
+        raise ZeroDivisionError
+    assert file.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_where_the_name_is_taken_by_a_folder_nothing_is_left_over(tmp_path: Path) -> None:

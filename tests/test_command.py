@@ -12,7 +12,7 @@ from pydantic_core import PydanticUndefined
 from cnn.command import leaves, parse
 from cnn.config import PrepareConfig, TrainConfig
 from cnn.errors import Mendable
-from cnn.run_folder import RunFolder
+from cnn.run_folder import TrainFolder
 
 ROOT = Path(__file__).parents[1]
 JOBS = sorted(file.stem for file in (ROOT / "jobs").glob("*.py") if file.stem != "__init__")
@@ -86,7 +86,7 @@ def look_up(settings: Any, location: tuple[str, ...]) -> Any:
 def test_the_settings_that_a_run_saves_are_read_back_equal(
     tmp_path: Path, arguments: list[str]
 ) -> None:
-    settings, run = train(*arguments), RunFolder(tmp_path / "run")
+    settings, run = train(*arguments), TrainFolder(tmp_path / "run")
     run.begin(settings)
     assert train("--config", str(run.config)) == settings
 

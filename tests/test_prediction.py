@@ -6,16 +6,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnn.prediction import SCHEMA, predictions
+from cnn.prediction import SCHEMA, predictions, uncertain
 
 
-def column(values: list[str | None]) -> pa.ChunkedArray:
-    return pa.chunked_array([pa.array(values, pa.string())])
+def rows(*paths: str, **columns: list[str | None]) -> pa.Table:
+    """Manifest rows; without labels or errors unless given."""
+    nothing: list[str | None] = [None] * len(paths)
+    values = {"path": list(paths), "label": nothing, "error": nothing, **columns}
+    return pa.table({name: pa.array(value, pa.string()) for name, value in values.items()})
 
 
 def predicted(probabilities: torch.Tensor, names: list[str]) -> pa.Table:
-    paths: list[str | None] = [f"{number}.jpg" for number in range(len(probabilities))]
-    return predictions(column(paths), column([None] * len(paths)), probabilities, names)
+    return predictions(rows(*(f"{n}.jpg" for n in range(len(probabilities)))), probabilities, names)
 
 
 @settings(deadline=None, max_examples=40)
@@ -48,7 +50,7 @@ def test_as_many_classes_are_named_as_there_are_up_to_five(classes: int, named: 
 def test_paths_and_labels_stay_in_their_rows_and_an_unknown_label_stays_unknown() -> None:
     paths, labels = ["b.jpg", "a/é.png", "a.jpg"], ["dog", None, "cat"]
     probabilities = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]])
-    table = predictions(column([*paths]), column([*labels]), probabilities, ["cat", "dog"])
+    table = predictions(rows(*paths, label=[*labels]), probabilities, ["cat", "dog"])
     assert table["path"].to_pylist() == paths
     assert table["label"].to_pylist() == labels
     assert table["predicted"].to_pylist() == ["cat", "dog", "dog"]
@@ -59,3 +61,25 @@ def test_class_names_stay_text(name: str) -> None:
     table = predicted(torch.tensor([[0.7, 0.3]]), [name, "other"])
     assert table["predicted"].to_pylist() == [name]
     assert table["top_classes"].to_pylist() == [[name, "other"]]
+
+
+def test_an_unreadable_image_has_its_row_with_the_reason_and_no_prediction() -> None:
+    error = [None, "truncated", None, "vanished"]
+    probabilities = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
+    table = predictions(rows(*"abcd", error=error), probabilities, ["cat", "dog"])
+    assert table["path"].to_pylist() == list("abcd")
+    assert table["error"].to_pylist() == error
+    assert table["predicted"].to_pylist() == ["cat", None, "dog", None]
+    for name in ("confidence", "top_classes", "top_probabilities"):
+        assert [value is None for value in table[name].to_pylist()] == [False, True, False, True]
+
+
+def test_a_part_of_unreadable_images_alone_is_rows_all_the_same() -> None:
+    table = predictions(rows("a", error=["truncated"]), torch.empty(0, 2), ["cat", "dog"])
+    assert table.schema == SCHEMA and table.to_pylist()[0]["error"] == "truncated"
+
+
+def test_uncertain_is_below_the_limit_and_never_an_unreadable_image() -> None:
+    probabilities = torch.tensor([[0.7, 0.3], [0.6, 0.4]])
+    table = predictions(rows(*"abc", error=[None, None, "empty_file"]), probabilities, ["x", "y"])
+    assert uncertain(table, 0.7)["path"].to_pylist() == ["b"]

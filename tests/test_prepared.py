@@ -18,7 +18,7 @@ from cnn import prepared
 from cnn.errors import Mendable
 from cnn.folder import Reader, list_folder
 from cnn.manifest import Manifest, hash_content, label_images
-from cnn.prepared import Card, Prepared, gather, shard_rows, write_shard
+from cnn.prepared import Card, Prepared, gather, write_shard
 
 SIZE = 8
 NAMES = ["ant", "bee", "cat"]
@@ -169,17 +169,6 @@ def test_a_fault_of_the_system_is_no_fault_of_a_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="the disk fails"):
         write_shard(tmp_path / "shard.parquet", rows, failing_disk, SIZE, "squash")
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
-
-
-@settings(deadline=None)
-@given(st.integers(8, 1024), st.integers(1, 10**7))
-def test_shards_are_neither_too_large_nor_too_few(image_size: int, images: int) -> None:
-    rows = shard_rows(image_size, images)
-    assert 1 <= rows <= 1024
-    assert rows == 1 or rows * 3 * image_size**2 <= prepared.SHARD_BYTES
-    shards = -(-images // rows)
-    assert rows >= 32 or (rows + 1) * 3 * image_size**2 > prepared.SHARD_BYTES  # worth opening
-    assert shards >= 60 or rows <= 32  # enough to share among many CPUs
 
 
 def damaged(tmp_path: Path, dataset: Prepared, damage: Callable[[Path], object]) -> str:

@@ -1,8 +1,11 @@
 """What is not judged is counted, what is shown is escaped, and the page needs nothing else."""
 
 import re
+import weakref
 from collections import Counter
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from cnn.report import Evaluation, evaluate, write_report
+from cnn.report import Evaluation, evaluate, take_mix, write_report
 
 IMAGES = {"train": 80, "validation": 10, "test": 30, "unreadable": 1, "duplicates": 0}
 FACTS = {"command": "python -m jobs.train photos --out run", "seed": "1"}
@@ -59,9 +64,12 @@ def history(epochs: int) -> pd.DataFrame:
 
 
 def page(path: Path, classes: list[str], **more: Any) -> str:
-    evaluation = evaluate(predictions(classes), classes, IMAGES)
+    evaluation = evaluate([predictions(classes)], classes, IMAGES)
     write_report(path, title="A run", evaluation=evaluation, facts=FACTS, **more)
     return path.read_text(encoding="utf-8")
+
+
+MIX = take_mix([predictions([f"class {i}" for i in range(30)])], [f"class {i}" for i in range(30)])
 
 
 class Elements(HTMLParser):
@@ -90,16 +98,68 @@ def test_every_row_is_either_judged_or_counted_with_its_reason() -> None:
         predicted=["cat", "cat", "cat", "cat", None, None],
         error=[None, None, None, None, None, "truncated"],
     )
-    images = evaluate(table, ["cat", "dog"], IMAGES).images
+    images = evaluate([table], ["cat", "dog"], IMAGES).images
     reasons = {"no_label": 1, "unknown_class": 1, "no_prediction": 1, "truncated": 1}
     assert images == IMAGES | {"judged": 2, "unjudged": reasons}
     assert images["judged"] + sum(images["unjudged"].values()) == table.num_rows
 
 
+@settings(max_examples=10, deadline=None)
+@given(st.lists(st.integers(0, 60), max_size=5))
+def test_the_evaluation_of_parts_is_that_of_their_union_whatever_the_cut(cuts: list[int]) -> None:
+    table = predictions(
+        list("abcdefg"),
+        rows=60,
+        label=["a", "b", None, "wolf", "c", "lynx"] * 10,
+        error=[None] * 50 + ["truncated"] * 10,
+    )
+    edges = [0, *sorted(cuts), 60]
+    parts = [table.slice(low, high - low) for low, high in pairwise(edges)]
+    # Exactly: float64 adds this many float32 without rounding, so no order can show.
+    assert evaluate(parts, list("abcdefg"), IMAGES) == evaluate([table], list("abcdefg"), IMAGES)
+
+
+@pytest.mark.parametrize("add_up", [take_mix, lambda parts, c: evaluate(parts, c, IMAGES)])
+def test_a_part_is_let_go_before_the_next_is_asked_for(add_up: Callable[..., object]) -> None:
+    def parts() -> Iterator[pa.Table]:
+        for seed in range(3):
+            part = predictions(["a", "b"], rows=4, seed=seed)
+            seen.append(weakref.ref(part))
+            yield part
+            del part
+            assert seen[-1]() is None
+
+    seen: list[weakref.ref[pa.Table]] = []
+    add_up(parts(), ["a", "b"])
+    assert len(seen) == 3
+
+
+def test_labels_that_are_no_class_of_the_model_are_named_the_most_frequent_first() -> None:
+    labels = ["wolf", "lynx", "a", "lynx", None, "elk"] + [f"{i:04d}" for i in range(300)]
+    table = predictions(["a", "b"], rows=306, label=labels, error=[None] * 305 + ["bomb"])
+    evaluation = evaluate([table], ["a", "b"], IMAGES)
+    named = evaluation.unknown_classes
+    assert list(named.items())[:3] == [("lynx", 2), ("0000", 1), ("0001", 1)]
+    assert len(named) == 100
+    assert evaluation.images["unjudged"]["unknown_class"] == 303
+
+
+def test_an_evaluation_from_before_unknown_classes_had_names_still_reads(tmp_path: Path) -> None:
+    evaluation = evaluate([predictions(["a", "b"])], ["a", "b"], IMAGES)
+    old = tmp_path / "evaluation.json"
+    old.write_text(evaluation.model_dump_json(exclude={"unknown_classes"}))
+    assert Evaluation.read(old) == evaluation
+
+
+def test_a_confidence_that_is_no_number_is_no_prediction() -> None:
+    table = predictions(["a"], rows=3, confidence=pa.array([0.5, np.nan, None], pa.float32()))
+    assert evaluate([table], ["a"], IMAGES).images["unjudged"] == {"no_prediction": 2}
+
+
 def test_judged_rows_are_those_of_the_confusion_matrix() -> None:
     classes = ["a", "b", "c"]
     table = predictions(classes)
-    evaluation = evaluate(table, classes, IMAGES)
+    evaluation = evaluate([table], classes, IMAGES)
     matrix = np.array(evaluation.confusion_matrix)
     label, predicted = table["label"].to_pylist(), table["predicted"].to_pylist()
     for true, guess in np.ndindex(3, 3):
@@ -115,7 +175,7 @@ def test_the_order_of_the_rows_does_not_matter() -> None:
     classes = [f"class {i}" for i in range(8)]
     table = predictions(classes)
     shuffled = table.take(np.random.default_rng(1).permutation(table.num_rows))
-    one, other = (evaluate(rows, classes, IMAGES).model_dump() for rows in (table, shuffled))
+    one, other = (evaluate([rows], classes, IMAGES).model_dump() for rows in (table, shuffled))
     # A sum of floats may differ in its last digits; all else may not.
     for result in (one, other):
         result["calibration_error"] = pytest.approx(result["calibration_error"])
@@ -127,7 +187,7 @@ def test_confused_pairs_are_mistakes_only_the_most_frequent_first() -> None:
     table = predictions(
         ["a", "b"], rows=10, label=["a"] * 6 + ["b"] * 4, predicted=list("aabbbbbbba")
     )
-    pairs = evaluate(table, ["a", "b"], IMAGES).confused_pairs
+    pairs = evaluate([table], ["a", "b"], IMAGES).confused_pairs
     found = [(pair.true, pair.predicted, pair.count, pair.share) for pair in pairs]
     assert found == [("a", "b", 4, 4 / 6), ("b", "a", 1, 1 / 4)]
 
@@ -136,37 +196,47 @@ def test_top5_accuracy_asks_whether_the_class_is_among_the_first_five_guesses() 
     classes = list("abcdefg")
     guesses = [list("abcdefg"), list("bcdefag"), list("bcdeafg")]
     table = predictions(classes, rows=3, label=["a"] * 3, top_classes=guesses)
-    assert evaluate(table, classes, IMAGES).top5_accuracy == 2 / 3
+    assert evaluate([table], classes, IMAGES).top5_accuracy == 2 / 3
 
 
 def test_top5_accuracy_is_null_where_it_cannot_be_known() -> None:
     table = predictions(list("abcdefg"), rows=2, top_classes=[list("abc"), list("abcde")])
-    assert evaluate(table, list("abcdefg"), IMAGES).top5_accuracy is None
-    assert evaluate(predictions(["only"]), ["only"], IMAGES).top5_accuracy is None
+    assert evaluate([table], list("abcdefg"), IMAGES).top5_accuracy is None
+    assert evaluate([predictions(["only"])], ["only"], IMAGES).top5_accuracy is None
+
+
+def test_one_part_with_fewer_guesses_leaves_top5_accuracy_unknown() -> None:
+    full = predictions(list("abcdefg"), rows=2)
+    short = predictions(list("abcdefg"), rows=1, top_classes=[["a"]])
+    unjudged = predictions(list("abcdefg"), rows=1, top_classes=[None], error=["bomb"])
+    assert evaluate([full, short], list("abcdefg"), IMAGES).top5_accuracy is None
+    assert evaluate([full, unjudged], list("abcdefg"), IMAGES).top5_accuracy is not None
 
 
 @pytest.mark.parametrize("rows", [0, 3])
 def test_nothing_to_judge_is_refused_in_one_line(rows: int) -> None:
     table = predictions(["a", "b"], rows=rows, label=pa.nulls(rows))
     with pytest.raises(ValueError, match=r"no image can be judged: (3 no_label|there are no)"):
-        evaluate(table, ["a", "b"], IMAGES)
+        evaluate([table], ["a", "b"], IMAGES)
+    with pytest.raises(ValueError, match="there are no predictions"):
+        evaluate([], ["a", "b"], IMAGES)
 
 
 def test_a_predicted_class_from_another_model_is_refused() -> None:
     table = predictions(["a", "b"], rows=2, predicted=["a", "zebra"])
     with pytest.raises(ValueError, match="zebra"):
-        evaluate(table, ["a", "b"], IMAGES)
+        evaluate([table], ["a", "b"], IMAGES)
 
 
 def test_an_evaluation_comes_back_from_its_file_as_it_was(tmp_path: Path) -> None:
-    evaluation = evaluate(predictions(HOSTILE), HOSTILE, IMAGES)
+    evaluation = evaluate([predictions(HOSTILE)], HOSTILE, IMAGES)
     evaluation.write(tmp_path / "evaluation.json")
     assert Evaluation.read(tmp_path / "evaluation.json") == evaluation
     assert [path.name for path in tmp_path.iterdir()] == ["evaluation.json"]
 
 
 def test_evaluation_json_speaks_of_class_as_the_contract_does(tmp_path: Path) -> None:
-    evaluate(predictions(["a", "b"]), ["a", "b"], IMAGES).write(tmp_path / "evaluation.json")
+    evaluate([predictions(["a", "b"])], ["a", "b"], IMAGES).write(tmp_path / "evaluation.json")
     columns = set(pd.read_json(tmp_path / "evaluation.json", typ="series")["per_class"][0])
     assert columns == {"class", "precision", "recall", "f1", "support"}
 
@@ -178,6 +248,52 @@ def test_a_page_is_written_for_any_number_of_classes(tmp_path: Path, count: int)
     text = Elements(html).text
     assert all(name in text for name in classes)
     assert len(html) < 1_000_000
+
+
+@pytest.mark.parametrize(("count", "folded"), [(1, 0), (20, 0), (25, 0), (26, 6), (200, 180)])
+def test_classes_beyond_the_first_20_fold_away_and_are_counted(
+    tmp_path: Path, count: int, folded: int
+) -> None:
+    classes = [f"class {i}" for i in range(count)]
+    mix = take_mix([predictions(classes, rows=3 * count)], classes)
+    write_report(tmp_path / "r.html", title="A run", evaluation=None, facts=FACTS, mix=mix)
+    html = (tmp_path / "r.html").read_text()
+    open_rows, _, fold = html.partition("<details>")
+    text = Elements(html).text
+    assert all(name in text for name in classes)
+    assert open_rows.count("<tr><td>") == count - folded
+    assert fold.count("<tr><td>") == folded
+    hidden = sum(sorted(mix.images)[:folded])
+    assert (f"and {folded} more classes, with {hidden} images" in fold) == bool(folded)
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_scoring_page_shows_the_mix_with_labels_or_without(
+    tmp_path: Path, labelled: bool
+) -> None:
+    classes = ["a", "b"]
+    table = predictions(classes, rows=4, confidence=pa.array([0.9, 0.8, 0.7, 0.2], pa.float32()))
+    evaluation = evaluate([table], classes, {}) if labelled else None
+    mix = take_mix([table], classes, min_confidence=0.5)
+    path = tmp_path / "r.html"
+    write_report(path, title="Scored", evaluation=evaluation, facts=FACTS, mix=mix)
+    text = " ".join(Elements(path.read_text()).text.split())
+    assert "What was predicted" in text
+    assert "How sure it is" in text
+    assert "1 of 4 are uncertain: they lie below 50%" in text
+    assert "65.0%" in text  # the mean confidence
+    assert ("4 images scored" in text) != labelled
+    assert ("Confusion matrix" in text) == labelled
+
+
+def test_a_page_is_written_where_nothing_could_be_scored(tmp_path: Path) -> None:
+    broken = predictions(["a"], rows=2, predicted=[None] * 2, error=["bomb", "truncated"])
+    path = tmp_path / "r.html"
+    mix = take_mix([broken], ["a"], min_confidence=0.5)
+    write_report(path, title="Scored", evaluation=None, facts=FACTS, mix=mix)
+    text = " ".join(Elements(path.read_text()).text.split())
+    assert "0 images scored" in text
+    assert "1 bomb, 1 truncated and 2 more" in text
 
 
 @pytest.mark.parametrize("epochs", [0, 1, 3])
@@ -195,7 +311,7 @@ def test_a_page_is_written_for_images_without_labels(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     write_report(path, title="A run", evaluation=None, facts=FACTS, unreadable=[("x", "bomb")])
     text = Elements(path.read_text()).text
-    assert "no labels" in text
+    assert "No image has a label" in text
     assert "bomb" in text
 
 
@@ -203,16 +319,18 @@ def test_hostile_names_are_shown_and_never_obeyed(tmp_path: Path) -> None:
     benign = page(
         tmp_path / "benign.html",
         list("abcdef"),
+        mix=take_mix([predictions(list("abcdef"), error=["why"] + [None] * 299)], list("abcdef")),
         history=history(2),
         unreadable=[(name, "why") for name in "abcdef"],
         warnings=list("abcdef"),
     )
-    evaluation = evaluate(predictions(HOSTILE), HOSTILE, IMAGES)
+    evaluation = evaluate([predictions(HOSTILE)], HOSTILE, IMAGES)
     write_report(
         tmp_path / "hostile.html",
         title=HOSTILE[0],
         evaluation=evaluation,
         facts=dict(zip(FACTS, HOSTILE, strict=False)),
+        mix=take_mix([predictions(HOSTILE, error=HOSTILE[:1] + [None] * 299)], HOSTILE),
         history=history(2),
         unreadable=[(name, "why") for name in HOSTILE],
         warnings=HOSTILE,
@@ -230,7 +348,7 @@ def test_a_path_that_is_not_utf8_is_still_listed(tmp_path: Path) -> None:
 
 
 def test_the_page_asks_for_nothing_outside_itself(tmp_path: Path) -> None:
-    html = page(tmp_path / "report.html", list("abcdefgh"), history=history(5))
+    html = page(tmp_path / "report.html", list("abcdefgh"), history=history(5), mix=MIX)
     elements = Elements(html)
     assert not re.search(r"https?:|//[a-z]|@import", html)
     assert not elements.tags.keys() & {"script", "link", "iframe", "object", "embed", "base"}
@@ -242,7 +360,7 @@ def test_the_page_asks_for_nothing_outside_itself(tmp_path: Path) -> None:
 
 
 def test_ids_are_unique_and_references_within_the_page_resolve(tmp_path: Path) -> None:
-    html = page(tmp_path / "report.html", [f"{i}" for i in range(30)], history=history(5))
+    html = page(tmp_path / "report.html", [f"{i}" for i in range(30)], history=history(5), mix=MIX)
     attributes = Elements(html).attributes
     ids = Counter(value for name, value in attributes if name == "id")
     references = {value[1:] for name, value in attributes if name == "href" and value[0] == "#"}
@@ -253,7 +371,8 @@ def test_ids_are_unique_and_references_within_the_page_resolve(tmp_path: Path) -
 
 def test_the_same_evaluation_gives_the_same_page_byte_by_byte(tmp_path: Path) -> None:
     first, second = (
-        page(tmp_path / name, list("abcdef"), history=history(4)) for name in ("1.html", "2.html")
+        page(tmp_path / name, list("abcdef"), history=history(4), mix=MIX)
+        for name in ("1.html", "2.html")
     )
     assert first == second
 
@@ -263,3 +382,23 @@ def test_unreadable_files_beyond_the_first_200_are_counted(tmp_path: Path) -> No
     html = page(tmp_path / "report.html", ["a", "b"], unreadable=files)
     assert len(re.findall(r"broken-\d+", html)) == 200
     assert "1,034 more" in html
+
+
+def test_a_mix_knows_of_more_unreadable_files_than_are_passed_to_be_shown(tmp_path: Path) -> None:
+    reasons = ["truncated"] * 900 + ["not_an_image"] * 334
+    mix = take_mix([predictions(["a"], rows=1234, error=reasons)], ["a"])
+    files = [(f"broken-{i:04d}.jpg", "truncated") for i in range(200)]
+    html = page(tmp_path / "report.html", ["a", "b"], unreadable=files, mix=mix)
+    assert len(re.findall(r"broken-\d+", html)) == 200
+    assert "1,034 more" in html
+    assert "900 truncated, 334 not an image" in Elements(html).text
+
+
+def test_labels_that_no_class_answers_to_are_named_on_the_page(tmp_path: Path) -> None:
+    labels = ["a", "b"] + [f"unknown {i:02d}" for i in range(12)]
+    evaluation = evaluate([predictions(["a", "b"], rows=14, label=labels)], ["a", "b"], IMAGES)
+    path = tmp_path / "r.html"
+    write_report(path, title="A run", evaluation=evaluation, facts=FACTS)
+    named = re.findall(r"unknown \d\d", Elements(path.read_text()).text)
+    assert named == [f"unknown {i:02d}" for i in range(10)]
+    assert "(1) and others." in Elements(path.read_text()).text

@@ -11,7 +11,7 @@ from cnn.config import TrainConfig
 from cnn.errors import Mendable
 from cnn.folder import list_folder
 from cnn.manifest import Manifest, label_images
-from cnn.run_folder import RunFolder
+from cnn.run_folder import TrainFolder
 
 
 def settings(*arguments: str) -> TrainConfig:
@@ -22,7 +22,7 @@ def manifest_of(folder: Path) -> Manifest:
     return label_images(list_folder(str(folder)))
 
 
-def refusal(run: RunFolder, settings: TrainConfig, images: Path) -> str:
+def refusal(run: TrainFolder, settings: TrainConfig, images: Path) -> str:
     """The one line that refuses these settings and images."""
     with pytest.raises(Mendable) as caught:
         run.check(settings, manifest_of(images))
@@ -42,9 +42,9 @@ def images(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def begun(tmp_path: Path, images: Path) -> RunFolder:
+def begun(tmp_path: Path, images: Path) -> TrainFolder:
     """A run that was begun with defaults and has written its manifest."""
-    run = RunFolder(tmp_path / "runs" / "begun")
+    run = TrainFolder(tmp_path / "runs" / "begun")
     run.begin(settings())
     manifest_of(images).write(run.manifest)
     return run
@@ -53,17 +53,17 @@ def begun(tmp_path: Path, images: Path) -> RunFolder:
 def test_a_folder_that_is_new_or_empty_is_free(tmp_path: Path, images: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name in ("new", "empty"):
-        RunFolder(tmp_path / name).check(settings(), manifest_of(images))
+        TrainFolder(tmp_path / name).check(settings(), manifest_of(images))
     assert not (tmp_path / "new").exists()
 
 
-def test_the_same_command_goes_on_with_its_run(begun: RunFolder, images: Path) -> None:
+def test_the_same_command_goes_on_with_its_run(begun: TrainFolder, images: Path) -> None:
     begun.check(settings(), manifest_of(images))
     begun.begin(settings())
     begun.check(settings(), manifest_of(images))
 
 
-def test_a_run_cut_off_before_its_manifest_goes_on(begun: RunFolder, images: Path) -> None:
+def test_a_run_cut_off_before_its_manifest_goes_on(begun: TrainFolder, images: Path) -> None:
     begun.manifest.unlink()
     begun.check(settings(), manifest_of(images))
 
@@ -85,7 +85,7 @@ def test_a_run_cut_off_before_its_manifest_goes_on(begun: RunFolder, images: Pat
 def test_other_settings_are_refused_by_name_with_both_values(
     tmp_path: Path, images: Path, before: list[str], now: list[str], named: str
 ) -> None:
-    run = RunFolder(tmp_path / "run")
+    run = TrainFolder(tmp_path / "run")
     run.begin(settings(*before))
     text = run.config.read_text()
     assert named in refusal(run, settings(*now), images)
@@ -93,13 +93,15 @@ def test_other_settings_are_refused_by_name_with_both_values(
 
 
 def test_the_images_count_and_not_how_their_folder_is_written(
-    begun: RunFolder, images: Path
+    begun: TrainFolder, images: Path
 ) -> None:
     for name in (str(images), f"{images}/../photos"):
         begun.check(parse(TrainConfig, [name]), manifest_of(Path(name)))
 
 
-def test_settings_that_leave_the_result_as_it_is_may_differ(begun: RunFolder, images: Path) -> None:
+def test_settings_that_leave_the_result_as_it_is_may_differ(
+    begun: TrainFolder, images: Path
+) -> None:
     free = settings(
         *["--out", "elsewhere", "--prepared", "there", "--dry-run"],
         *["--workers", "2", "--no-gpu", "--memory", "0", "--batch-size", "64"],
@@ -109,7 +111,7 @@ def test_settings_that_leave_the_result_as_it_is_may_differ(begun: RunFolder, im
     begun.check(free, manifest_of(images))
 
 
-def test_images_that_differ_are_refused_and_counted(begun: RunFolder, images: Path) -> None:
+def test_images_that_differ_are_refused_and_counted(begun: TrainFolder, images: Path) -> None:
     (images / "cat" / "0.jpg").write_bytes(b"another image")  # another size
     os.utime(images / "cat" / "2.jpg", ns=(1, 1))  # another time
     (images / "dog" / "1.jpg").unlink()
@@ -118,7 +120,7 @@ def test_images_that_differ_are_refused_and_counted(begun: RunFolder, images: Pa
     assert "(3 added, 1 removed, 2 changed)" in refusal(begun, settings(), images)
 
 
-def test_images_listed_in_another_order_are_the_same(begun: RunFolder, images: Path) -> None:
+def test_images_listed_in_another_order_are_the_same(begun: TrainFolder, images: Path) -> None:
     manifest = manifest_of(images)
     begun.check(settings(), Manifest(manifest.table.take([5, 3, 1, 0, 2, 4]), manifest.ignored))
 
@@ -126,17 +128,17 @@ def test_images_listed_in_another_order_are_the_same(begun: RunFolder, images: P
 def test_a_folder_with_something_else_in_it_is_refused(tmp_path: Path, images: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").touch()
-    assert "something else" in refusal(RunFolder(tmp_path / "other"), settings(), images)
+    assert "something else" in refusal(TrainFolder(tmp_path / "other"), settings(), images)
     assert [file.name for file in (tmp_path / "other").iterdir()] == ["thesis.txt"]
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path, images: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    assert "something else" in refusal(RunFolder(tmp_path / "file"), settings(), images)
+    assert "something else" in refusal(TrainFolder(tmp_path / "file"), settings(), images)
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_run_is_finished_by_its_report_and_nothing_else(begun: RunFolder) -> None:
+def test_a_run_is_finished_by_its_report_and_nothing_else(begun: TrainFolder) -> None:
     begun.model.mkdir()
     begun.write_history([{"epoch": 1}])
     for file in (begun.predictions, begun.evaluation):
@@ -146,14 +148,14 @@ def test_a_run_is_finished_by_its_report_and_nothing_else(begun: RunFolder) -> N
     assert begun.finished
 
 
-def test_the_history_has_a_row_per_epoch(begun: RunFolder) -> None:
+def test_the_history_has_a_row_per_epoch(begun: TrainFolder) -> None:
     history = [{"epoch": number, "val_accuracy": number / 3} for number in (1, 2, 3)]
     begun.write_history(history)
     assert pd.read_csv(begun.history).to_dict("records") == history
 
 
-def test_no_two_files_of_a_run_share_a_name(begun: RunFolder) -> None:
-    names = [name for name, value in vars(RunFolder).items() if isinstance(value, property)]
+def test_no_two_files_of_a_run_share_a_name(begun: TrainFolder) -> None:
+    names = [name for name, value in vars(TrainFolder).items() if isinstance(value, property)]
     paths = [getattr(begun, name) for name in names if name != "finished"]
     assert len(set(paths)) == len(paths)
     assert {path.parent for path in paths} == {begun.path}

@@ -16,6 +16,7 @@ from cnn.errors import Mendable
 from cnn.folder import Reader, list_folder
 from cnn.image import DECODER_VERSION
 from cnn.manifest import Manifest, label_images, listing_key
+from cnn.parts import part_rows
 from cnn.prepared import Card, Prepared
 
 # A file that kills its decoder takes the task with it; Ray alone would try for ever.
@@ -98,7 +99,7 @@ def prepare(source: Source, folder: Path, advance: Advance) -> Prepared:
 
 def cut(rows: pa.Table, image_size: int) -> list[pa.Table]:
     """The rows of each shard. They come in random order, so every shard is a fair sample."""
-    size = prepared.shard_rows(image_size, rows.num_rows)
+    size = part_rows(image_size, rows.num_rows)
     starts = range(0, rows.num_rows, size)
     return [rows.slice(start, size).select(["path", "error"]) for start in starts]
 

@@ -5,12 +5,16 @@ from dataclasses import dataclass
 
 import ray
 import torch
+from ray.data import ActorPoolStrategy
 
 from cnn import config
 from cnn.errors import Mendable
 
 # Each training worker may read one dataset at a time, and Ray Data needs a whole CPU for it.
 DATA_CPUS_PER_WORKER = 1
+
+# One CPU is left to what may stand beside the scoring workers: a stage of its own that decodes.
+SPARE_CPUS = 1
 
 # One CPU to decode with, and one that Ray Data keeps free for what consumes the blocks.
 PREPARE_CPUS = 2
@@ -34,9 +38,34 @@ class Plan:
         return max(1, (os.cpu_count() or 1) // self.workers)
 
     def __str__(self) -> str:
-        device = "GPU" if self.gpu else "CPU"
-        plural = "s" if self.workers > 1 else ""
-        return f"{self.workers} {device} worker{plural}"
+        return counted(self.workers, self.gpu)
+
+
+@dataclass(frozen=True)
+class ScoringPlan:
+    """How scoring uses the cluster: so many processes, each with a model of its own.
+
+    elastic: on a cluster that grows, the pool grows with it.
+    """
+
+    workers: int
+    batch_size: int
+    gpu_fraction: float = 0.0
+    elastic: bool = False
+
+    @property
+    def threads(self) -> int:
+        """Threads of each worker's arithmetic."""
+        return 1 if self.gpu_fraction else max(1, (os.cpu_count() or 1) // self.workers)
+
+    def pool(self) -> ActorPoolStrategy:
+        """The same for Ray Data."""
+        if self.elastic:
+            return ActorPoolStrategy(min_size=1, initial_size=self.workers)
+        return ActorPoolStrategy(size=self.workers)
+
+    def __str__(self) -> str:
+        return f"{counted(self.workers, self.gpu_fraction > 0)}, batches of {self.batch_size}"
 
 
 def plan(settings: config.Resources) -> Plan:
@@ -54,6 +83,28 @@ def plan(settings: config.Resources) -> Plan:
             f"and the cluster has {cpus}: give --workers {max(1, cpus // 2)}"
         )
     return chosen
+
+
+def plan_scoring(settings: config.Pool, parts: int) -> ScoringPlan:
+    """What to ask of Ray to score so many parts; Mendable where the cluster cannot give it."""
+    gpu = settings.gpu if settings.gpu is not None else gpus() > 0
+    fraction = settings.gpu_fraction if gpu else 0.0
+    room = int(gpus() / fraction) if gpu else max(1, cluster_total("CPU") - SPARE_CPUS)
+    wanted = settings.workers or min(parts, room)
+    if gpu and wanted > room:
+        raise Mendable(
+            f"{wanted} workers with {fraction:g} GPUs each, and there are {gpus()} GPUs: "
+            + (f"give --workers {room}, or a smaller --gpu-fraction" if room else "leave out --gpu")
+        )
+    if wanted > room:
+        raise Mendable(f"{wanted} workers need a CPU each: give --workers {room}")
+    elastic = settings.workers is None and "RAY_ADDRESS" in os.environ
+    return ScoringPlan(max(1, wanted), settings.batch_size, fraction, elastic)
+
+
+def counted(workers: int, gpu: bool) -> str:
+    """So many workers, in words."""
+    return f"{workers} {'GPU' if gpu else 'CPU'} worker{'s' if workers > 1 else ''}"
 
 
 def check_share(plan: Plan, images: int) -> None:
@@ -86,3 +137,8 @@ def cluster_total(resource: str) -> int:
 def logical_cpus(settings: config.Resources) -> int:
     """CPUs that a Ray of our own must be told of, so that a run under these settings fits."""
     return max(PREPARE_CPUS, wish(settings, gpus()).cpus)
+
+
+def scoring_cpus(settings: config.Pool) -> int:
+    """CPUs that a Ray of our own must be told of, so that scoring uses all the machine has."""
+    return SPARE_CPUS + (settings.workers or os.cpu_count() or 1)

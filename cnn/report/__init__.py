@@ -1,6 +1,7 @@
-"""Predictions with labels become an evaluation; an evaluation becomes a report."""
+"""Predictions become an evaluation, where they have labels, and a mix; both become a report."""
 
 from cnn.report.evaluation import Evaluation, evaluate
+from cnn.report.mix import Mix, take_mix
 from cnn.report.page import write_report
 
-__all__ = ["Evaluation", "evaluate", "write_report"]
+__all__ = ["Evaluation", "Mix", "evaluate", "take_mix", "write_report"]

@@ -11,7 +11,7 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
 from cnn.metrics import wilson_interval
@@ -80,6 +80,11 @@ def reliability_diagram(counts: list[tuple[int, float, int]]) -> str:
     return _drawn("reliability", (440, 420), lambda axes: _reliability(axes, filled))
 
 
+def confidence_histogram(counts: NDArray[np.int64], min_confidence: float | None) -> str:
+    """Images by confidence, `counts` of equal bins over 0..1; a line at the least one asked for."""
+    return _drawn("histogram", (440, 300), lambda axes: _histogram(axes, counts, min_confidence))
+
+
 def _curves(axes: Axes, history: pd.DataFrame, measure: str) -> None:
     # Without dots a run of one epoch, or one that lost its neighbours to NaN, shows nothing.
     marker = "o" if len(history) <= 12 else None
@@ -135,6 +140,21 @@ def _reliability(axes: Axes, filled: NDArray[np.floating]) -> None:
         axis.set_major_formatter(PercentFormatter(xmax=1))
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
     axes.grid(color=MUTED, alpha=0.2, linewidth=0.75)
+    axes.set_axisbelow(True)
+
+
+def _histogram(axes: Axes, counts: NDArray[np.int64], min_confidence: float | None) -> None:
+    left = np.arange(len(counts)) / len(counts)
+    axes.bar(left, counts, width=0.85 / len(counts), align="edge", color=ACCENT)
+    if min_confidence is not None:
+        axes.axvline(min_confidence, color=MUTED, linewidth=1, linestyle=(0, (4, 4)))
+    axes.set_xlim(-0.01, 1.01)
+    axes.set_xlabel("confidence")
+    axes.set_ylabel("images")
+    axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.grid(axis="y", color=MUTED, alpha=0.2, linewidth=0.75)
     axes.set_axisbelow(True)
 
 

@@ -11,6 +11,7 @@ from cnn.cluster import ingest
 from cnn.config import Images
 from cnn.errors import Mendable
 from cnn.image import decode
+from cnn.parts import part_rows
 from cnn.prepared import Prepared
 
 SETTINGS = Images(image_size=16)
@@ -73,7 +74,7 @@ def test_a_run_that_was_cut_off_decodes_only_what_is_missing(
     progress: list[tuple[int, int]] = []
     again = ingest.prepare(source, folder, lambda done, total: progress.append((done, total)))
     assert prepared.shard_file(folder, 0).stat().st_mtime_ns == before
-    assert progress[0][0] == prepared.shard_rows(16, 300) and progress[-1] == (300, 300)
+    assert progress[0][0] == part_rows(16, 300) and progress[-1] == (300, 300)
     assert again.manifest.table.equals(dataset.manifest.table)
     assert not draft.exists()
 

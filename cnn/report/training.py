@@ -1,28 +1,20 @@
 """The report of a training run."""
 
-import platform
-import shlex
-import sys
-from importlib.metadata import version
-from pathlib import Path
-
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cnn.census import Census
 from cnn.config import TrainConfig
-from cnn.console import clock
 from cnn.manifest import LEAKS, Manifest
 from cnn.report.evaluation import Evaluation
 from cnn.report.page import write_report
-from cnn.run_folder import RunFolder, flat
+from cnn.report.provenance import provenance, settings_facts
+from cnn.run_folder import TrainFolder
 
-LIBRARIES = ("ray", "torch", "torchvision", "pillow", "scikit-learn")
 
-
-def write_run_report(
-    run: RunFolder,
+def write_training_report(
+    run: TrainFolder,
     settings: TrainConfig,
     manifest: Manifest,
     census: Census,
@@ -43,25 +35,6 @@ def write_run_report(
         unreadable=unreadable(manifest.table),
         warnings=census.warnings(),
     )
-
-
-def provenance(seconds: float) -> dict[str, str]:
-    """The command, how long it took, and with what."""
-    libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
-    return {
-        "command": shlex.join(["python", "-m", f"jobs.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
-        "duration": clock(seconds),
-        "versions": f"Python {platform.python_version()}, {libraries}",
-    }
-
-
-def settings_facts(settings: TrainConfig) -> dict[str, str]:
-    """Every setting, as text."""
-    return {
-        name.split(".")[-1].replace("_", " "): str(value)
-        for name, value in flat(settings.model_dump(mode="json")).items()
-        if value is not None
-    }
 
 
 def unreadable(table: pa.Table) -> list[tuple[str, str]]:

@@ -1,34 +1,29 @@
-"""From images to a judged model: prepare, train, evaluate, report."""
+"""A training run: images, prepared, to a judged model and its report."""
 
 import shutil
 import time
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cnn import digits, preflight
-from cnn.bundle import read_card
+from cnn import bundle, digits, preflight
+from cnn.batches import EVALUATION_BATCH
 from cnn.census import Census, take_census
 from cnn.cluster import ingest, resources, scoring, training
 from cnn.cluster.ingest import Source
-from cnn.cluster.resources import Plan
+from cnn.cluster.prepare_run import ensure_prepared
+from cnn.cluster.resources import Plan, ScoringPlan
+from cnn.cluster.scoring import Gather
 from cnn.cluster.session import session
-from cnn.config import PrepareConfig, TrainConfig
+from cnn.config import TrainConfig
 from cnn.console import Console
-from cnn.errors import Mendable
 from cnn.manifest import Manifest, assign_splits
+from cnn.parts import Parts
 from cnn.prepared import Prepared
 from cnn.report import Evaluation, evaluate
-from cnn.report.run import write_run_report
-from cnn.run_folder import RunFolder
-
-
-def prepare(settings: PrepareConfig, console: Console) -> None:
-    """Decode a folder of images once, into a prepared dataset."""
-    folder = local(settings.out).absolute()
-    dataset = ensure_prepared(ingest.list_source(settings.images, settings.data), folder, console)
-    console.result(f"{dataset.manifest.table.num_rows} images in {len(dataset.classes)} classes")
-    console.result(f"wrote {settings.out}")
+from cnn.report.training import write_training_report
+from cnn.run_folder import TrainFolder, local
 
 
 def train(settings: TrainConfig, console: Console) -> None:
@@ -37,7 +32,7 @@ def train(settings: TrainConfig, console: Console) -> None:
     The same call goes on with a run that was cut off, and leaves a finished one alone.
     """
     started = time.monotonic()
-    run = RunFolder(local(settings.out or default_out(settings.images)))
+    run = TrainFolder(local(settings.out or default_out(settings.images)))
     source = find_source(settings, run)
     preflight.check_network(settings.network, source.settings, source.manifest)
     run.check(settings, source.manifest)
@@ -59,12 +54,12 @@ def train(settings: TrainConfig, console: Console) -> None:
         keep(trained, run)
         evaluation = judge(dataset, census, settings, run, plan, console)
     seconds = time.monotonic() - started
-    write_run_report(run, settings, dataset.manifest, census, evaluation, seconds, about)
+    write_training_report(run, settings, dataset.manifest, census, evaluation, seconds, about)
     announce(run, console)
 
 
 def dry_run(
-    source: Source, settings: TrainConfig, run: RunFolder, plan: Plan, console: Console
+    source: Source, settings: TrainConfig, run: TrainFolder, plan: Plan, console: Console
 ) -> None:
     """Tell all that can be known before training, and write nothing."""
     folder = prepared_folder(source, settings, run)
@@ -80,19 +75,12 @@ def dry_run(
     census.require_trainable()
 
 
-def local(folder: str) -> Path:
-    """A folder to write to, which for now must be on this machine or a mounted one."""
-    if "://" in folder:
-        raise Mendable(f"--out {folder}: runs are written to local or mounted folders only, so far")
-    return Path(folder)
-
-
 def default_out(images: str | None) -> str:
     """`runs/` and the images' name."""
     return f"runs/{Path(images).resolve().name if images else 'digits'}"
 
 
-def find_source(settings: TrainConfig, run: RunFolder) -> Source:
+def find_source(settings: TrainConfig, run: TrainFolder) -> Source:
     """The images to train on: the folder given, a prepared dataset, or the embedded digits."""
     if settings.images is None:
         folder = digits.write(run.path.parent / "digits-images")
@@ -102,7 +90,7 @@ def find_source(settings: TrainConfig, run: RunFolder) -> Source:
     return ingest.list_source(settings.images, settings.data)
 
 
-def prepared_folder(source: Source, settings: TrainConfig, run: RunFolder) -> Path:
+def prepared_folder(source: Source, settings: TrainConfig, run: TrainFolder) -> Path:
     """Where the prepared dataset of `source` is or will be: one for all runs that can share it.
 
     Absolute, because Ray's workers have working directories of their own.
@@ -113,21 +101,7 @@ def prepared_folder(source: Source, settings: TrainConfig, run: RunFolder) -> Pa
     return parent.absolute() / source.key
 
 
-def ensure_prepared(source: Source, folder: Path, console: Console) -> Prepared:
-    """The prepared dataset in `folder`, decoded now if it is not there yet."""
-    if ingest.is_prepared(source, folder):
-        console.say(f"prepared {folder} is there: nothing to decode")
-        return Prepared.open(folder)
-    files = source.manifest.table.num_rows
-    with session(resources.PREPARE_CPUS), console.bar("decode") as advance:
-        started = time.monotonic()
-        dataset = ingest.prepare(source, folder, advance)
-    seconds = time.monotonic() - started
-    console.say(f"prepared {files} images in {seconds:.0f} s: {folder}")
-    return dataset
-
-
-def split(dataset: Prepared, settings: TrainConfig, run: RunFolder) -> Census:
+def split(dataset: Prepared, settings: TrainConfig, run: TrainFolder) -> Census:
     """Assign the splits, write the run's manifest, and make sure that it can train anything."""
     manifest = Manifest(dataset.split(settings.seed), dataset.manifest.ignored)
     census = take_census(manifest)
@@ -136,7 +110,7 @@ def split(dataset: Prepared, settings: TrainConfig, run: RunFolder) -> Census:
     return census
 
 
-def keep(trained: training.Trained, run: RunFolder) -> None:
+def keep(trained: training.Trained, run: TrainFolder) -> None:
     """Make the best epoch the run's model, and its epochs the run's history."""
     run.model.mkdir(exist_ok=True)
     for file in ("model.safetensors", "model.json"):
@@ -148,26 +122,28 @@ def judge(
     dataset: Prepared,
     census: Census,
     settings: TrainConfig,
-    run: RunFolder,
+    run: TrainFolder,
     plan: Plan,
     console: Console,
 ) -> Evaluation:
     """Score the test split with the run's model, once; write predictions and evaluation."""
-    rows = training.split_rows(dataset.split(settings.seed), "test")
-    with console.bar("test") as advance:
-        predictions = scoring.score_prepared(dataset, rows, run.model.absolute(), plan, advance)
+    manifest = Manifest(training.split_rows(dataset.split(settings.seed), "test"), {})
+    parts = Parts.of(manifest, dataset.card.image_size)
+    model = bundle.load(run.model)
+    pool = ScoringPlan(plan.workers, EVALUATION_BATCH, gpu_fraction=float(plan.gpu))
+    found: dict[int, pa.Table] = {}
+    with console.bar("test", "images") as advance:
+        for number, table in scoring.score(enumerate(parts), Gather(dataset), model, pool):
+            found[number] = table
+            advance(sum(map(len, found.values())), manifest.table.num_rows)
+    predictions = parts.together(found)
     pq.write_table(predictions, run.predictions)
-    evaluation = evaluate(predictions, read_card(run.model).classes, census.totals())
+    evaluation = evaluate([predictions], model.card.classes, census.totals())
     evaluation.write(run.evaluation)
     return evaluation
 
 
-def announce(run: RunFolder, console: Console) -> None:
+def announce(run: TrainFolder, console: Console) -> None:
     """The headline, and where everything lies."""
-    evaluation = Evaluation.read(run.evaluation)
-    low, high = evaluation.accuracy_interval
-    console.result(
-        f"test accuracy {evaluation.accuracy:.3f} (95% interval {low:.3f} to {high:.3f}), "
-        f"macro F1 {evaluation.macro_f1:.3f}, {evaluation.images['judged']} images"
-    )
+    console.result(f"test {Evaluation.read(run.evaluation).headline}")
     console.result(f"wrote {run.path}")

@@ -1,0 +1,212 @@
+"""A scoring run: folders of images and a bundle to predictions, evaluation and report."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cnn import bundle
+from cnn.bundle import Bundle
+from cnn.cluster import resources, scoring
+from cnn.cluster.scoring import Decode
+from cnn.cluster.session import session
+from cnn.config import ScoreConfig
+from cnn.console import Console
+from cnn.folder import Reader
+from cnn.parts import Parts
+from cnn.prediction import confident, uncertain
+from cnn.report import Evaluation, evaluate
+from cnn.report.mix import Mix, take_mix
+from cnn.report.scoring import Summary, write_scoring_report
+from cnn.run_folder import local
+from cnn.score_folder import ScoreFolder, checksums, identity
+from cnn.sorting import UNCERTAIN, ClassFolder, SortedFolder, class_folder
+from cnn.spreadsheet import write_csv
+from cnn.worklist import Worklist, list_images
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a scoring run works on."""
+
+    settings: ScoreConfig
+    run: ScoreFolder
+    model: Bundle
+    work: Worklist
+    parts: Parts
+
+    @property
+    def manifest(self) -> pa.Table:
+        return self.work.manifest.table
+
+    def predictions(self) -> Iterator[pa.Table]:
+        """The predictions, part by part."""
+        return self.run.tables(self.parts)
+
+
+def score(settings: ScoreConfig, console: Console) -> None:
+    """Score folders of images, each image once, and write the run folder.
+
+    The same call goes on with a run that was cut off, and leaves a finished one alone.
+    """
+    folder = bundle.find(Path(settings.model))
+    task = gather(settings, bundle.load(folder).with_flip(settings.tta))
+    run, sums = task.run, checksums(folder)
+    run.check(settings, task.work.manifest)
+    run.check_model(sums)
+    into = sorted_folder(task, sums)
+    if run.finished:
+        console.say(f"{run.path} is finished: nothing to score; another --out starts anew")
+    else:
+        introduce(task, console)
+        run.begin(settings)
+        run.begin_with(task.work.manifest, sums)
+        seconds, images = fill(task, console)
+        conclude(task, seconds, images, console)
+    if into is not None:
+        sort(task, into, console)
+    announce(run, console)
+
+
+def gather(settings: ScoreConfig, model: Bundle) -> Task:
+    """List the images, and cut the work."""
+    labels = Path(settings.labels) if settings.labels else None
+    work = list_images(settings.images, model.card.classes, labels)
+    run = ScoreFolder(local(settings.out))
+    return Task(settings, run, model, work, Parts.of(work.manifest, model.card.image_size))
+
+
+def introduce(task: Task, console: Console) -> None:
+    """Tell what is going to be scored, and with what."""
+    card, work = task.model.card, task.work
+    images, ignored = work.manifest.table.num_rows, sum(work.manifest.ignored.values())
+    labels = "labelled" if work.labelled else "without labels"
+    console.say(f"data     {images:,} images {labels}, {ignored:,} ignored")
+    for line in remarks(work, card.classes):
+        console.say(f"         {line}")
+    flip = ", each with its mirror image" if card.flip else ""
+    console.say(
+        f"model    {task.settings.model}: {card.network.network}, "
+        f"{len(card.classes)} classes, {card.image_size} pixels{flip}"
+    )
+
+
+def remarks(work: Worklist, classes: list[str]) -> list[str]:
+    """What a user should know of the labels."""
+    lines = []
+    if unknown := work.unknown(classes):
+        images = sum(unknown.values())
+        names = ", ".join(list(unknown)[:5]) + (", …" if len(unknown) > 5 else "")
+        lines.append(
+            f"{images:,} images have a label that is no class of the model, "
+            f"so they are scored and not judged: {names}"
+        )
+    if work.unmatched:
+        lines.append(f"{work.unmatched:,} rows of the labels name no image that is there")
+    return lines
+
+
+def fill(task: Task, console: Console) -> tuple[float, int]:
+    """Score the parts that are missing; returns how long it took, in seconds, and of how many."""
+    run, parts, card = task.run, task.parts, task.model.card
+    missing = run.missing(parts)
+    total = len(task.manifest)
+    before = done = total - sum(parts[number].num_rows for number in missing)
+    if not missing:
+        return 0.0, 0
+    if before:
+        console.say(f"{before:,} of {total:,} images are scored already")
+    with session(resources.scoring_cpus(task.settings.pool)):
+        plan = resources.plan_scoring(task.settings.pool, len(missing))
+        console.say(f"plan     {plan}")
+        pixels = Decode(task.work.roots, card.image_size, card.fit)
+        started = time.monotonic()
+        with console.bar("score", "images") as advance:
+            advance(done, total)
+            todo = ((number, parts[number]) for number in missing)
+            for number, table in scoring.score(todo, pixels, task.model, plan):
+                run.commit(number, table)
+                done += table.num_rows
+                advance(done, total)
+        return time.monotonic() - started, done - before
+
+
+def conclude(task: Task, seconds: float, images: int, console: Console) -> None:
+    """Count that all is there; write tables, evaluation, summary and report, the report last."""
+    run, settings, classes = task.run, task.settings, task.model.card.classes
+    run.seal(task.parts)
+    write_csv(run.csv, task.predictions())
+    if settings.min_confidence is not None:
+        limit = settings.min_confidence
+        write_csv(run.uncertain, (uncertain(table, limit) for table in task.predictions()))
+    mix = take_mix(task.predictions(), classes, settings.min_confidence)
+    ignored = task.work.manifest.ignored
+    summary = Summary.of(mix, len(task.manifest), ignored, seconds, images)
+    summary.write(run.summary)
+    evaluation = judge(task, mix, console) if task.work.labelled else None
+    write_scoring_report(
+        run, settings, evaluation, mix, summary, remarks(task.work, classes), task.predictions()
+    )
+
+
+def judge(task: Task, mix: Mix, console: Console) -> Evaluation | None:
+    """The evaluation, written; None where no image has both a prediction and a known label."""
+    counts = {"images": len(task.manifest), "unreadable": mix.unreadable.total()}
+    try:
+        evaluation = evaluate(task.predictions(), task.model.card.classes, counts)
+    except ValueError as error:
+        console.say(f"no evaluation: {error}")
+        return None
+    evaluation.write(task.run.evaluation)
+    return evaluation
+
+
+def sorted_folder(task: Task, sums: str) -> SortedFolder | None:
+    """The folder that images shall be sorted into, checked; None where that was not asked for."""
+    if task.settings.sort_into is None:
+        return None
+    roots = [root.place for root in task.work.roots]
+    key = identity(task.settings, task.work.manifest, sums)
+    folder = SortedFolder(local(task.settings.sort_into), roots, key)
+    folder.check()
+    return folder
+
+
+def sort(task: Task, folder: SortedFolder, console: Console) -> None:
+    """Link or copy each scored image into the folder of its class, or that of the uncertain."""
+    folder.begin()
+    readers = [Reader(root.place) for root in task.work.roots]
+    missed: Counter[str] = Counter()
+    done = 0
+    with console.bar("sort", "images") as advance:
+        for number, rows in enumerate(task.parts):
+            for root in pc.unique(rows["root"]).to_pylist():
+                table = task.run.table(number).filter(pc.equal(rows["root"], root))
+                missed += folder.place(readers[root], placements(task, root, table))
+            done += len(rows)
+            advance(done, len(task.manifest))
+    for reason, count in missed.items():
+        console.say(f"{count:,} images could not be sorted: {reason}")
+    console.say(f"sorted   {folder.folder}")
+
+
+def placements(task: Task, root: int, table: pa.Table) -> Iterator[tuple[str, ClassFolder]]:
+    """Path below the root, and folder, of each scored image."""
+    sure = confident(table, task.settings.min_confidence or 0.0)
+    columns = (column.to_pylist() for column in (table["path"], table["predicted"], sure))
+    for path, predicted, certain in zip(*columns, strict=True):
+        if predicted is not None:
+            folder = class_folder(predicted) if certain else UNCERTAIN
+            yield task.work.roots[root].below(path), folder
+
+
+def announce(run: ScoreFolder, console: Console) -> None:
+    """The headline, and where everything lies."""
+    console.result(Summary.read(run.summary).headline)
+    if run.evaluation.is_file():
+        console.result(Evaluation.read(run.evaluation).headline)
+    console.result(f"wrote {run.path}")

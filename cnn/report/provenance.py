@@ -1,0 +1,33 @@
+"""How a run was made: its settings, its command, how long it took and with what."""
+
+import platform
+import shlex
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from cnn.console import clock
+from cnn.run_folder import flat
+
+LIBRARIES = ("ray", "torch", "torchvision", "pillow", "scikit-learn")
+
+
+def provenance(seconds: float) -> dict[str, str]:
+    """The command, how long it took, and with what."""
+    libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    return {
+        "command": shlex.join(["python", "-m", f"jobs.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
+        "duration": clock(seconds),
+        "versions": f"Python {platform.python_version()}, {libraries}",
+    }
+
+
+def settings_facts(settings: BaseModel) -> dict[str, str]:
+    """Every setting, as text."""
+    return {
+        name.split(".")[-1].replace("_", " "): str(value)
+        for name, value in flat(settings.model_dump(mode="json")).items()
+        if value is not None
+    }

@@ -1,0 +1,140 @@
+"""The worklist of a scoring run: every image of its folders once, with its label where known."""
+
+import os
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cnn.errors import Mendable
+from cnn.folder import Listing, list_folder
+from cnn.manifest import COLUMNS, Manifest
+
+
+@dataclass(frozen=True)
+class Root:
+    """A folder of images: where it is, and what its images' paths begin with in the worklist.
+
+    The prefix is empty where there is one folder only: its images are called by their path in it.
+    """
+
+    place: str
+    prefix: str
+
+    def below(self, path: str) -> str:
+        """The path below this root of an image of the worklist."""
+        return path[len(self.prefix) :]
+
+
+@dataclass(frozen=True)
+class Worklist:
+    """What is to be scored.
+
+    manifest: as in training, with a column more: `root`, the number of the image's root; labels
+        are null where none is known, and may name classes that the model does not.
+    unmatched: how many rows of the file of labels name no image here.
+    """
+
+    roots: list[Root]
+    manifest: Manifest
+    unmatched: int = 0
+
+    @property
+    def labelled(self) -> bool:
+        labels = self.manifest.table["label"]
+        return bool(labels.null_count < len(labels))
+
+    def unknown(self, classes: Collection[str]) -> dict[str, int]:
+        """Labels that are no class of the model, and how many images have them."""
+        counts = Counter(self.manifest.table["label"].drop_null().to_pylist())
+        return {label: count for label, count in sorted(counts.items()) if label not in classes}
+
+
+def list_images(
+    folders: Sequence[str], classes: Collection[str], labels: Path | None = None
+) -> Worklist:
+    """List `folders`; labels come from the file, or from the first folder below each root.
+
+    Those folders are labels where one of them at least is a class of the model: others then are
+    classes that it never saw. Mendable where a folder is in another, or where there is no image.
+    """
+    listings = [list_folder(folder) for folder in folders]
+    require_apart([listing.root for listing in listings])
+    prefixes = [""] if len(folders) == 1 else [f"{folder.rstrip('/')}/" for folder in folders]
+    tables = [
+        rows(listing, number, prefix, classes)
+        for number, (listing, prefix) in enumerate(zip(listings, prefixes, strict=True))
+    ]
+    table = pa.concat_tables(tables)
+    ignored = sum((Counter(listing.ignored) for listing in listings), Counter())
+    if not table.num_rows:
+        found = ", ".join(f"{count} {reason}" for reason, count in ignored.items()) or "it is empty"
+        raise Mendable(f"no image found in {' '.join(folders)} ({found}): give a folder of images")
+    unmatched = 0
+    if labels:
+        table, unmatched = with_labels(table, labels)
+    roots = [Root(listing.root, prefix) for listing, prefix in zip(listings, prefixes, strict=True)]
+    return Worklist(roots, Manifest(table, dict(ignored)), unmatched)
+
+
+def require_apart(roots: Sequence[str]) -> None:
+    """Mendable where a root is, or lies in, another: its images would be scored twice."""
+    real = [root if "://" in root else os.path.realpath(root) for root in roots]
+    for number, inner in enumerate(real):
+        for outer in real[:number] + real[number + 1 :]:
+            if f"{inner}/".startswith(f"{outer.rstrip('/')}/"):
+                raise Mendable(f"{roots[number]} is given twice, or lies in another: give it once")
+
+
+def rows(listing: Listing, root: int, prefix: str, classes: Collection[str]) -> pa.Table:
+    """The manifest rows of one root."""
+    files = listing.files
+    known = set(pc.unique(files["top"]).to_pylist()) & set(classes)
+    columns = {
+        "path": pc.binary_join_element_wise(prefix, files["path"], ""),
+        "label": files["top"] if known else pa.nulls(files.num_rows, pa.string()),
+        "layout": pa.nulls(files.num_rows, pa.string()),
+        "content_hash": pa.nulls(files.num_rows, pa.string()),
+        **{name: files[name] for name in ("size", "mtime_ns", "error")},
+    }
+    table = pa.table(columns, schema=COLUMNS)
+    return table.append_column("root", pa.array([root] * files.num_rows, pa.int16()))
+
+
+def with_labels(table: pa.Table, file: Path) -> tuple[pa.Table, int]:
+    """The table with the labels of a CSV file, and how many of its rows name no image here.
+
+    An image that the file does not name has no label. Mendable where it names none of them.
+    """
+    given = read_labels(file)
+    labels = [given.get(path) for path in table["path"].to_pylist()]
+    matched = len(labels) - labels.count(None)
+    if not matched:
+        raise Mendable(
+            f"--labels {file} names no image that is there (it has {next(iter(given), 'nothing')}, "
+            f"the folder has {table['path'][0]}): write paths as predictions.csv does"
+        )
+    column = table.column_names.index("label")
+    return table.set_column(column, "label", pa.array(labels, pa.string())), len(given) - matched
+
+
+def read_labels(file: Path) -> dict[str, str]:
+    """Path → label; Mendable where the file does not tell, or contradicts itself."""
+    try:
+        # Names such as NA and null are text: pandas would make them missing values.
+        table = pd.read_csv(file, dtype=str, keep_default_na=False, na_filter=False)
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise Mendable(f"--labels {file} cannot be read as CSV: {reason}") from None
+    if missing := {"path", "label"} - set(table.columns):
+        found = ", ".join(map(str, table.columns))
+        raise Mendable(f"--labels {file} has no column {sorted(missing)[0]!r}, but {found}")
+    pairs = table[["path", "label"]].drop_duplicates()
+    if (twice := pairs["path"].duplicated()).any():
+        raise Mendable(f"--labels {file} has two labels for {pairs['path'][twice].iloc[0]!r}")
+    labelled = pairs[pairs["label"] != ""]
+    return dict(zip(labelled["path"], labelled["label"], strict=True))

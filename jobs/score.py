@@ -1,0 +1,19 @@
+"""Model bundle and folders of images → predictions, evaluation and report."""
+
+from cnn.command import run
+from cnn.config import ScoreConfig
+
+
+def score(settings: ScoreConfig) -> None:
+    """Imports late: --help and a mistyped flag should not wait for Ray and torch."""
+    from cnn.cluster import environment
+
+    environment.prepare()
+    from cnn.cluster import score_run
+    from cnn.console import Console
+
+    score_run.score(settings, Console())
+
+
+if __name__ == "__main__":
+    run(ScoreConfig, score)

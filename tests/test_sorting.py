@@ -1,0 +1,303 @@
+"""Laws of sorting: every image in its class's folder, whole, and nothing outside is touched."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from faults import full_disk, killed_while_writing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cnn.errors import Mendable
+from cnn.folder import Reader, list_folder, to_text
+from cnn.sorting import MARKER, NAME_LIMIT, UNCERTAIN, SortedFolder, class_folder
+
+CAT = class_folder("cat")
+
+HOSTILE_NAMES = [
+    *("", ".", "..", "../x", "/etc", "a/b", "a%2Fb", "a\\b", "nul\0", "\x1b[31m", "\n", "\x7f"),
+    *("CON", "con", "nul.txt", "Uncertain", "uncertain", "%75ncertain", "%empty", "a ", "a.", " a"),
+    *(".sorted", "-rf", "~root", "$HOME", "`ls`", "a*?", '<>|"', "\u202etxt", "\u200b", "a…b"),
+    *("x" * 400, "x" * 399 + "y", "é" * 400, "/" * 400, "caf\u00e9", "cafe\u0301", "🐈\u200d⬛"),
+]
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder of three images, one of them a link."""
+    root = tmp_path / "images"
+    (root / "deep" / "er").mkdir(parents=True)
+    (root / "a.jpg").write_bytes(b"a")
+    (root / "deep" / "er" / "b.jpg").write_bytes(b"b")
+    (root / "link.jpg").symlink_to("deep/er/b.jpg")
+    return root
+
+
+@pytest.fixture(params=["local", "remote"])
+def reader(request: pytest.FixtureRequest, images: Path) -> Reader:
+    """Reads the images from this machine, which links them, and as a store, which copies them."""
+    return Reader(str(images) if request.param == "local" else f"fsspec+file://{images}")
+
+
+def begun(folder: Path, *readers: Reader, key: str = "ab12") -> SortedFolder:
+    done = SortedFolder(folder, [reader.root for reader in readers], key)
+    done.check()
+    done.begin()
+    return done
+
+
+def refusal(folder: Path, root: Path, key: str = "ab12") -> str:
+    with pytest.raises(Mendable) as caught:
+        SortedFolder(folder, [str(root)], key).check()
+    (line,) = str(caught.value).splitlines()
+    assert "give another folder" in line
+    return line
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder but its marker; links are not followed."""
+    found = {}
+    for above, _, names in os.walk(folder):
+        for path in (Path(above, name) for name in names):
+            found[str(path.relative_to(folder))] = (
+                b"-> " + os.fsencode(path.readlink()) if path.is_symlink() else path.read_bytes()
+            )
+    found.pop(MARKER)
+    return found
+
+
+# Names of class folders
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
+def test_a_class_folder_is_one_safe_visible_name(tmp_path: Path, name: str) -> None:
+    folder = class_folder(name)
+    assert 0 < len(folder.encode()) <= NAME_LIMIT
+    assert folder.isprintable() and not set(folder) & set('/\\:*?"<>|$`')
+    assert folder[0] not in " .~-" and folder[-1] not in " ."
+    assert folder.split(".")[0].lower() not in {"con", "nul", UNCERTAIN}
+    (tmp_path / folder).mkdir()
+    assert [entry.name for entry in tmp_path.iterdir()] == [folder]
+
+
+def test_no_two_classes_share_a_folder() -> None:
+    folders = [class_folder(name) for name in HOSTILE_NAMES]
+    assert len({*folders, UNCERTAIN}) == len(folders) + 1
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=20))
+def test_the_folder_of_a_short_name_tells_the_name(name: str) -> None:
+    assert unquote(class_folder(name)) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["cat", "Grey heron", "n02123045", "a-b_c.d", "猫", "Жук", "हिन्दी", "caf\u00e9"]
+)
+def test_an_ordinary_name_is_its_own_folder(name: str) -> None:
+    assert class_folder(name) == name
+
+
+def test_a_long_name_keeps_its_beginning() -> None:
+    assert class_folder("x" * 400).startswith("x" * 100)
+
+
+# Whose folder it is
+
+
+def test_a_folder_that_is_new_or_empty_is_free_and_checking_makes_nothing(
+    tmp_path: Path, images: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("new", "empty"):
+        SortedFolder(tmp_path / name, [str(images)], "ab12").check()
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_is_gone_on_with_under_its_own_key_alone(tmp_path: Path, images: Path) -> None:
+    begun(tmp_path / "out", Reader(str(images)), key="ab12")
+    begun(tmp_path / "out", Reader(str(images)), key="ab12")
+    assert "other images, model or settings" in refusal(tmp_path / "out", images, key="ab13")
+
+
+def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path, images: Path) -> None:
+    (tmp_path / "my\nfolder").mkdir()
+    (tmp_path / "my\nfolder" / "mine.txt").write_text("mine")
+    assert "not empty" in refusal(tmp_path / "my\nfolder", images)
+    assert "Not a directory" in refusal(images / "a.jpg", tmp_path / "elsewhere")
+
+
+def test_a_folder_that_cannot_be_made_is_refused(images: Path) -> None:
+    with pytest.raises(Mendable, match="Not a directory; give another folder"):
+        SortedFolder(images / "a.jpg" / "out", [], "ab12").begin()
+
+
+@pytest.mark.parametrize("place", ["images", "images/sorted", "link/sorted"])
+def test_a_folder_among_the_images_is_refused(tmp_path: Path, images: Path, place: str) -> None:
+    (tmp_path / "link").symlink_to("images")
+    assert "whose images it would add to" in refusal(tmp_path / place, images)
+
+
+# Placing
+
+
+def test_every_image_lies_under_its_class_and_path(tmp_path: Path, reader: Reader) -> None:
+    out = begun(tmp_path / "out", reader)
+    missed = out.place(
+        reader,
+        [("a.jpg", class_folder("../x")), ("deep/er/b.jpg", CAT), ("link.jpg", UNCERTAIN)],
+    )
+    assert not missed
+    assert contents(out.folder) == {
+        "%2E.%2Fx/a.jpg": b"a",
+        "cat/deep/er/b.jpg": b"b",
+        "uncertain/link.jpg": b"b",
+    }
+
+
+def test_several_roots_are_kept_apart_by_their_number(tmp_path: Path, images: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "a.jpg").write_bytes(b"other")
+    readers = Reader(str(images)), Reader(f"fsspec+file://{other}")
+    out = begun(tmp_path / "out", *readers)
+    for reader in readers:
+        assert not out.place(reader, [("a.jpg", CAT)])
+    assert contents(out.folder) == {"cat/1/a.jpg": b"a", "cat/2/a.jpg": b"other"}
+
+
+def test_a_name_keeps_its_bytes(tmp_path: Path) -> None:
+    name = b"line\nbreak-\xff\\" + b"x" * 237 + b".jpg"  # 253 bytes: no room for a longer one
+    root = tmp_path / "images"
+    root.mkdir()
+    Path(os.fsdecode(os.path.join(os.fsencode(root), name))).write_bytes(b"a")
+    out = begun(tmp_path / "out", Reader(str(root)))
+    assert not out.place(Reader(str(root)), [(to_text(name), CAT)])
+    assert os.listdir(os.fsencode(out.folder / "cat")) == [name]
+
+
+def test_a_local_image_is_the_same_file_and_a_link_is_what_it_names(
+    tmp_path: Path, images: Path
+) -> None:
+    out = begun(tmp_path / "out", Reader(str(images)))
+    out.place(Reader(str(images)), [("a.jpg", CAT), ("link.jpg", CAT)])
+    assert (out.folder / "cat/a.jpg").samefile(images / "a.jpg")
+    assert not (out.folder / "cat/link.jpg").is_symlink()
+    assert (out.folder / "cat/link.jpg").samefile(images / "deep/er/b.jpg")
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Path]:
+    """A folder on another file system."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield Path(folder)
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no second file system")
+def test_where_no_link_can_be_made_the_image_is_copied(elsewhere: Path, images: Path) -> None:
+    out = begun(elsewhere / "out", Reader(str(images)))
+    assert not out.place(Reader(str(images)), [("a.jpg", CAT), ("link.jpg", CAT)])
+    assert contents(out.folder) == {"cat/a.jpg": b"a", "cat/link.jpg": b"b"}
+
+
+def test_what_is_there_is_not_touched_and_counts_as_placed(
+    tmp_path: Path, images: Path, reader: Reader
+) -> None:
+    out = begun(tmp_path / "out", reader)
+    out.place(reader, [("a.jpg", CAT)])
+    before = (out.folder / "cat/a.jpg").stat()
+    (images / "a.jpg").rename(tmp_path / "away")
+    assert not out.place(reader, [("a.jpg", CAT)])
+    after = (out.folder / "cat/a.jpg").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
+def test_an_image_that_cannot_be_had_is_counted_and_costs_no_other(
+    tmp_path: Path, images: Path
+) -> None:
+    reader = Reader(str(images))
+    out = begun(tmp_path / "out", reader)
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
+    (images / "outside.jpg").symlink_to("../secret.jpg")
+    os.mkfifo(images / "fifo.jpg")
+    names = ["gone.jpg", "outside.jpg", "fifo.jpg", "a.jpg", "../secret.jpg", "a.jpg/x"]
+    assert out.place(reader, [(name, CAT) for name in names]) == {
+        "vanished": 1,
+        "outside_root": 1,
+        "not_a_regular_file": 1,
+        "no_place": 2,
+    }
+    assert contents(out.folder) == {"cat/a.jpg": b"a"}
+
+
+@pytest.mark.parametrize(
+    "path", ["x" * 300, "a.jpg/x.jpg", "deep", "nul\0", "../a.jpg", "/a.jpg", "x//a.jpg", "./a.jpg"]
+)
+def test_a_path_that_only_a_store_may_hold_is_counted(
+    tmp_path: Path, reader: Reader, path: str
+) -> None:
+    out = begun(tmp_path / "out", reader)
+    kept = [("a.jpg", CAT), ("deep/er/b.jpg", CAT)]
+    assert not out.place(reader, kept)
+    assert out.place(reader, [(path, CAT)]) == {"no_place": 1}
+    assert contents(out.folder) == {"cat/a.jpg": b"a", "cat/deep/er/b.jpg": b"b"}
+
+
+def test_a_link_planted_in_the_folder_leads_nowhere(tmp_path: Path, reader: Reader) -> None:
+    out = begun(tmp_path / "out", reader)
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "a.jpg").write_bytes(b"mine")
+    (out.folder / "dog").symlink_to(victim)
+    (out.folder / "cat").mkdir()
+    (out.folder / "cat/a.jpg").symlink_to(victim / "a.jpg")
+    missed = out.place(reader, [("a.jpg", CAT), ("a.jpg", class_folder("dog"))])
+    assert missed == {"no_place": 1}
+    assert contents(out.folder)["cat/a.jpg"] == b"a"
+    assert {file.name: file.read_bytes() for file in victim.iterdir()} == {"a.jpg": b"mine"}
+
+
+def test_the_originals_stay_as_they_are(tmp_path: Path, images: Path, reader: Reader) -> None:
+    def state() -> dict[str, tuple[bytes, int, int]]:
+        files = sorted(path for path in images.rglob("*") if path.is_file())
+        return {f.name: (f.read_bytes(), f.lstat().st_mode, f.lstat().st_mtime_ns) for f in files}
+
+    before = state()
+    out = begun(tmp_path / "out", reader)
+    for _ in range(2):
+        out.place(
+            reader, [(path, CAT) for path in list_folder(str(images)).files["path"].to_pylist()]
+        )
+    assert state() == before
+
+
+def test_a_full_disk_is_told_and_leaves_no_half_image(tmp_path: Path, images: Path) -> None:
+    (images / "a.jpg").write_bytes(b"a" * 5000)
+    reader = Reader(f"fsspec+file://{images}")
+    out = begun(tmp_path / "out", reader)
+    with full_disk(1000), pytest.raises(OSError, match="too large"):
+        out.place(reader, [("a.jpg", CAT)])
+    assert contents(out.folder) == {}
+
+
+def test_a_process_killed_while_copying_leaves_nothing_that_lasts(
+    tmp_path: Path, images: Path
+) -> None:
+    (images / "a.jpg").write_bytes(b"a" * 5000)
+    reader = Reader(f"fsspec+file://{images}")
+    out = begun(tmp_path / "out", reader)
+    killed_while_writing(
+        "from pathlib import Path; from cnn.folder import Reader; from cnn.sorting import *;"
+        f"SortedFolder(Path({str(out.folder)!r}), [{reader.root!r}], 'ab12')"
+        f".place(Reader({reader.root!r}), [('a.jpg', class_folder('cat'))])",
+        limit=1000,
+    )
+    assert not (out.folder / "cat/a.jpg").exists()
+    assert contents(out.folder)  # or the process died of something else
+    out.begin()
+    assert contents(out.folder) == {}
+    out.place(reader, [("a.jpg", CAT)])
+    assert contents(out.folder) == {"cat/a.jpg": b"a" * 5000}

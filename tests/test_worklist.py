@@ -1,0 +1,109 @@
+"""Laws of a worklist: every image of every folder once, labelled by what the model knows."""
+
+from pathlib import Path
+
+import pytest
+
+from cnn.errors import Mendable
+from cnn.worklist import Worklist, list_images
+
+
+def fill(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"image")
+    return root
+
+
+def labels(work: Worklist) -> dict[str, str | None]:
+    table = work.manifest.table
+    return dict(zip(table["path"].to_pylist(), table["label"].to_pylist(), strict=True))
+
+
+def complaint(*folders: Path, labels: Path | None = None) -> str:
+    with pytest.raises(Mendable) as caught:
+        list_images([str(folder) for folder in folders], ["cat", "dog"], labels)
+    (line,) = str(caught.value).splitlines()
+    return line
+
+
+def test_folders_that_are_classes_of_the_model_are_labels(tmp_path: Path) -> None:
+    root = fill(tmp_path / "a", "cat/1.jpg", "dog/deep/2.jpg", "3.jpg", "notes.txt")
+    work = list_images([str(root)], ["dog", "cat"])
+    assert labels(work) == {"cat/1.jpg": "cat", "dog/deep/2.jpg": "dog", "3.jpg": None}
+    assert work.labelled and work.unknown(["cat", "dog"]) == {}
+    assert work.manifest.ignored == {"not_an_image_name": 1}
+
+
+def test_folders_that_are_no_classes_label_nothing(tmp_path: Path) -> None:
+    root = fill(tmp_path / "a", "2023/1.jpg", "2024/2.jpg")
+    work = list_images([str(root)], ["cat", "dog"])
+    assert set(labels(work).values()) == {None} and not work.labelled
+
+
+def test_classes_that_the_model_never_saw_are_counted(tmp_path: Path) -> None:
+    root = fill(tmp_path / "a", "cat/1.jpg", "emu/1.jpg", "emu/2.jpg")
+    work = list_images([str(root)], ["cat", "dog"])
+    assert labels(work)["emu/1.jpg"] == "emu"
+    assert work.unknown(["cat", "dog"]) == {"emu": 2}
+
+
+def test_images_of_several_folders_are_apart_and_found_again(tmp_path: Path) -> None:
+    one, two = fill(tmp_path / "one", "cat/1.jpg"), fill(tmp_path / "two", "cat/1.jpg", "x/2.jpg")
+    work = list_images([f"{one}/", str(two)], ["cat"])
+    assert set(labels(work)) == {f"{one}/cat/1.jpg", f"{two}/cat/1.jpg", f"{two}/x/2.jpg"}
+    for root, path in zip(
+        *(work.manifest.table[c].to_pylist() for c in ("root", "path")), strict=True
+    ):
+        assert (Path(work.roots[root].place) / work.roots[root].below(path)).is_file()
+
+
+def test_each_folder_is_labelled_for_itself(tmp_path: Path) -> None:
+    one, two = fill(tmp_path / "one", "cat/1.jpg"), fill(tmp_path / "two", "2023/1.jpg")
+    work = list_images([str(one), str(two)], ["cat"])
+    assert list(labels(work).values()) == ["cat", None]
+
+
+def test_no_image_is_scored_twice(tmp_path: Path) -> None:
+    root = fill(tmp_path / "a", "cat/1.jpg")
+    (tmp_path / "link").symlink_to(root)
+    for folders in ([root, root], [root, root / "cat"], [tmp_path / "link", root]):
+        assert "given twice, or lies in another" in complaint(*folders)
+    sibling = fill(tmp_path / "ab", "cat/1.jpg")  # its name begins like the other's
+    assert len(list_images([str(root), str(sibling)], ["cat"]).manifest.table) == 2
+
+
+def test_a_file_labels_the_images_that_it_names(tmp_path: Path) -> None:
+    root = fill(tmp_path / "a", "1.jpg", "2.jpg", "NA.jpg", "é,\n.jpg", "cat/5.jpg")
+    file = tmp_path / "labels.csv"
+    file.write_text(
+        'note,path,label\n,1.jpg,cat\n,NA.jpg,NA\n,"é,\n.jpg",dog\n,9.jpg,cat\n,2.jpg,\n'
+    )
+    work = list_images([str(root)], ["cat", "dog"], file)
+    expected = {"1.jpg": "cat", "NA.jpg": "NA", "é,\n.jpg": "dog", "2.jpg": None, "cat/5.jpg": None}
+    assert labels(work) == expected
+    assert work.unmatched == 1 and work.unknown(["cat", "dog"]) == {"NA": 1}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("path,class\n1.jpg,cat\n", "no column 'label'"),
+        ("path,label\n1.jpg,cat\n1.jpg,dog\n", "two labels for '1.jpg'"),
+        ("path,label\nelsewhere/1.jpg,cat\n", "names no image that is there"),
+        ("", "cannot be read as CSV"),
+    ],
+)
+def test_a_file_of_labels_that_does_not_fit_is_refused(
+    tmp_path: Path, content: str, words: str
+) -> None:
+    root, file = fill(tmp_path / "a", "1.jpg"), tmp_path / "labels.csv"
+    file.write_text(content)
+    assert words in complaint(root, labels=file)
+
+
+def test_without_an_image_or_a_file_of_labels_there_is_no_work(tmp_path: Path) -> None:
+    empty = fill(tmp_path / "a", "notes.txt")
+    assert "no image found" in complaint(empty) and "1 not_an_image_name" in complaint(empty)
+    full = fill(tmp_path / "b", "1.jpg")
+    assert "cannot be read" in complaint(full, labels=tmp_path / "nowhere.csv")
