@@ -13,8 +13,9 @@ from cnn.errors import Mendable
 # Each training worker may read one dataset at a time, and Ray Data needs a whole CPU for it.
 DATA_CPUS_PER_WORKER = 1
 
-# One CPU is left to what may stand beside the scoring workers: a stage of its own that decodes.
-SPARE_CPUS = 1
+# Without GPUs those who decode and those who score share the CPUs, half and half as Ray counts:
+# which of the two has more to do depends on the images, and the system schedules it better.
+SHARED_CPU = 0.5
 
 # One CPU to decode with, and one that Ray Data keeps free for what consumes the blocks.
 PREPARE_CPUS = 2
@@ -54,6 +55,16 @@ class ScoringPlan:
     elastic: bool = False
 
     @property
+    def worker_cpus(self) -> float:
+        """CPUs of a worker: half of one leaves as much to decode with; a GPU's needs none."""
+        return 0 if self.gpu_fraction else SHARED_CPU
+
+    @property
+    def decode_cpus(self) -> float:
+        """CPUs of a task that decodes."""
+        return 1 if self.gpu_fraction else SHARED_CPU
+
+    @property
     def threads(self) -> int:
         """Threads of each worker's arithmetic."""
         return 1 if self.gpu_fraction else max(1, (os.cpu_count() or 1) // self.workers)
@@ -89,7 +100,7 @@ def plan_scoring(settings: config.Pool, parts: int) -> ScoringPlan:
     """What to ask of Ray to score so many parts; Mendable where the cluster cannot give it."""
     gpu = settings.gpu if settings.gpu is not None else gpus() > 0
     fraction = settings.gpu_fraction if gpu else 0.0
-    room = int(gpus() / fraction) if gpu else max(1, cluster_total("CPU") - SPARE_CPUS)
+    room = int(gpus() / fraction) if gpu else max(1, cluster_total("CPU"))
     wanted = settings.workers or min(parts, room)
     if gpu and wanted > room:
         raise Mendable(
@@ -99,7 +110,7 @@ def plan_scoring(settings: config.Pool, parts: int) -> ScoringPlan:
     if wanted > room:
         raise Mendable(f"{wanted} workers need a CPU each: give --workers {room}")
     elastic = settings.workers is None and "RAY_ADDRESS" in os.environ
-    return ScoringPlan(max(1, wanted), settings.batch_size, fraction, elastic)
+    return ScoringPlan(max(1, min(wanted, parts)), settings.batch_size, fraction, elastic)
 
 
 def counted(workers: int, gpu: bool) -> str:
@@ -141,4 +152,4 @@ def logical_cpus(settings: config.Resources) -> int:
 
 def scoring_cpus(settings: config.Pool) -> int:
     """CPUs that a Ray of our own must be told of, so that scoring uses all the machine has."""
-    return SPARE_CPUS + (settings.workers or os.cpu_count() or 1)
+    return settings.workers or os.cpu_count() or 1

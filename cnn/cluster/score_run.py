@@ -8,16 +8,19 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from ray.exceptions import RayActorError
 
 from cnn import bundle
 from cnn.bundle import Bundle
 from cnn.cluster import resources, scoring
-from cnn.cluster.scoring import Decode
+from cnn.cluster.ingest import Advance
+from cnn.cluster.resources import ScoringPlan
 from cnn.cluster.session import session
 from cnn.config import ScoreConfig
 from cnn.console import Console
 from cnn.folder import Reader
 from cnn.parts import Parts
+from cnn.pixels import Decode
 from cnn.prediction import confident, uncertain
 from cnn.report import Evaluation, evaluate
 from cnn.report.mix import Mix, take_mix
@@ -27,6 +30,9 @@ from cnn.score_folder import ScoreFolder, checksums, identity
 from cnn.sorting import UNCERTAIN, ClassFolder, SortedFolder, class_folder
 from cnn.spreadsheet import write_csv
 from cnn.worklist import Worklist, list_images
+
+# Lost workers cost what they were at; three in a row without a part to show are no accident.
+ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -112,27 +118,52 @@ def remarks(work: Worklist, classes: list[str]) -> list[str]:
 
 def fill(task: Task, console: Console) -> tuple[float, int]:
     """Score the parts that are missing; returns how long it took, in seconds, and of how many."""
-    run, parts, card = task.run, task.parts, task.model.card
-    missing = run.missing(parts)
-    total = len(task.manifest)
-    before = done = total - sum(parts[number].num_rows for number in missing)
-    if not missing:
+    before = total = len(task.manifest)
+    before -= sum(len(task.parts[number]) for number in task.run.missing(task.parts))
+    if before == total:
         return 0.0, 0
     if before:
         console.say(f"{before:,} of {total:,} images are scored already")
     with session(resources.scoring_cpus(task.settings.pool)):
-        plan = resources.plan_scoring(task.settings.pool, len(missing))
+        plan = resources.plan_scoring(task.settings.pool, len(task.run.missing(task.parts)))
         console.say(f"plan     {plan}")
-        pixels = Decode(task.work.roots, card.image_size, card.fit)
         started = time.monotonic()
         with console.bar("score", "images") as advance:
-            advance(done, total)
-            todo = ((number, parts[number]) for number in missing)
-            for number, table in scoring.score(todo, pixels, task.model, plan):
-                run.commit(number, table)
-                done += table.num_rows
-                advance(done, total)
-        return time.monotonic() - started, done - before
+            insist(task, plan, advance, console)
+    return time.monotonic() - started, total - before
+
+
+def insist(task: Task, plan: ScoringPlan, advance: Advance, console: Console) -> None:
+    """Score what is missing until nothing is, also where workers are lost on the way.
+
+    Gives up where `ATTEMPTS` in a row bring nothing new: then something kills every worker.
+    """
+    missing, failures = task.run.missing(task.parts), 0
+    while missing:
+        try:
+            stream(task, missing, plan, advance)
+        except RayActorError as error:
+            left = task.run.missing(task.parts)
+            failures = failures + 1 if len(left) == len(missing) else 0
+            if failures == ATTEMPTS:
+                raise
+            console.say(
+                f"a worker was lost; going on with what is missing ({type(error).__name__})"
+            )
+        missing = task.run.missing(task.parts)
+
+
+def stream(task: Task, missing: list[int], plan: ScoringPlan, advance: Advance) -> None:
+    """Score the missing parts, and commit each as it gets ready."""
+    card, total = task.model.card, len(task.manifest)
+    done = total - sum(len(task.parts[number]) for number in missing)
+    advance(done, total)
+    pixels = Decode(task.work.roots, card.image_size, card.fit)
+    work = ((number, task.parts[number]) for number in missing)
+    for number, table in scoring.score(work, pixels, task.model, plan):
+        task.run.commit(number, table)
+        done += len(table)
+        advance(done, total)
 
 
 def conclude(task: Task, seconds: float, images: int, console: Console) -> None:

@@ -1,23 +1,17 @@
 """Ray Data: a bundle over every image, once each."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
 import ray
 import torch
 
-from cnn import prepared
 from cnn.bundle import Bundle, as_batch
+from cnn.cluster.ingest import TASK_RETRIES
 from cnn.cluster.resources import ScoringPlan
-from cnn.folder import Reader
-from cnn.image import Fit, Unreadable, decode
+from cnn.pixels import Pixels
 from cnn.prediction import predictions
-from cnn.prepared import Prepared
-from cnn.worklist import Root
-
-Pixels = Callable[[pa.Table], pa.Table]
-"""Gives manifest rows their `image`, bytes of `(S, S, 3)`, or null beside their `error`."""
 
 
 def score(
@@ -33,16 +27,24 @@ def score(
         return
     scored = (
         ray.data.from_arrow(blocks)
-        .map_batches(pixels, batch_size=None, batch_format="pyarrow")
+        .map_batches(
+            pixels,
+            num_cpus=plan.decode_cpus,
+            batch_size=None,
+            batch_format="pyarrow",
+            ray_remote_args_fn=lambda: {"max_retries": TASK_RETRIES},
+        )
         .map_batches(
             Score,
             fn_constructor_args=(ray.put(bundle), plan.batch_size, plan.threads),
             compute=plan.pool(),
             num_gpus=plan.gpu_fraction,
-            # A GPU worker leaves the CPUs to those who decode.
-            num_cpus=0 if plan.gpu_fraction else 1,
+            num_cpus=plan.worker_cpus,
             batch_size=None,
             batch_format="pyarrow",
+            # The caller knows what is missing, and asks again. Ray would try for ever, and puts
+            # a warning on the console for every actor that may restart.
+            max_restarts=0,
         )
     )
     for batch in scored.iter_batches(batch_size=None, batch_format="pyarrow"):
@@ -53,47 +55,6 @@ def score(
 def number_column(number: int, rows: pa.Table) -> pa.Array:
     """The part's number beside each of its rows, so that a block tells what it is."""
     return pa.array(np.full(rows.num_rows, number, np.int32))
-
-
-class Decode:
-    """The pixels of images in folders: read and decoded, or the reason why not."""
-
-    def __init__(self, roots: list[Root], image_size: int, fit: Fit) -> None:
-        self.roots, self.image_size, self.fit = roots, image_size, fit
-        self.readers = [Reader(root.place) for root in roots]
-
-    def __call__(self, rows: pa.Table) -> pa.Table:
-        columns = (rows[name].to_pylist() for name in ("root", "path", "error"))
-        found = [self.look(*row) for row in zip(*columns, strict=True)]
-        images, errors = zip(*found, strict=True)
-        return with_images(rows, images).set_column(
-            rows.column_names.index("error"), "error", pa.array(errors, pa.string())
-        )
-
-    def look(self, root: int, path: str, error: str | None) -> tuple[bytes | None, str | None]:
-        """Pixels or error of one image."""
-        if error is not None:
-            return None, error
-        try:
-            data = self.readers[root](self.roots[root].below(path))
-            return decode(data, self.image_size, self.fit).tobytes(), None
-        except Unreadable as unreadable:
-            return None, unreadable.reason
-
-
-class Gather:
-    """The pixels of images that are prepared."""
-
-    def __init__(self, dataset: Prepared) -> None:
-        self.folder, self.shape = dataset.folder, dataset.shape
-
-    def __call__(self, rows: pa.Table) -> pa.Table:
-        images = prepared.gather(self.folder, self.shape, rows)
-        return with_images(rows, [image.tobytes() for image in images])
-
-
-def with_images(rows: pa.Table, images: Iterable[bytes | None]) -> pa.Table:
-    return rows.append_column("image", pa.array(images, pa.binary()))
 
 
 class Score:

@@ -14,12 +14,12 @@ from cnn.cluster import ingest, resources, scoring, training
 from cnn.cluster.ingest import Source
 from cnn.cluster.prepare_run import ensure_prepared
 from cnn.cluster.resources import Plan, ScoringPlan
-from cnn.cluster.scoring import Gather
 from cnn.cluster.session import session
 from cnn.config import TrainConfig
 from cnn.console import Console
 from cnn.manifest import Manifest, assign_splits
 from cnn.parts import Parts
+from cnn.pixels import Gather
 from cnn.prepared import Prepared
 from cnn.report import Evaluation, evaluate
 from cnn.report.training import write_training_report

@@ -4,13 +4,10 @@ import math
 from pathlib import Path
 
 import pytest
-import torch
 
-from cnn import bundle
-from cnn.bundle import as_batch
-from cnn.cluster import ingest, scoring, training
+from cnn.cluster import ingest, training
 from cnn.cluster.resources import Plan
-from cnn.cluster.training import Trained, split_rows
+from cnn.cluster.training import Trained
 from cnn.config import TrainConfig
 from cnn.console import Console
 from cnn.prepared import Prepared
@@ -61,14 +58,3 @@ def test_a_streamed_run_trains_and_evaluates_as_many_images(
     assert math.isclose(
         streamed.history[0]["train_loss"], one.history[0]["train_loss"], rel_tol=0.2
     )
-
-
-def test_scoring_says_what_the_bundle_says(dataset: Prepared, one: Trained) -> None:
-    rows = split_rows(dataset.split(SETTINGS.seed), "test").sort_by("path")
-    table = scoring.score_prepared(dataset, rows, one.best, Plan(1, gpu=False), lambda a, b: None)
-    images, _ = dataset.load(rows)
-    loaded = bundle.load(one.best)
-    expected = loaded.predict(as_batch(images)).max(dim=1)
-    assert table["path"].equals(rows["path"]) and table["label"].equals(rows["label"])
-    assert table["predicted"].to_pylist() == [loaded.card.classes[i] for i in expected.indices]
-    torch.testing.assert_close(torch.tensor(table["confidence"].to_numpy()), expected.values)

@@ -51,3 +51,15 @@ def command(start: Start) -> Command:
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the runs of these tests lie."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="session")
+def finished(command: Command, runs: Path) -> subprocess.CompletedProcess[str]:
+    """The README's first command, but for the folder: `runs / "digits"`."""
+    return command("train", "--out", runs / "digits")

@@ -27,17 +27,6 @@ HISTORY = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("runs")
-
-
-@pytest.fixture(scope="module")
-def finished(command: Command, runs: Path) -> subprocess.CompletedProcess[str]:
-    """The README's first command, but for the folder."""
-    return command("train", "--out", runs / "digits")
-
-
 def test_the_embedded_digits_are_learned(
     finished: subprocess.CompletedProcess[str], runs: Path
 ) -> None:

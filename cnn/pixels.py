@@ -1,0 +1,55 @@
+"""The pixels of manifest rows: decoded from folders, or gathered from a prepared dataset."""
+
+from collections.abc import Callable, Iterable
+
+import pyarrow as pa
+
+from cnn import prepared
+from cnn.folder import Reader
+from cnn.image import Fit, Unreadable, decode
+from cnn.prepared import Prepared
+from cnn.worklist import Root
+
+Pixels = Callable[[pa.Table], pa.Table]
+"""Gives rows their `image`, uint8 `(S, S, 3)` as bytes, or null beside their `error`."""
+
+
+class Decode:
+    """The pixels of images in folders: read and decoded, or the reason why not."""
+
+    def __init__(self, roots: list[Root], image_size: int, fit: Fit) -> None:
+        self.roots, self.image_size, self.fit = roots, image_size, fit
+        self.readers = [Reader(root.place) for root in roots]
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        columns = (rows[name].to_pylist() for name in ("root", "path", "error"))
+        found = [self.look(*row) for row in zip(*columns, strict=True)]
+        images, errors = zip(*found, strict=True)
+        return with_images(rows, images).set_column(
+            rows.column_names.index("error"), "error", pa.array(errors, pa.string())
+        )
+
+    def look(self, root: int, path: str, error: str | None) -> tuple[bytes | None, str | None]:
+        """Pixels or error of one image."""
+        if error is not None:
+            return None, error
+        try:
+            data = self.readers[root](self.roots[root].below(path))
+            return decode(data, self.image_size, self.fit).tobytes(), None
+        except Unreadable as unreadable:
+            return None, unreadable.reason
+
+
+class Gather:
+    """The pixels of images that are prepared."""
+
+    def __init__(self, dataset: Prepared) -> None:
+        self.folder, self.shape = dataset.folder, dataset.shape
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        images = prepared.gather(self.folder, self.shape, rows)
+        return with_images(rows, [image.tobytes() for image in images])
+
+
+def with_images(rows: pa.Table, images: Iterable[bytes | None]) -> pa.Table:
+    return rows.append_column("image", pa.array(images, pa.binary()))

@@ -1,0 +1,194 @@
+"""Laws of scoring: one row for each image, the bundle's own words, and nothing done twice."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from cnn import bundle, network
+from cnn.bundle import Bundle, Card, as_batch
+from cnn.cluster import ingest, score_run, scoring
+from cnn.cluster.resources import ScoringPlan
+from cnn.command import parse
+from cnn.config import Images, Network, ScoreConfig
+from cnn.console import Console
+from cnn.errors import Mendable
+from cnn.folder import to_text
+from cnn.image import decode
+from cnn.manifest import Manifest
+from cnn.parts import Parts
+from cnn.pixels import Decode, Gather
+from cnn.worklist import Root
+
+DIGITS = [str(digit) for digit in range(10)]
+PLAN = ScoringPlan(workers=2, batch_size=16)
+NAMES = [b"=1+1.png", b"new\nline.png", b"\xff\xfe.png", "é🦆.png".encode(), b"<img src=x>.png"]
+
+
+def save_model(folder: Path, seed: int, classes: list[str] = DIGITS) -> Path:
+    """A bundle that was never trained: it is as sure of what it says as any other."""
+    torch.manual_seed(seed)
+    settings = Network(filters=(8, 16), dropout=0)
+    card = Card(classes=classes, image_size=16, fit="squash", network=settings)
+    Bundle(card, network.build(settings, 16, len(classes))).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("model"), seed=0)
+
+
+@pytest.fixture(scope="module")
+def images(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The 300 digits, two of them unreadable, some with names that break careless programs."""
+    folder = tmp_path_factory.mktemp("hostile") / "digits"
+    shutil.copytree(digits, folder)
+    for name, file in zip(NAMES, sorted((folder / "7").iterdir()), strict=False):
+        os.rename(file, bytes(folder / "7") + b"/" + name)
+    return folder
+
+
+def score(*arguments: object) -> None:
+    score_run.score(parse(ScoreConfig, [*map(str, arguments), "--workers", "2"]), Console())
+
+
+@pytest.fixture(scope="module")
+def scored(model: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "scored"
+    score(model, images, "--out", out, "--min-confidence", 0.6)
+    return out
+
+
+def rows(out: Path) -> pa.Table:
+    parts = sorted((out / "predictions").glob("part-*.parquet"))
+    return pa.concat_tables(pq.read_table(part, partitioning=None) for part in parts)
+
+
+def test_each_file_has_exactly_one_row(scored: Path, images: Path) -> None:
+    files = [file.relative_to(images) for file in images.rglob("*.png")]
+    assert sorted(rows(scored)["path"].to_pylist()) == sorted(to_text(bytes(f)) for f in files)
+    summary = json.loads((scored / "summary.json").read_text())
+    assert (summary["images"], summary["scored"], summary["unreadable"]) == (300, 298, 2)
+    assert summary["reasons"] == {"not_an_image": 1, "truncated": 1}
+
+
+def test_a_row_says_what_the_bundle_says_of_its_file(
+    scored: Path, images: Path, model: Path
+) -> None:
+    loaded = bundle.load(model)
+    for row in rows(scored).to_pylist()[::23]:
+        file = images / row["path"]
+        if not file.is_file() or row["error"]:
+            continue
+        probabilities = loaded.predict(as_batch(decode(file.read_bytes(), 16)[None]))[0]
+        assert row["predicted"] == DIGITS[int(probabilities.argmax())]
+        assert row["confidence"] == pytest.approx(float(probabilities.max()), abs=1e-5)
+        assert row["label"] == row["path"].split("/")[0]
+
+
+def test_the_tables_for_people_hold_the_same_rows(scored: Path) -> None:
+    table = rows(scored)
+    csv = pd.read_csv(scored / "predictions.csv", dtype=str)
+    assert len(csv) == 300
+    assert list(csv["predicted"].fillna("")) == [p or "" for p in table["predicted"].to_pylist()]
+    unsure = pc.sum(pc.less(table["confidence"], 0.6)).as_py()
+    assert 0 < unsure < 298
+    assert len(pd.read_csv(scored / "uncertain.csv")) == unsure
+
+
+def test_a_finished_run_is_left_alone(scored: Path, model: Path, images: Path) -> None:
+    before = {file: file.stat().st_mtime_ns for file in scored.rglob("*")}
+    score(model, images, "--out", scored, "--min-confidence", 0.6)
+    assert {file: file.stat().st_mtime_ns for file in scored.rglob("*")} == before
+
+
+def test_a_run_that_was_cut_off_scores_only_what_is_missing(
+    scored: Path, model: Path, images: Path, tmp_path: Path
+) -> None:
+    cut = tmp_path / "cut"
+    shutil.copytree(scored, cut)
+    for name in ("report.html", "summary.json", "predictions/_SUCCESS"):
+        (cut / name).unlink()
+    parts = sorted((cut / "predictions").glob("part-*.parquet"))
+    for part in parts[::2]:
+        part.unlink()
+    (cut / "predictions/_temporary").mkdir()
+    (cut / "predictions/_temporary/part-000000.parquet").write_bytes(b"half of it")
+    kept = {part: part.stat().st_mtime_ns for part in parts[1::2]}
+    score(model, images, "--out", cut, "--min-confidence", 0.6)
+    assert rows(cut).equals(rows(scored))
+    assert {part: part.stat().st_mtime_ns for part in kept} == kept
+    assert sorted(file.name for file in (cut / "predictions").iterdir()) == sorted(
+        file.name for file in (scored / "predictions").iterdir()
+    )
+
+
+def test_another_model_and_other_settings_and_images_are_refused(
+    scored: Path, model: Path, images: Path, tmp_path: Path
+) -> None:
+    same = ["--out", scored, "--min-confidence", 0.6]
+    with pytest.raises(Mendable, match="begun with another model"):
+        score(save_model(tmp_path / "other", seed=1), images, *same)
+    with pytest.raises(Mendable, match=r"min_confidence 0\.6, not 0\.5"):
+        score(model, images, "--out", scored, "--min-confidence", 0.5)
+    with pytest.raises(Mendable, match="tta None, not True"):
+        score(model, images, *same, "--tta")
+    with pytest.raises(Mendable, match="removed"):
+        score(model, images / "3", *same)
+
+
+def test_classes_that_the_model_never_saw_are_counted_and_not_judged(
+    images: Path, tmp_path: Path
+) -> None:
+    model = save_model(tmp_path / "model", seed=0, classes=[*DIGITS[1:], "ten"])
+    score(model, images, "--out", tmp_path / "out")
+    evaluation = json.loads((tmp_path / "out/evaluation.json").read_text())
+    zeros = len(list((images / "0").iterdir()))
+    assert evaluation["unknown_classes"] == {"0": zeros}
+    assert evaluation["images"]["judged"] == 298 - zeros
+    table = rows(tmp_path / "out").to_pandas()
+    known = table[table["predicted"].notna() & (table["label"] != "0")]
+    right = (known["label"] == known["predicted"]).mean()
+    assert evaluation["accuracy"] == pytest.approx(right)  # by name: "ten" has the place of 9
+
+
+def test_flat_folders_are_judged_by_a_file_of_labels_and_sorted_by_class(
+    model: Path, images: Path, tmp_path: Path
+) -> None:
+    files = sorted((images / "1").iterdir())[:20]
+    labels = tmp_path / "labels.csv"
+    labels.write_text("path,label\n" + "".join(f"{file.name},1\n" for file in files))
+    out, into = tmp_path / "out", tmp_path / "sorted"
+    arguments = (model, images / "1", "--out", out, "--labels", labels, "--sort-into", into)
+    score(*arguments)
+    assert json.loads((out / "evaluation.json").read_text())["images"]["judged"] == 20
+    table = rows(out).select(["path", "predicted"]).to_pydict()
+    for path, predicted in zip(*table.values(), strict=True):
+        assert (into / predicted / path).samefile(images / "1" / path)
+    shutil.rmtree(into / predicted)
+    score(*arguments)  # finished, and sorted again
+    assert (into / predicted / path).is_file()
+
+
+def test_prepared_images_are_predicted_as_their_files_are(
+    model: Path, digits: Path, tmp_path: Path
+) -> None:
+    source = ingest.list_source(str(digits), Images(image_size=16))
+    dataset = ingest.prepare(source, tmp_path / "prepared", lambda done, total: None)
+    table = dataset.manifest.table.filter(pc.is_null(dataset.manifest.table["error"]))
+    table = table.append_column("root", pa.array([0] * len(table), pa.int16()))
+    parts = Parts(Manifest(table, {}), 50)
+    loaded = bundle.load(model)
+    decoded, gathered = (
+        parts.together(dict(scoring.score(enumerate(parts), pixels, loaded, PLAN)))
+        for pixels in (Decode([Root(str(digits), "")], 16, "squash"), Gather(dataset))
+    )
+    assert decoded.equals(gathered)

@@ -1,0 +1,189 @@
+"""What a user of jobs.score sees: training's own accuracy, and runs that survive kills."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from cnn import digits
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+Start = Callable[..., subprocess.Popen[str]]
+
+# So many passes through the network that a run lasts long enough to be killed in the middle.
+SLOWLY = ("--batch-size", 2)
+
+
+@pytest.fixture(scope="module")
+def model(finished: subprocess.CompletedProcess[str], runs: Path) -> Path:
+    assert finished.returncode == 0, finished.stderr
+    return runs / "digits"
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """7,188 images: the digits, four times each."""
+    folder = digits.write(tmp_path_factory.mktemp("many") / "digits")
+    for file in sorted(folder.rglob("*.png")):
+        for copy in range(3):
+            os.link(file, file.with_name(f"{file.stem}-{copy}.png"))
+    return folder
+
+
+def rows(out: Path) -> pa.Table:
+    parts = sorted((out / "predictions").glob("part-*.parquet"))
+    return pa.concat_tables(pq.read_table(part, partitioning=None) for part in parts)
+
+
+@pytest.fixture(scope="module")
+def whole(command: Command, model: Path, images: Path, runs: Path) -> pa.Table:
+    """The rows of a run that nobody disturbed."""
+    done = command("score", model, images, "--out", runs / "whole", *SLOWLY)
+    assert done.returncode == 0, done.stderr
+    headline, accuracy, last = done.stdout.splitlines()
+    assert headline.startswith("scored 7,188 of 7,188 images, 0 unreadable")
+    assert accuracy.startswith("accuracy 0.99")
+    assert last == f"wrote {runs / 'whole'}"
+    assert [line.split()[0] for line in done.stderr.splitlines()] == ["data", "model", "plan"]
+    return rows(runs / "whole")
+
+
+def test_the_test_split_scored_again_gives_what_training_reported(
+    command: Command, model: Path, tmp_path: Path
+) -> None:
+    manifest = pq.read_table(model / "manifest.parquet")
+    source = digits.write(tmp_path / "digits")
+    for path in manifest.filter(pc.equal(manifest["split"], "test"))["path"].to_pylist():
+        (tmp_path / "test" / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source / path, tmp_path / "test" / path)
+    done = command("score", model / "model", tmp_path / "test", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    again, trained = (
+        json.loads((run / "evaluation.json").read_text()) for run in (tmp_path / "out", model)
+    )
+    for name in ("accuracy", "confusion_matrix", "per_class", "classes", "top5_accuracy"):
+        assert again[name] == trained[name]
+    columns = ["path", "label", "predicted"]
+    predicted = pq.read_table(model / "predictions.parquet").select(columns)
+    assert rows(tmp_path / "out").select(columns).equals(predicted)
+
+
+def test_a_run_whose_driver_is_killed_goes_on_and_ends_with_the_same_rows(
+    command: Command, start: Start, model: Path, images: Path, runs: Path, whole: pa.Table
+) -> None:
+    arguments = ("score", model, images, "--out", runs / "killed", *SLOWLY)
+    process = start(*arguments)
+    kept = wait_for_parts(runs / "killed", 5)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (runs / "killed/predictions/_SUCCESS").exists()
+    again = command(*arguments)
+    assert again.returncode == 0, again.stderr
+    assert "are scored already" in again.stderr
+    assert {part: part.stat().st_mtime_ns for part in kept} == kept
+    assert rows(runs / "killed").equals(whole)
+
+
+def test_a_run_that_loses_a_worker_ends_with_the_same_rows(
+    start: Start, model: Path, images: Path, runs: Path, whole: pa.Table
+) -> None:
+    process = start("score", model, images, "--out", runs / "bereft", *SLOWLY)
+    wait_for_parts(runs / "bereft", 5)
+    next(worker for worker in workers(process) if "Score" in worker.cmdline()[0]).kill()
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert "a worker was lost" in err
+    assert rows(runs / "bereft").equals(whole)
+
+
+def test_ctrl_c_ends_with_130_and_leaves_what_is_done(
+    start: Start, model: Path, images: Path, runs: Path
+) -> None:
+    process = start("score", model, images, "--out", runs / "stopped", *SLOWLY)
+    wait_for_parts(runs / "stopped", 2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "stopped; the same command goes on from here"
+    assert list((runs / "stopped/predictions").glob("part-*.parquet"))
+
+
+def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return [p for p in psutil.Process(process.pid).children(recursive=True) if p.cmdline()]
+
+
+def wait_for_parts(out: Path, number: int) -> dict[Path, int]:
+    """Wait until so many parts are there; returns those with their times."""
+    end = time.monotonic() + 300
+    while len(parts := list((out / "predictions").glob("part-*.parquet"))) < number:
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+    return {part: part.stat().st_mtime_ns for part in parts}
+
+
+def no_model(folder: Path, model: Path) -> Path:
+    return folder
+
+
+def no_weights(folder: Path, model: Path) -> Path:
+    shutil.copy(model / "model.json", folder)
+    return folder
+
+
+def cut_weights(folder: Path, model: Path) -> Path:
+    shutil.copytree(model, folder, dirs_exist_ok=True)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    return folder
+
+
+def changed_card(folder: Path, model: Path, **values: object) -> Path:
+    shutil.copytree(model, folder, dirs_exist_ok=True)
+    card = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(card | values))
+    return folder
+
+
+def other_version(folder: Path, model: Path) -> Path:
+    return changed_card(folder, model, format_version=99)
+
+
+def other_classes(folder: Path, model: Path) -> Path:
+    return changed_card(folder, model, classes=["a", "b", "c"])
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        (no_model, "is no bundle: it holds no model.json"),
+        (no_weights, "has no model.safetensors"),
+        (cut_weights, "is damaged"),
+        (other_version, "format version 99"),
+        (other_classes, "do not fit model.json"),
+    ],
+)
+def test_a_model_that_is_not_whole_is_refused_in_one_line(
+    command: Command,
+    model: Path,
+    images: Path,
+    tmp_path: Path,
+    case: Callable[..., Path],
+    words: str,
+) -> None:
+    (tmp_path / "model").mkdir()
+    folder = case(tmp_path / "model", model / "model")
+    done = command("score", folder, images, "--out", tmp_path / "out")
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("error: ")
+    assert words in done.stderr
+    assert not (tmp_path / "out").exists()
