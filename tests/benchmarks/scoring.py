@@ -65,6 +65,9 @@ def compare(asked: argparse.Namespace, folder: Path) -> None:
 def compare_memory(asked: argparse.Namespace, folder: Path, few: Path, many: Path) -> None:
     """Peaks of the driver and of the largest worker, for `few` and for ten times as many."""
     small, large = (score(asked.model, images, folder) for images in (few, many))
+    for usage, times in ((small, 1), (large, 10)):
+        per_image = usage.cpu_seconds / (times * asked.count) * 1e3
+        print(f"{times * asked.count:,} images: {per_image:.3f} CPU-ms per image, set-up included")
     for title, wanted in (("driver", "python"), ("worker", "ray::")):
         peaks = [
             max(v for pid, v in usage.memory.items() if usage.names[pid].startswith(wanted))
