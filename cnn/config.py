@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from cnn.ranges import Choice, Integer, LogUniform, Uniform
+
 GIB = 2**30
 
 # Settings for the embedded digits, of 8x8 pixels, where the user gives no others: a mirrored
@@ -72,13 +74,17 @@ class Network(Settings):
     filters: Numbers = Field(
         (32, 64, 128, 256, 256), description="filters in each stage of the cnn, as 32,64,128"
     )
-    convolutions: int = Field(3, ge=1, description="convolutions in each stage of the cnn")
+    convolutions: Annotated[int, Integer(1, 4)] = Field(
+        3, ge=1, description="convolutions in each stage of the cnn"
+    )
     residual: bool = Field(
         True, description="a shortcut around all but the first convolution of a stage"
     )
     kernel_size: int = Field(3, ge=1, description="side of a convolution's kernel, odd")
     hidden: int = Field(0, ge=0, description="units of the hidden fully connected layer, 0: none")
-    dropout: Fraction = Field(0.3, description="dropout before the fully connected layers")
+    dropout: Annotated[Fraction, Uniform(0.0, 0.5)] = Field(
+        0.3, description="dropout before the fully connected layers"
+    )
     normalisation: Literal["batch", "none"] = Field(
         "batch", description="what follows each convolution"
     )
@@ -100,12 +106,18 @@ class Training(Settings):
     """How the network is trained."""
 
     epochs: int = Field(28, ge=1, description="passes over the training images")
-    batch_size: int = Field(64, ge=2, description="images per step, over all workers together")
-    optimizer: Literal["adamw", "adam", "sgd", "rmsprop"] = Field(
-        "adamw", description="optimizer (sgd has Nesterov momentum 0.9)"
+    batch_size: Annotated[int, Choice((32, 64, 128))] = Field(
+        64, ge=2, description="images per step, over all workers together"
     )
-    lr: float = Field(3e-3, gt=0, description="peak learning rate")
-    weight_decay: float = Field(0.05, ge=0, description="decay of weights, not of norms or biases")
+    optimizer: Annotated[
+        Literal["adamw", "adam", "sgd", "rmsprop"], Choice(("adamw", "sgd", "rmsprop"))
+    ] = Field("adamw", description="optimizer (sgd has Nesterov momentum 0.9)")
+    lr: Annotated[float, LogUniform(5e-4, 2e-2)] = Field(
+        3e-3, gt=0, description="peak learning rate"
+    )
+    weight_decay: Annotated[float, LogUniform(1e-3, 0.2)] = Field(
+        0.05, ge=0, description="decay of weights, not of norms or biases"
+    )
     warmup: Fraction = Field(0.1, description="fraction of the steps in which the rate rises")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     label_smoothing: Fraction = Field(0.1, description="probability spread over the other classes")
@@ -157,6 +169,29 @@ class Pool(Settings):
     )
 
 
+class Search(Settings):
+    """How settings are searched for."""
+
+    trials: int = Field(16, ge=1, description="settings to try, the given ones first")
+    algorithm: Literal["tpe", "random"] = Field(
+        "tpe", description="propose trials by what the earlier ones showed (TPE), or at random"
+    )
+    grace: int = Field(2, ge=1, description="epochs that every trial may run")
+    reduction: int = Field(
+        3, ge=2, description="of so many trials one goes on, each time epochs have multiplied by it"
+    )
+    space: str | None = Field(
+        None, description="YAML file of ranges, instead of those that are searched by default"
+    )
+    concurrent: int | None = Field(
+        None, ge=1, description="trials at once [default: as many as the cluster has room for]"
+    )
+    gpu_fraction: float = Field(1.0, gt=0, le=1, description="share of a GPU that a trial takes")
+    retrain: bool = Field(
+        False, description="train the best settings afresh, on training and validation images"
+    )
+
+
 class PrepareConfig(Settings):
     """Decode a folder of images once, into a prepared dataset."""
 
@@ -167,8 +202,8 @@ class PrepareConfig(Settings):
     data: Images = Images()
 
 
-class TrainConfig(Settings):
-    """Train a classifier on a folder of images, judge it on the test split, write a report."""
+class Experiment(Settings):
+    """What training runs and searches share."""
 
     images: Annotated[str | None, Positional] = Field(
         None,
@@ -182,9 +217,6 @@ class TrainConfig(Settings):
         None, description="folder that keeps prepared datasets [default: `prepared` beside --out]"
     )
     seed: int = Field(0, ge=0, description="of the split, the weights, the order, the augmentation")
-    dry_run: bool = Field(
-        False, description="list, count, plan, time a few steps, and stop; trains nothing"
-    )
     data: Images = Images()
     augmentation: Augmentation = Augmentation()
     network: Network = Network()
@@ -207,6 +239,25 @@ class TrainConfig(Settings):
                 f"take a multiple of {workers}"
             )
         return self
+
+
+class TrainConfig(Experiment):
+    """Train a classifier on a folder of images, judge it on the test split, write a report."""
+
+    dry_run: bool = Field(
+        False, description="list, count, plan, time a few steps, and stop; trains nothing"
+    )
+
+
+class TuneConfig(Experiment):
+    """Search for better settings than those given, and judge the best model on the test split."""
+
+    search: Search = Search()
+
+    def given(self) -> TrainConfig:
+        """The settings that the search begins with, as those of a training run."""
+        shared = {name: getattr(self, name) for name in Experiment.model_fields}
+        return TrainConfig(**shared | {"out": None})
 
 
 class ScoreConfig(Settings):

@@ -7,7 +7,6 @@ from pickle import UnpicklingError
 from textwrap import shorten
 
 import torch
-import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -138,6 +137,8 @@ def initialise(layer: nn.Module) -> None:
 
 def torchvision_model(settings: config.Network, classes: int) -> nn.Module:
     """A torchvision architecture by name, its output layer fitted to `classes`."""
+    import torchvision  # late: it costs 1.5 CPU-seconds in every process, and the cnn needs none
+
     known = torchvision.models.list_models(module=torchvision.models)
     if settings.network not in known:
         near = difflib.get_close_matches(settings.network, known, n=1)

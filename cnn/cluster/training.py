@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ import ray.train
 import ray.train.torch
 import torch
 from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
+from torch import nn
 
 from cnn import checkpoint, network, optim, prepared
-from cnn.batches import Batches, EvaluationBatches, Share, TrainingBatches
+from cnn.batches import ALONE, Batches, EvaluationBatches, Share, TrainingBatches
 from cnn.bundle import Card, as_batch
 from cnn.cluster.resources import Plan
 from cnn.cluster.streaming import StreamedEvaluationBatches, StreamedTrainingBatches
@@ -91,9 +93,27 @@ def work(task: dict[str, Any]) -> list[Epoch] | str:
     settings = TrainConfig.model_validate(task["settings"])
     dataset = Prepared.open(Path(task["prepared"]))
     share = Share(context.get_world_rank(), context.get_world_size())
-    device = ray.train.torch.get_device()
-    state = start(settings, dataset, device)
+    state = start(settings, dataset, ray.train.torch.get_device(), ray.train.torch.prepare_model)
     resume(state)
+    ticker = Ticker(task["progress"]) if share.rank == 0 else ignore
+    reporter = Reporter(settings, dataset, share, task["progress"])
+    try:
+        learn(settings, dataset, state, reporter, share, ticker)
+    except DivergedError as error:
+        return str(error)
+    return state.history
+
+
+def learn(
+    settings: TrainConfig,
+    dataset: Prepared,
+    state: State,
+    on_epoch_end: Callable[[State], None],
+    share: Share = ALONE,
+    on_step: Callable[[int, int], None] = lambda step, steps: None,
+) -> None:
+    """Train this worker's share, from where `state` stands to its end."""
+    device = next(state.network.parameters()).device
     train, validation = split_batches(settings, dataset, share, device)
     loop = Loop(
         settings.training,
@@ -101,23 +121,24 @@ def work(task: dict[str, Any]) -> list[Epoch] | str:
         settings.seed,
         share,
         class_weights=loss_weights(settings, dataset, device),
-        on_step=Ticker(task["progress"]) if share.rank == 0 else ignore,
+        on_step=on_step,
     )
-    try:
-        loop.fit(state, train, validation, Reporter(settings, dataset, share, task["progress"]))
-    except DivergedError as error:
-        return str(error)
-    return state.history
+    loop.fit(state, train, validation, on_epoch_end)
 
 
-def start(settings: TrainConfig, dataset: Prepared, device: torch.device) -> State:
+def start(
+    settings: TrainConfig,
+    dataset: Prepared,
+    device: torch.device,
+    parallelise: Callable[[nn.Module], nn.Module] = lambda network: network,
+) -> State:
     """A network and an optimizer that have seen nothing yet, the same on every worker."""
     torch.manual_seed(settings.seed)
     size, classes = dataset.card.image_size, len(dataset.classes)
     plain = network.build(settings.network, size, classes).to(device)
     return State(
         network=plain,
-        parallel=ray.train.torch.prepare_model(plain),
+        parallel=parallelise(plain),
         optimizer=optim.optimizer(plain, settings.training),
         epochs=settings.training.epochs,
     )
@@ -156,16 +177,18 @@ def split_batches(
             StreamedEvaluationBatches(dataset, validation, share),
         )
     return (
-        TrainingBatches(*on_device(dataset, train, device), **options),
-        EvaluationBatches(*on_device(dataset, validation, device), share),
+        TrainingBatches(*held_images(dataset.folder, settings.seed, "train", device), **options),
+        EvaluationBatches(*held_images(dataset.folder, settings.seed, "validation", device), share),
     )
 
 
-def on_device(
-    dataset: Prepared, rows: pa.Table, device: torch.device
+@lru_cache(maxsize=2)  # the two splits stay while one process trains one trial after the other
+def held_images(
+    folder: Path, seed: int, split: str, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images and labels of `rows` on the training device: a GPU then augments them itself."""
-    images, labels = dataset.load(rows)
+    """Images and labels of a split on the training device: a GPU then augments them itself."""
+    dataset = Prepared.open(folder)
+    images, labels = dataset.load(split_rows(dataset.split(seed), split))
     return as_batch(images).to(device), torch.from_numpy(labels).to(device)
 
 
@@ -195,7 +218,7 @@ class Reporter:
             ray.train.report(dict(row))
             return
         with tempfile.TemporaryDirectory() as folder:
-            checkpoint.save(Path(folder), state, self.card(row))
+            checkpoint.save(Path(folder), state, card(self.settings, self.dataset, row))
             ray.train.report(
                 dict(row),
                 checkpoint=ray.train.Checkpoint.from_directory(folder),
@@ -203,15 +226,17 @@ class Reporter:
             )
         self.progress.epoch.remote(row, state.epochs)
 
-    def card(self, row: Epoch) -> Card:
-        return Card(
-            classes=self.dataset.classes,
-            image_size=self.dataset.card.image_size,
-            fit=self.dataset.card.fit,
-            network=self.settings.network,
-            flip=self.settings.augmentation.flip and self.settings.training.test_time_flip,
-            trained={"seed": self.settings.seed, **row},
-        )
+
+def card(settings: TrainConfig, dataset: Prepared, row: Epoch) -> Card:
+    """The card of the bundle that an epoch leaves."""
+    return Card(
+        classes=dataset.classes,
+        image_size=dataset.card.image_size,
+        fit=dataset.card.fit,
+        network=settings.network,
+        flip=settings.augmentation.flip and settings.training.test_time_flip,
+        trained={"seed": settings.seed, **row},
+    )
 
 
 @ray.remote(num_cpus=0)

@@ -1,6 +1,7 @@
 """Jobs as a user types them: real commands, each with a Ray of its own."""
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -49,6 +50,27 @@ def command(start: Start) -> Command:
         process = start(job, *arguments)
         out, err = process.communicate(timeout=600)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    return run
+
+
+@pytest.fixture
+def refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Run a job in this process, where its imports are paid for, to its refusal: exit code 2.
+
+    Returns the line that it prints; nothing else may be said, and nothing on standard output.
+    """
+
+    def run(job: str, *arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", [job, *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_module(f"jobs.{job}", run_name="__main__")
+        out, err = capsys.readouterr()
+        assert (ended.value.code, out) == (2, ""), err
+        assert err.startswith("error: ") and err.count("\n") == 1
+        return err
 
     return run
 

@@ -4,18 +4,19 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from waiting import wait_for
 
 from cnn import digits
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Start = Callable[..., subprocess.Popen[str]]
+Refused = Callable[..., str]
 
 CONTRACT = {
     "model", "config.yaml", "history.csv", "manifest.parquet", "predictions.parquet",
@@ -84,33 +85,33 @@ def test_a_finished_run_is_left_alone(
 
 
 def test_its_saved_settings_make_the_same_run_again_and_other_settings_are_refused(
-    finished: subprocess.CompletedProcess[str], command: Command, runs: Path
+    finished: subprocess.CompletedProcess[str], command: Command, refused: Refused, runs: Path
 ) -> None:
     same = command("train", "--config", runs / "digits/config.yaml")
     assert same.returncode == 0 and "finished" in same.stderr
-    refused(command("train", "--out", runs / "digits", "--lr", "0.5"), "lr 0.003, not 0.5")
+    assert "lr 0.003, not 0.5" in refused("train", "--out", runs / "digits", "--lr", "0.5")
 
 
 def test_a_run_killed_in_its_third_epoch_goes_on_and_ends_with_a_full_history(
     finished: subprocess.CompletedProcess[str], start: Start, command: Command, runs: Path
 ) -> None:
-    arguments = ("train", "--out", runs / "killed", "--epochs", 12)
+    arguments = ("train", "--out", runs / "train-killed", "--epochs", 12)
     process = start(*arguments)
-    wait_for(lambda: (runs / "killed/checkpoints/epoch-0002").is_dir())
+    wait_for(process, lambda: (runs / "train-killed/checkpoints/epoch-0002").is_dir())
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    assert not (runs / "killed/report.html").exists()
+    assert not (runs / "train-killed/report.html").exists()
     again = command(*arguments)
     assert again.returncode == 0, again.stderr
     assert "nothing to decode" in again.stderr
     rows = [line.split()[0] for line in again.stderr.splitlines() if "/12 " in line]
     assert rows and "1/12" not in rows
-    assert list(pd.read_csv(runs / "killed/history.csv")["epoch"]) == list(range(1, 13))
+    assert list(pd.read_csv(runs / "train-killed/history.csv")["epoch"]) == list(range(1, 13))
 
 
 def test_ctrl_c_ends_with_130_and_one_line(start: Start, runs: Path) -> None:
-    process = start("train", "--out", runs / "stopped", "--epochs", 500)
-    wait_for(lambda: (runs / "stopped/checkpoints/epoch-0001").is_dir())
+    process = start("train", "--out", runs / "train-stopped", "--epochs", 500)
+    wait_for(process, lambda: (runs / "train-stopped/checkpoints/epoch-0001").is_dir())
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -126,22 +127,6 @@ def test_a_dry_run_tells_and_writes_nothing(command: Command, runs: Path, tmp_pa
     for text in ("1,798 images in 10 classes", "1 unreadable", "1 duplicates", "time     about"):
         assert text in done.stderr
     assert sorted(tmp_path.iterdir()) == [images]
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 300) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)
-
-
-def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
-    """Exit code 2, one line that says what and how, nothing on standard output."""
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1 and done.stderr.startswith("error: ")
-    for word in words:
-        assert word in done.stderr
 
 
 def missing(folder: Path) -> list[object]:
@@ -191,9 +176,16 @@ def occupied(folder: Path) -> list[object]:
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line_before_anything_is_written(
-    command: Command, tmp_path: Path, case: Callable[[Path], list[object]], words: list[str]
+    refused: Refused, tmp_path: Path, case: Callable[[Path], list[object]], words: list[str]
 ) -> None:
     arguments = case(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    refused(command("train", *arguments, "--out", tmp_path / "run"), *words)
+    line = refused("train", *arguments, "--out", tmp_path / "run")
+    assert all(word in line for word in words), line
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_refusal_ends_the_process_with_2_and_one_line(command: Command, tmp_path: Path) -> None:
+    done = command("train", tmp_path / "nowhere", "--out", tmp_path / "run")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
