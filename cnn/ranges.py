@@ -1,8 +1,8 @@
 """Ranges: the values that a search may give to one setting."""
 
 import math
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, Self, TypeAlias
 
 from cnn.errors import Mendable
 
@@ -16,43 +16,86 @@ class Choice:
     values: tuple[Value, ...]
 
     def nearest(self, value: Value) -> Value:
-        """`value` if it is one of them, else the first."""
-        return value if value in self.values else self.values[0]
+        """`value` or the number next to it; the first where no value is a number."""
+
+        def distance(one: Value) -> float:
+            if one == value:
+                return 0.0
+            if isinstance(one, int | float) and isinstance(value, int | float):
+                return abs(one - value)
+            return math.inf
+
+        return min(self.values, key=distance)
+
+    def reaching(self, value: Value) -> Self:
+        """The range that `value` is in, too."""
+        return self if value in self.values else replace(self, values=(*self.values, value))
+
+    @property
+    def samples(self) -> tuple[Value, ...]:
+        """The values that stand for all of them when a range is checked."""
+        return self.values
 
 
 @dataclass(frozen=True)
-class Uniform:
-    """A number between two bounds; all are equally likely."""
+class Between:
+    """A number between two bounds, both included."""
 
     low: float
     high: float
 
-    def nearest(self, value: float) -> float:
-        """`value`, or the bound that it is beyond."""
-        return min(max(value, self.low), self.high)
+    def nearest(self, value: Value) -> float:
+        """`value`, or the bound that it is beyond; `low` for what is no number."""
+        number = value if isinstance(value, int | float) else self.low
+        return min(max(number, self.low), self.high)
+
+    def reaching(self, value: Value) -> Self:
+        """The range that `value` is in, too, if it is a number."""
+        number = value if isinstance(value, int | float) else self.low
+        return replace(self, low=min(self.low, number), high=max(self.high, number))
+
+    @property
+    def samples(self) -> tuple[Value, ...]:
+        """The values that stand for all of them when a range is checked."""
+        return (self.low, self.high)
 
 
 @dataclass(frozen=True)
-class LogUniform(Uniform):
+class Uniform(Between):
+    """A number between two bounds; all are equally likely."""
+
+
+@dataclass(frozen=True)
+class LogUniform(Between):
     """A number between two bounds above 0; a factor of two is as likely anywhere."""
 
 
 @dataclass(frozen=True)
-class Integer:
+class Integer(Between):
     """A whole number between two bounds, both included."""
 
     low: int
     high: int
 
-    def nearest(self, value: int) -> int:
-        """`value`, or the bound that it is beyond."""
-        return min(max(value, self.low), self.high)
+    def nearest(self, value: Value) -> int:
+        """The whole number nearest to `value`; `low` for what is no number."""
+        return round(super().nearest(value))
+
+    @property
+    def samples(self) -> tuple[Value, ...]:
+        """The bounds, and an odd and an even number: some settings refuse one of them."""
+        return (self.low, min(self.low + 1, self.high), self.high)
 
 
 Range: TypeAlias = Choice | Uniform | LogUniform | Integer
 
 
-def parse_range(name: str, given: Any) -> Range:
+def varies(limits: Range) -> bool:
+    """Whether there is more than one value to take."""
+    return len(set(limits.samples)) > 1
+
+
+def parse_range(given: Any) -> Range:
     """A range as YAML gives it, such as `{loguniform: [0.001, 0.1]}`; Mendable if it is none."""
     kind, values = next(iter(given.items())) if is_pair(given) else (None, None)
     if kind == "choice" and isinstance(values, list) and values:
@@ -60,32 +103,52 @@ def parse_range(name: str, given: Any) -> Range:
     numbers = as_numbers(values)
     if kind not in ("uniform", "loguniform", "int") or numbers is None:
         raise Mendable(
-            f"{name}: {given!r} is no range: write {{choice: [a, b]}}, {{uniform: [low, high]}}, "
+            f"{given!r} is no range: write {{choice: [a, b]}}, {{uniform: [low, high]}}, "
             "{loguniform: [low, high]} or {int: [low, high]}"
         )
-    low, high = numbers
+    return between(kind, *numbers)
+
+
+def between(kind: str, low: float, high: float) -> Range:
+    """The `uniform`, `loguniform` or `int` range of these bounds; Mendable if there is none."""
     if low > high:
-        raise Mendable(f"{name}: the range from {low:g} to {high:g} is empty")
-    if kind == "int":
-        if low != int(low) or high != int(high):
-            raise Mendable(f"{name}: an int range needs whole numbers, not {low:g} and {high:g}")
-        return Integer(int(low), int(high))
-    if kind == "loguniform" and low <= 0:
-        raise Mendable(f"{name}: a loguniform range must begin above 0, not at {low:g}")
-    return LogUniform(low, high) if kind == "loguniform" else Uniform(low, high)
+        raise Mendable(f"the range from {low:g} to {high:g} is empty: give the lower bound first")
+    if kind == "uniform":
+        return Uniform(low, high)
+    if kind == "loguniform":
+        if low <= 0:
+            raise Mendable(f"a loguniform range must begin above 0, not at {low:g}")
+        return LogUniform(low, high)
+    if not low.is_integer() or not high.is_integer():
+        raise Mendable(f"an int range takes whole numbers, not {low:g} and {high:g}")
+    return Integer(int(low), int(high))
+
+
+def written(limits: Range) -> dict[str, list[Value]]:
+    """The range as `parse_range` takes it."""
+    match limits:
+        case Choice(values):
+            return {"choice": [*values]}
+        case Integer(low, high):
+            return {"int": [low, high]}
+        case LogUniform(low, high):
+            return {"loguniform": [low, high]}
+        case Uniform(low, high):
+            return {"uniform": [low, high]}
 
 
 def is_pair(given: Any) -> bool:
+    """Whether it is a mapping of one key."""
     return isinstance(given, dict) and len(given) == 1
 
 
 def as_numbers(values: Any) -> tuple[float, float] | None:
-    """Two finite numbers; YAML takes 1e-4 for text."""
+    """Two finite numbers, or None; YAML takes 1e-4 for text."""
     if not isinstance(values, list) or len(values) != 2:
         return None
     try:
         low, high = (float(value) for value in values)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return (low, high) if math.isfinite(low) and math.isfinite(high) else None
 

@@ -112,6 +112,29 @@ class TrainFolder(RunFolder):
         write_atomically(self.history, pd.DataFrame(history).to_csv(index=False))
 
 
+class TuneFolder(TrainFolder):
+    """The folder of a search; what it shares with a training run's is the best trial's."""
+
+    FREE = TrainFolder.FREE | {"concurrent", "gpu_fraction", "space"}
+
+    @property
+    def leaderboard(self) -> Path:
+        return self.path / "leaderboard.csv"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best.yaml"
+
+    @property
+    def space(self) -> Path:
+        return self.path / "space.yaml"
+
+    def check_space(self, text: str) -> None:
+        """Refuse another space than the search began with."""
+        if self.space.is_file() and self.space.read_text(encoding="utf-8") != text:
+            raise Mendable(f"{self.path} was begun with another space: give another --out")
+
+
 def local(folder: str) -> Path:
     """A folder to write to, which for now must be on this machine or a mounted one."""
     if "://" in folder:

@@ -1,33 +1,73 @@
 """The search space: what a search may vary, and how a point of it becomes settings."""
 
 import difflib
-import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import combinations, product
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeAlias
 
-from cnn.command import leaves, locations, read_yaml, validate
-from cnn.config import TrainConfig, merged
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from cnn.command import kind, leaves, locations, validate
+from cnn.config import Augmentation, Network, Settings, TrainConfig
 from cnn.errors import Mendable
-from cnn.ranges import Choice, Integer, LogUniform, Range, Uniform, Value, parse_range
+from cnn.ranges import (
+    Choice,
+    Integer,
+    LogUniform,
+    Range,
+    Uniform,
+    Value,
+    parse_range,
+    varies,
+    written,
+)
 
-Point = Mapping[str, Value]
+Point: TypeAlias = Mapping[str, Value]
 """A value for each dimension of a space."""
 
-GROUPS = ("data", "augmentation", "network", "training")
-"""The settings that may be searched; the others do not change what is learned."""
+GROUPS = ("augmentation", "network", "training")
+"""Groups of settings that may be searched; of the data's, the image size alone may be."""
 
-# Dimensions that stand for several settings at once: filters double from stage to stage, up to
-# WIDEST times the first stage's, and `strength` is a multiple of the augmentation that was given.
-STAGES, WIDTH, STRENGTH = "stages", "width", "strength"
-COMPOUND: dict[str, Range] = {
-    STAGES: Integer(2, 6),
-    WIDTH: Choice((16, 32, 48, 64)),
-    STRENGTH: Uniform(0.3, 1.5),
-}
+# Filters double from stage to stage, up to so many times the first stage's.
 WIDEST = 8
-AUGMENTATIONS = ("rotation", "shift", "zoom")
-ARCHITECTURE = {STAGES, WIDTH, "convolutions"}
+
+# The most that a strength makes of each augmentation. A shift or zoom by the whole side would
+# leave nothing to see.
+LARGEST = {"rotation": 180.0, "shift": 0.9, "zoom": 0.9}
+
+
+class Compound(Settings):
+    """Dimensions that stand for several settings each."""
+
+    stages: Annotated[int, Integer(2, 6)] = Field(ge=1, description="stages of the cnn")
+    width: Annotated[int, Choice((16, 32, 48, 64))] = Field(
+        ge=1, description="filters in the first stage of the cnn"
+    )
+    strength: Annotated[float, Uniform(0.3, 1.5)] = Field(
+        ge=0, description="multiple of the given rotation, shift and zoom"
+    )
+
+    @classmethod
+    def of(cls, base: TrainConfig) -> Self:
+        """What the given settings come nearest to."""
+        filters = base.network.filters
+        return cls(stages=len(filters), width=filters[0], strength=1.0)
+
+    def filters(self) -> tuple[int, ...]:
+        """Filters per stage: twice those of the stage before, up to WIDEST times the first."""
+        return tuple(self.width * min(2**stage, WIDEST) for stage in range(self.stages))
+
+    def augmentation(self, given: Augmentation) -> dict[str, float]:
+        """The given augmentation at this strength."""
+        own = {name: getattr(given, name) for name in LARGEST}
+        return {
+            name: min(value * self.strength, max(value, LARGEST[name]))
+            for name, value in own.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -41,129 +81,263 @@ class Space:
     def start(self) -> dict[str, Value]:
         """The point of the given settings, or the nearest to it that the ranges allow."""
         own = given(self.base)
-        return {name: limits.nearest(own[name]) for name, limits in self.ranges.items()}  # type: ignore[arg-type]
+        return {name: limits.nearest(own[name]) for name, limits in self.ranges.items()}
 
     @property
     def image_sizes(self) -> list[int]:
-        """Every image size that a trial may ask for."""
-        searched = self.ranges.get("image_size")
-        own: tuple[Any, ...] = (self.base.data.image_size,)
-        return sorted(searched.values if isinstance(searched, Choice) else own)  # type: ignore[type-var, arg-type]
+        """Every image size that a trial may ask for, the smallest first."""
+        return sorted(size for size in self.choices("image_size") if isinstance(size, int))
 
     @property
     def most_epochs(self) -> int:
         """The most epochs that a trial may ask for."""
-        searched = self.ranges.get("epochs")
-        if isinstance(searched, Integer):
-            return searched.high
-        asked = searched.values if isinstance(searched, Choice) else (self.base.training.epochs,)
-        return int(max(asked))  # type: ignore[type-var, arg-type]
+        return max(epochs for epochs in self.choices("epochs") if isinstance(epochs, int))
+
+    def as_yaml(self) -> str:
+        """The ranges as `read_space` takes them."""
+        ranges = {name: written(limits) for name, limits in self.ranges.items()}
+        return yaml.safe_dump(ranges, sort_keys=False)
+
+    def choices(self, name: str) -> tuple[Value, ...]:
+        """The values, or the bounds, that trials may give to a setting."""
+        return self.ranges[name].samples if name in self.ranges else (given(self.base)[name],)
 
     def settings(self, point: Point) -> TrainConfig:
         """The settings of a point: what it leaves at the given value stays as it was given."""
-        own = given(self.base)
+        own, groups, values = given(self.base), searchable(), self.base.model_dump()
         changed = {name: value for name, value in point.items() if value != own[name]}
-        values = self.base.model_dump(mode="json")
-        for name, value in settle(changed, own).items():
-            *groups, leaf = locations(TrainConfig)[name]
-            for group in reversed(groups):
-                value = {group: {leaf: value}}
-            values = merged(values, value)
+        for name in changed.keys() & groups.keys():
+            values[groups[name]][name] = changed.pop(name)
+        compound = validate(Compound, Compound.of(self.base).model_dump() | changed)
+        if changed.keys() & {"stages", "width"}:
+            values["network"]["filters"] = compound.filters()
+        if "strength" in changed:
+            values["augmentation"] |= compound.augmentation(self.base.augmentation)
         return validate(TrainConfig, values)
 
 
-def settle(changed: Point, own: Point) -> dict[str, Any]:
-    """The values of single settings that a changed point stands for."""
-    settings = {name: value for name, value in changed.items() if name not in COMPOUND}
-    if changed.keys() & {STAGES, WIDTH}:
-        shape = {**own, **changed}
-        settings["filters"] = ladder(int(shape[WIDTH] or 0), int(shape[STAGES] or 0))
-    if STRENGTH in changed:
-        strength = float(changed[STRENGTH] or 0)
-        scaled = {name: float(own[name] or 0) * strength for name in AUGMENTATIONS}
-        # Shift and zoom are fractions: whole ones would leave nothing to see.
-        settings |= scaled | {name: min(scaled[name], 0.9) for name in ("shift", "zoom")}
-    return settings
+def searchable() -> dict[str, str]:
+    """Every single setting that may be searched, and its group.
+
+    The others do not change what is learned, but for `fit`: images are prepared once per size.
+    """
+    return {
+        name: group
+        for name, (group, *_), _ in leaves(TrainConfig)
+        if group in GROUPS or name == "image_size"
+    }
 
 
-def ladder(width: int, stages: int) -> list[int]:
-    """Filters per stage: twice those of the stage before, up to WIDEST times the first."""
-    return [min(width * 2**stage, width * WIDEST) for stage in range(stages)]
+def dimensions() -> dict[str, FieldInfo]:
+    """Every dimension that a space may have: single settings, and the compound ones."""
+    singles = {name: field for name, _, field in leaves(TrainConfig) if name in searchable()}
+    return singles | Compound.model_fields
 
 
-def given(base: TrainConfig) -> dict[str, Any]:
+def given(base: TrainConfig) -> dict[str, Value]:
     """The value of every dimension at the given settings."""
-    values: dict[str, Any] = {}
-    for name, (group, *rest), _ in leaves(TrainConfig):
-        if group in GROUPS:
-            values[name] = getattr(getattr(base, group), rest[0])
-    filters = base.network.filters
-    compound = {STAGES: len(filters), WIDTH: filters[0], STRENGTH: 1.0}
-    return values | {"filters": ",".join(map(str, filters))} | compound
+    values = base.model_dump()
+    singles = {name: plain(values[group][name]) for name, group in searchable().items()}
+    return singles | Compound.of(base).model_dump()
+
+
+def plain(value: Any) -> Value:
+    """A setting's value as a point holds it: filters become `32,64`."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else value
 
 
 def default_space(base: TrainConfig) -> Space:
-    """The ranges that stand beside the settings, and those of the compound dimensions."""
-    ranges = dict(declared())
+    """The ranges that stand beside the settings, stretched so that the given value is in each.
+
+    What the given settings turn off stays off. Mendable where they make no network.
+    """
+    alone, own = fitted(Space({}, base)), given(base)
+    ranges = {
+        name: possible(alone, name, limits.reaching(own[name]))
+        for name, limits in declared(base).items()
+        if not idle(alone, name) and not (isinstance(limits, LogUniform) and own[name] == 0)
+    }
+    space = fitted(Space(ranges, base))
+    return replace(
+        space, ranges={n: limits for n, limits in space.ranges.items() if varies(limits)}
+    )
+
+
+def declared(base: TrainConfig) -> dict[str, Range]:
+    """The dimensions that have a range beside them, and the epochs: from half to all of them."""
+    marked = {
+        name: mark
+        for name, field in dimensions().items()
+        for mark in field.metadata
+        if isinstance(mark, Choice | Uniform | LogUniform | Integer)
+    }
     epochs = base.training.epochs
-    if epochs > 1:
-        ranges["epochs"] = Integer(math.ceil(epochs / 2), epochs)
-    ranges |= COMPOUND
-    if base.network.network != "cnn":
-        ranges = {name: limits for name, limits in ranges.items() if name not in ARCHITECTURE}
-    if not any(getattr(base.augmentation, name) for name in AUGMENTATIONS):
-        del ranges[STRENGTH]
-    return fitted(Space(ranges, base))
+    return marked | {"epochs": Integer((epochs + 1) // 2, epochs)}
 
 
-def declared() -> Iterable[tuple[str, Range]]:
-    """The settings that have a range beside them."""
-    for name, _, field in leaves(TrainConfig):
-        for mark in field.metadata:
-            if isinstance(mark, Choice | Uniform | LogUniform | Integer):
-                yield name, mark
+def possible(space: Space, name: str, limits: Range) -> Range:
+    """Of a choice, the values that go with the other settings, as of batch sizes the workers."""
+
+    def goes(value: Value) -> bool:
+        try:
+            return bool(space.settings({name: value}))
+        except Mendable:
+            return False
+
+    return Choice(tuple(filter(goes, limits.values))) if isinstance(limits, Choice) else limits
+
+
+def idle(space: Space, name: str) -> str | None:
+    """Why a dimension would change nothing, if so."""
+    shape = {*Network.model_fields, "stages", "width"} - {"network", "weights"}
+    if name in shape and "cnn" not in space.choices("network"):
+        return f"{name} shapes the cnn, and the network is {space.choices('network')[0]}"
+    if name == "strength" and not any(getattr(space.base.augmentation, n) for n in LARGEST):
+        return "strength multiplies rotation, shift and zoom, and all of them are 0"
+    return None
+
+
+def fitted(space: Space) -> Space:
+    """The space without the stages that its smallest images have no room for: each halves them.
+
+    Mendable where no number of stages is left.
+    """
+    if "cnn" not in space.choices("network"):
+        return space
+    smallest = space.image_sizes[0]
+    room = smallest.bit_length() - 1
+    name = "filters" if "filters" in space.ranges else "stages"
+    limits = space.ranges.get(name, Choice((len(space.base.network.filters),)))
+    fewest = min(map(depth, limits.samples))
+    if fewest > room:
+        raise Mendable(
+            f"{fewest} stages halve images of {smallest} pixels to nothing: "
+            f"take at most {room}, or larger images"
+        )
+    if name not in space.ranges:
+        return space
+    return replace(space, ranges=space.ranges | {name: shallow(limits, room)})
+
+
+def shallow(limits: Range, room: int) -> Range:
+    """The part of a range of stages, or of filters, that has at most `room` stages."""
+    match limits:
+        case Choice(values):
+            return Choice(tuple(value for value in values if depth(value) <= room))
+        case Integer(low, high):
+            return Integer(low, min(high, room))
+        case _:
+            return limits
+
+
+def depth(value: Value) -> int:
+    """The stages that a value of `stages`, or of `filters`, asks for."""
+    return len(value.split(",")) if isinstance(value, str) else int(value or 0)
 
 
 def read_space(file: str, base: TrainConfig) -> Space:
     """The space in a YAML file; Mendable says in one line what is wrong with it."""
-    known = {name for name, (group, *_), _ in leaves(TrainConfig) if group in GROUPS} | {*COMPOUND}
-    ranges = {}
-    for name, value in read_yaml(file).items():
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise Mendable(f"--space {file}: there is no setting {name} to search{hint}")
-        ranges[name] = parse_range(f"--space {file}: {name}", value)
-    if "filters" in ranges and ranges.keys() & {STAGES, WIDTH}:
-        raise Mendable(f"--space {file}: give filters, or stages and width, not both")
-    if not isinstance(ranges.get("image_size", Choice(())), Choice):
-        raise Mendable(f"--space {file}: image_size takes a choice: each is prepared once")
-    space = fitted(Space(ranges, base))
-    for name, limits in ranges.items():
-        for value in ends(limits):
-            space.settings(space.start | {name: value})  # each must be a value of its setting
+    try:
+        ranges = {name: dimension(name, limits) for name, limits in read_ranges(file).items()}
+        refuse_clashes(ranges)
+        space = fitted(Space(ranges, base))
+        refuse_idle(space)
+        try_settings(space)
+        try_networks(space)
+    except Mendable as error:
+        raise Mendable(f"--space {file}: {error}") from None
     return space
 
 
-def ends(limits: Range) -> tuple[Value, ...]:
-    """The values that stand for a range when it is checked."""
-    return limits.values if isinstance(limits, Choice) else (limits.low, limits.high)
+def read_ranges(file: str) -> dict[Any, Any]:
+    """What a YAML file of ranges holds, by dimension."""
+    try:
+        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Mendable(f"cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise Mendable(f"is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict) or not content:
+        raise Mendable("holds no ranges: write some, such as lr: {loguniform: [0.001, 0.1]}")
+    return content
 
 
-def fitted(space: Space) -> Space:
-    """The space without stages that the image size has no room for: each halves the image."""
-    room = int(math.log2(space.image_sizes[0]))
-    limits = space.ranges.get(STAGES)
-    if isinstance(limits, Integer) and limits.low > room:
-        raise Mendable(
-            f"{limits.low} stages do not fit images of {space.image_sizes[0]} pixels: "
-            f"search up to {room}, or take larger images"
-        )
-    if isinstance(limits, Integer):
-        return Space(
-            space.ranges | {STAGES: Integer(limits.low, min(limits.high, room))}, space.base
-        )
+def dimension(name: Any, given_range: Any) -> Range:
+    """The range of a dimension as YAML gives it; Mendable where it has no such values."""
+    fields = dimensions()
+    if name in locations(TrainConfig).keys() - fields.keys():
+        raise Mendable(f"{name} is the same for all trials: leave it out, and give it as a flag")
+    if name not in fields:
+        near = difflib.get_close_matches(str(name), fields, n=1)
+        hint = f"did you mean {near[0]}?" if near else "name one, such as lr, without its group"
+        raise Mendable(f"there is no setting {name} to search; {hint}")
+    try:
+        return typed(fields[name], parse_range(given_range))
+    except Mendable as error:
+        raise Mendable(f"{name}: {error}") from None
+
+
+def typed(field: FieldInfo, limits: Range) -> Range:
+    """The range with its values as the setting holds them: of 1e-4, which is text, a number."""
     if isinstance(limits, Choice):
-        fitting = tuple(value for value in limits.values if int(value or 0) <= room)
-        return Space(space.ranges | {STAGES: Choice(fitting)}, space.base)
-    return space
+        return Choice(tuple(dict.fromkeys(valued(field, value) for value in limits.values)))
+    if kind(field) == "TEXT":
+        raise Mendable("this is no number: write {choice: [a, b]}")
+    if kind(field) == "N" and not isinstance(limits, Integer):
+        raise Mendable("these are whole numbers: write {int: [low, high]} or {choice: [a, b]}")
+    for value in limits.samples:
+        valued(field, value)
+    return limits
+
+
+def valued(field: FieldInfo, value: Value) -> Value:
+    """A value as the setting holds it; Mendable if it is none of the setting's."""
+    checked: Any = Annotated[field.annotation, field]
+    setting = TypeAdapter(checked, config=ConfigDict(allow_inf_nan=False))
+    try:
+        return plain(setting.validate_python(value))
+    except ValidationError as error:
+        message = error.errors()[0]["msg"]
+        raise Mendable(f"{value}: {message[0].lower()}{message[1:]}") from None
+
+
+def refuse_clashes(ranges: Mapping[str, Range]) -> None:
+    """Raise Mendable where two dimensions stand for one setting."""
+    if "filters" in ranges and ranges.keys() & {"stages", "width"}:
+        raise Mendable("give filters, or stages and width, not both")
+    if "strength" in ranges and ranges.keys() & LARGEST.keys():
+        raise Mendable(f"give strength, or {', '.join(LARGEST)}, not both")
+    if not isinstance(ranges.get("image_size", Choice(())), Choice):
+        raise Mendable("image_size: write {choice: [a, b]}: images are prepared once per size")
+
+
+def refuse_idle(space: Space) -> None:
+    """Raise Mendable where a dimension would change nothing."""
+    for reason in (idle(space, name) for name in space.ranges):
+        if reason:
+            raise Mendable(f"{reason}: leave it out")
+
+
+def try_settings(space: Space) -> None:
+    """Raise Mendable where settings do not go together; no rule ties more than two of them."""
+    for size in (1, 2):
+        for names in combinations(space.ranges, size):
+            for values in product(*(space.ranges[name].samples for name in names)):
+                space.settings(space.start | dict(zip(names, values, strict=True)))
+
+
+def try_networks(space: Space) -> None:
+    """Raise Mendable where a torchvision network does not take an image size of the space."""
+    others = [str(name) for name in space.choices("network") if name != "cnn"]
+    if not others:
+        return
+    import torch  # late: it costs seconds, and the cnn needs none of it here
+
+    from cnn.network import build, check
+
+    for name, image_size in product(others, space.image_sizes):
+        try:
+            with torch.device("meta"):  # shapes alone: no memory, no arithmetic
+                check(build(Network(network=name), image_size, classes=2), image_size)
+        except Mendable as error:
+            raise Mendable(f"{name}: {error}") from None

@@ -1,6 +1,7 @@
 """What Optuna makes of a search: ranges as its distributions, trials as its study."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import optuna
@@ -12,10 +13,13 @@ from optuna.distributions import (
 )
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
-from cnn.ranges import Choice, Integer, LogUniform, Range
+from cnn.ranges import Choice, Integer, LogUniform, Range, varies
 
 Trials = Iterable[tuple[Mapping[str, Any], float]]
 """Points with the accuracy that they reached."""
+
+# Fewer trials tell nothing about any dimension, and TPE has nothing to learn from.
+FEWEST = 4
 
 
 def distributions(ranges: Mapping[str, Range]) -> dict[str, BaseDistribution]:
@@ -35,7 +39,7 @@ def distribution(limits: Range) -> BaseDistribution:
 
 
 def sampler(algorithm: str, trials: int, seed: int) -> BaseSampler:
-    """Who proposes the next point.
+    """Who proposes the next point: `random`, or else TPE.
 
     TPE: Bergstra et al., "Algorithms for Hyper-Parameter Optimization" (NeurIPS, 2011), after a
     third of the trials at random; `constant_liar`, because trials run beside one another.
@@ -43,7 +47,7 @@ def sampler(algorithm: str, trials: int, seed: int) -> BaseSampler:
     if algorithm == "random":
         return RandomSampler(seed=seed)
     return TPESampler(
-        n_startup_trials=max(4, trials // 3), multivariate=True, constant_liar=True, seed=seed
+        n_startup_trials=max(FEWEST, trials // 3), multivariate=True, constant_liar=True, seed=seed
     )
 
 
@@ -53,23 +57,25 @@ def importances(ranges: Mapping[str, Range], trials: Trials, seed: int = 0) -> d
     Hutter et al., "An Efficient Approach for Assessing Hyperparameter Importance" (ICML, 2014).
     Empty where there are too few trials to tell, or where all were as good.
     """
-    known = distributions({name: r for name, r in ranges.items() if varies(r)})
-    study = optuna.create_study(direction="maximize")
-    for point, accuracy in trials:
-        study.add_trial(
-            optuna.create_trial(
-                params={name: point[name] for name in known},
-                distributions=known,
-                value=accuracy,
-            )
-        )
-    values = {trial.value for trial in study.trials}
-    if len(study.trials) < 4 or len(values) < 2 or not known:
+    trials = list(trials)
+    known = distributions({name: limits for name, limits in ranges.items() if varies(limits)})
+    if len(trials) < FEWEST or len({accuracy for _, accuracy in trials}) < 2 or not known:
         return {}
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
-    return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
+    with quiet():
+        study = optuna.create_study(direction="maximize")
+        for point, accuracy in trials:
+            params = {name: point[name] for name in known}
+            study.add_trial(optuna.create_trial(params=params, distributions=known, value=accuracy))
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
+        return optuna.importance.get_param_importances(study, evaluator=evaluator)
 
 
-def varies(limits: Range) -> bool:
-    """Whether there is more than one value to take."""
-    return len(limits.values) > 1 if isinstance(limits, Choice) else limits.low < limits.high
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps Optuna from telling that it created a study."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)

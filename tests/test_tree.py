@@ -17,22 +17,25 @@ ROOT = Path(__file__).parents[1]
 # Each module imports from the layers below its own, and from no other.
 LAYERS = (
     "jobs",
+    "cluster.tune_run",
     "cluster.train_run cluster.score_run",
-    "cluster.prepare_run",
+    "cluster.prepare_run cluster.tuning",
     "cluster.training cluster.scoring",
     "cluster.streaming cluster.ingest cluster.resources cluster.session cluster.environment",
     "preflight report.training report.scoring checkpoint",
     "report report.provenance",
     "console",
-    "report.page loop",
-    "report.evaluation report.figures report.mix",
+    "report.page loop space",
+    "report.evaluation report.figures report.tuning_figures report.mix",
     "score_folder pixels",
     "bundle batches prepared census run_folder worklist",
     "network augment optim metrics prediction digits parts command sorting spreadsheet",
-    "report.columns manifest",
+    "report.columns report.tuning report.drawing manifest study",
     "folder",
     "image",
-    "config errors atomic",
+    "config",
+    "ranges",
+    "errors atomic",
 )
 DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer.split()}
 

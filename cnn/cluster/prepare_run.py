@@ -3,13 +3,14 @@
 import time
 from pathlib import Path
 
+from cnn import digits
 from cnn.cluster import ingest, resources
 from cnn.cluster.ingest import Source
 from cnn.cluster.session import session
-from cnn.config import PrepareConfig
+from cnn.config import Experiment, PrepareConfig
 from cnn.console import Console
 from cnn.prepared import Prepared
-from cnn.run_folder import local
+from cnn.run_folder import RunFolder, local
 
 
 def prepare(settings: PrepareConfig, console: Console) -> None:
@@ -32,3 +33,29 @@ def ensure_prepared(source: Source, folder: Path, console: Console) -> Prepared:
     seconds = time.monotonic() - started
     console.say(f"prepared {files} images in {seconds:.0f} s: {folder}")
     return dataset
+
+
+def default_out(images: str | None) -> str:
+    """`runs/` and the images' name."""
+    return f"runs/{Path(images).resolve().name if images else 'digits'}"
+
+
+def find_source(settings: Experiment, run: RunFolder) -> Source:
+    """The images to train on: the folder given, a prepared dataset, or the embedded digits."""
+    if settings.images is None:
+        folder = digits.write(run.path.parent / "digits-images")
+        return ingest.list_source(str(folder), settings.data)
+    if ingest.is_prepared_dataset(settings.images):
+        return ingest.reuse(Path(settings.images), settings.data)
+    return ingest.list_source(settings.images, settings.data)
+
+
+def prepared_folder(source: Source, settings: Experiment, run: RunFolder) -> Path:
+    """Where the prepared dataset of `source` is or will be: one for all runs that can share it.
+
+    Absolute, because Ray's workers have working directories of their own.
+    """
+    if source.prepared is not None:
+        return source.prepared.absolute()
+    parent = local(settings.prepared) if settings.prepared else run.path.parent / "prepared"
+    return parent.absolute() / source.key

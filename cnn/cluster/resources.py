@@ -8,6 +8,7 @@ import torch
 from ray.data import ActorPoolStrategy
 
 from cnn import config
+from cnn.batches import EVALUATION_BATCH
 from cnn.errors import Mendable
 
 # Each training worker may read one dataset at a time, and Ray Data needs a whole CPU for it.
@@ -37,6 +38,11 @@ class Plan:
     def threads(self) -> int:
         """Threads of each worker's arithmetic: Ray would give it one, whatever the machine has."""
         return max(1, (os.cpu_count() or 1) // self.workers)
+
+    @property
+    def scoring(self) -> "ScoringPlan":
+        """The same for judging what was trained."""
+        return ScoringPlan(self.workers, EVALUATION_BATCH, gpu_fraction=float(self.gpu))
 
     def __str__(self) -> str:
         return counted(self.workers, self.gpu)
@@ -77,6 +83,74 @@ class ScoringPlan:
 
     def __str__(self) -> str:
         return f"{counted(self.workers, self.gpu_fraction > 0)}, batches of {self.batch_size}"
+
+
+@dataclass(frozen=True)
+class TuningPlan:
+    """How a search uses the cluster: so many trials at once, each with so many workers."""
+
+    concurrent: int
+    workers: int
+    gpu_fraction: float = 0.0
+    streamed: bool = False
+
+    @property
+    def threads(self) -> int:
+        """Threads of each trial's arithmetic."""
+        return max(1, (os.cpu_count() or 1) // self.concurrent)
+
+    @property
+    def cpus(self) -> int:
+        """Logical CPUs that must be there at once."""
+        return self.concurrent * trial_cpus(self.workers, self.streamed)
+
+    @property
+    def winner(self) -> Plan:
+        """The plan on which the best settings are trained again, and judged."""
+        return Plan(self.workers, gpu=self.gpu_fraction > 0)
+
+    @property
+    def trial_resources(self) -> dict[str, float]:
+        """What Tune reserves for a trial; one with several workers asks for theirs itself."""
+        alone = self.workers == 1
+        return {"CPU": float(alone), "GPU": self.gpu_fraction if alone else 0.0}
+
+    def __str__(self) -> str:
+        each = counted(self.workers, self.gpu_fraction > 0)
+        return f"{self.concurrent} trials at once, {each} each: {self.cpus} CPUs in all"
+
+
+def trial_cpus(workers: int, streamed: bool) -> int:
+    """CPUs of a trial: its workers', and one for the data of each that does not hold its own."""
+    return workers * (1 + DATA_CPUS_PER_WORKER) if streamed or workers > 1 else 1
+
+
+def plan_tuning(settings: config.TuneConfig, streamed: bool) -> TuningPlan:
+    """What to ask of Ray; Mendable where the cluster can never give it."""
+    asked, search = settings.resources, settings.search
+    workers = asked.workers or 1
+    gpu = asked.gpu if asked.gpu is not None else gpus() > 0
+    fraction = (search.gpu_fraction if workers == 1 else 1.0) if gpu else 0.0
+    room = cluster_total("CPU") // trial_cpus(workers, streamed)
+    if gpu:
+        room = min(room, int(gpus() / (fraction * workers)))
+    wanted = search.concurrent or min(room, search.trials)
+    if room < 1 or wanted > room:
+        raise Mendable(
+            f"{max(1, wanted)} trials at once with {counted(workers, gpu)} each need "
+            f"{max(1, wanted) * trial_cpus(workers, streamed)} CPUs"
+            + (f" and {wanted * workers * fraction:g} GPUs" if gpu else "")
+            + f", and there are {cluster_total('CPU')} CPUs and {gpus()} GPUs: "
+            + (f"give --concurrent {room}" if room else "give fewer --workers")
+        )
+    return TuningPlan(wanted, workers, fraction, streamed)
+
+
+def tuning_cpus(settings: config.TuneConfig, streamed: bool) -> int:
+    """CPUs that a Ray of our own must be told of, so that a search uses all the machine has."""
+    workers = settings.resources.workers or 1
+    at_once = settings.search.concurrent or max(1, (os.cpu_count() or 1) // workers)
+    return max(PREPARE_CPUS, at_once * trial_cpus(workers, streamed))
 
 
 def plan(settings: config.Resources) -> Plan:

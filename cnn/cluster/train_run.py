@@ -2,20 +2,18 @@
 
 import shutil
 import time
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cnn import bundle, digits, preflight
-from cnn.batches import EVALUATION_BATCH
+from cnn import bundle, preflight
 from cnn.census import Census, take_census
 from cnn.cluster import ingest, resources, scoring, training
 from cnn.cluster.ingest import Source
-from cnn.cluster.prepare_run import ensure_prepared
+from cnn.cluster.prepare_run import default_out, ensure_prepared, find_source, prepared_folder
 from cnn.cluster.resources import Plan, ScoringPlan
 from cnn.cluster.session import session
-from cnn.config import TrainConfig
+from cnn.config import Experiment, TrainConfig
 from cnn.console import Console
 from cnn.manifest import Manifest, assign_splits
 from cnn.parts import Parts
@@ -52,7 +50,7 @@ def train(settings: TrainConfig, console: Console) -> None:
         about = preflight.describe(census, settings, dataset.card.image_size, str(plan), console)
         trained = training.fit(settings, dataset, run.path, plan, console)
         keep(trained, run)
-        evaluation = judge(dataset, census, settings, run, plan, console)
+        evaluation = judge(dataset, census, settings.seed, run, plan.scoring, console)
     seconds = time.monotonic() - started
     write_training_report(run, settings, dataset.manifest, census, evaluation, seconds, about)
     announce(run, console)
@@ -75,33 +73,7 @@ def dry_run(
     census.require_trainable()
 
 
-def default_out(images: str | None) -> str:
-    """`runs/` and the images' name."""
-    return f"runs/{Path(images).resolve().name if images else 'digits'}"
-
-
-def find_source(settings: TrainConfig, run: TrainFolder) -> Source:
-    """The images to train on: the folder given, a prepared dataset, or the embedded digits."""
-    if settings.images is None:
-        folder = digits.write(run.path.parent / "digits-images")
-        return ingest.list_source(str(folder), settings.data)
-    if ingest.is_prepared_dataset(settings.images):
-        return ingest.reuse(Path(settings.images), settings.data)
-    return ingest.list_source(settings.images, settings.data)
-
-
-def prepared_folder(source: Source, settings: TrainConfig, run: TrainFolder) -> Path:
-    """Where the prepared dataset of `source` is or will be: one for all runs that can share it.
-
-    Absolute, because Ray's workers have working directories of their own.
-    """
-    if source.prepared is not None:
-        return source.prepared.absolute()
-    parent = local(settings.prepared) if settings.prepared else run.path.parent / "prepared"
-    return parent.absolute() / source.key
-
-
-def split(dataset: Prepared, settings: TrainConfig, run: TrainFolder) -> Census:
+def split(dataset: Prepared, settings: Experiment, run: TrainFolder) -> Census:
     """Assign the splits, write the run's manifest, and make sure that it can train anything."""
     manifest = Manifest(dataset.split(settings.seed), dataset.manifest.ignored)
     census = take_census(manifest)
@@ -121,16 +93,15 @@ def keep(trained: training.Trained, run: TrainFolder) -> None:
 def judge(
     dataset: Prepared,
     census: Census,
-    settings: TrainConfig,
+    seed: int,
     run: TrainFolder,
-    plan: Plan,
+    pool: ScoringPlan,
     console: Console,
 ) -> Evaluation:
     """Score the test split with the run's model, once; write predictions and evaluation."""
-    manifest = Manifest(training.split_rows(dataset.split(settings.seed), "test"), {})
+    manifest = Manifest(training.split_rows(dataset.split(seed), "test"), {})
     parts = Parts.of(manifest, dataset.card.image_size)
     model = bundle.load(run.model)
-    pool = ScoringPlan(plan.workers, EVALUATION_BATCH, gpu_fraction=float(plan.gpu))
     found: dict[int, pa.Table] = {}
     with console.bar("test", "images") as advance:
         for number, table in scoring.score(enumerate(parts), Gather(dataset), model, pool):

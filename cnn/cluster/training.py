@@ -4,12 +4,12 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,7 +17,15 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
-from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
+from ray.train import (
+    CheckpointConfig,
+    FailureConfig,
+    Result,
+    RunConfig,
+    ScalingConfig,
+    UserCallback,
+)
+from ray.train.torch import TorchTrainer
 from torch import nn
 
 from cnn import checkpoint, network, optim, prepared
@@ -29,11 +37,16 @@ from cnn.config import TrainConfig
 from cnn.console import TABLE_HEAD, Console, epoch_line
 from cnn.errors import Mendable
 from cnn.loop import DivergedError, Epoch, Loop, State, class_weights
+from cnn.manifest import Split
 from cnn.prepared import Prepared
 
 # A worker or a node may be lost this often before the run gives up; each loss costs at most the
 # epoch under way.
 MAX_FAILURES = 3
+
+Outcome = TypeVar("Outcome")
+
+Splits = tuple[Split, ...]
 
 
 @dataclass(frozen=True)
@@ -45,16 +58,50 @@ class Trained:
 
 
 def fit(
-    settings: TrainConfig, dataset: Prepared, out: Path, plan: Plan, console: Console
+    settings: TrainConfig,
+    dataset: Prepared,
+    out: Path,
+    plan: Plan,
+    console: Console,
+    splits: Splits = ("train",),
 ) -> Trained:
-    """Train on `dataset`, keeping checkpoints below `out`; goes on from those already there."""
+    """Train on `dataset`, keeping checkpoints below `out`; goes on from those already there.
+
+    Where the validation images are among the training `splits`, nothing tells which epoch is the
+    best, and the last is taken for it.
+    """
     progress = Progress.remote()  # type: ignore[attr-defined]
-    trainer = ray.train.torch.TorchTrainer(
+    running = in_background(trainer(settings, dataset, out, plan, progress, splits).fit)
+    show(progress, running, console)
+    result = running.result()
+    history = history_of(result)
+    kept = result.best_checkpoints or []
+    best, _ = max(kept, key=lambda pair: pair[1][score(splits)])
+    return Trained(Path(best.path), history)
+
+
+def score(splits: Splits) -> str:
+    """The figure by which an epoch is the best."""
+    return "epoch" if "validation" in splits else "val_accuracy"
+
+
+def trainer(
+    settings: TrainConfig,
+    dataset: Prepared,
+    out: Path,
+    plan: Plan,
+    progress: Any,
+    splits: Splits = ("train",),
+    callbacks: Sequence[UserCallback] = (),
+) -> TorchTrainer:
+    """A training run of Ray's, with checkpoints in `out`/checkpoints."""
+    return TorchTrainer(
         work,  # type: ignore[arg-type]  # Ray's types forbid a result, its controller takes it
         train_loop_config={
             "settings": settings.model_dump(mode="json"),
             "prepared": str(dataset.folder),
             "progress": progress,
+            "splits": splits,
         },
         scaling_config=ScalingConfig(num_workers=plan.workers, use_gpu=plan.gpu),
         run_config=RunConfig(
@@ -66,19 +113,19 @@ def fit(
             ),
             # The best is kept by score, the last because training goes on from it.
             checkpoint_config=CheckpointConfig(
-                num_to_keep=1, checkpoint_score_attribute="val_accuracy"
+                num_to_keep=1, checkpoint_score_attribute=score(splits)
             ),
+            callbacks=list(callbacks),  # type: ignore[arg-type]  # typed as V1's
         ),
     )
-    running = in_background(trainer.fit)
-    show(progress, running, console)
-    result = running.result()
+
+
+def history_of(result: Result) -> list[Epoch]:
+    """The epochs of an ended run; Mendable where its loss diverged."""
     outcome: list[Epoch] | str = result.return_value  # type: ignore[attr-defined]
     if isinstance(outcome, str):
         raise Mendable(outcome)
-    kept = result.best_checkpoints or []
-    best, _ = max(kept, key=lambda pair: pair[1]["val_accuracy"])
-    return Trained(Path(best.path), outcome)
+    return outcome
 
 
 def work(task: dict[str, Any]) -> list[Epoch] | str:
@@ -98,7 +145,7 @@ def work(task: dict[str, Any]) -> list[Epoch] | str:
     ticker = Ticker(task["progress"]) if share.rank == 0 else ignore
     reporter = Reporter(settings, dataset, share, task["progress"])
     try:
-        learn(settings, dataset, state, reporter, share, ticker)
+        learn(settings, dataset, state, reporter, share, ticker, tuple(task["splits"]))
     except DivergedError as error:
         return str(error)
     return state.history
@@ -111,10 +158,11 @@ def learn(
     on_epoch_end: Callable[[State], None],
     share: Share = ALONE,
     on_step: Callable[[int, int], None] = lambda step, steps: None,
+    splits: Splits = ("train",),
 ) -> None:
     """Train this worker's share, from where `state` stands to its end."""
     device = next(state.network.parameters()).device
-    train, validation = split_batches(settings, dataset, share, device)
+    train, validation = split_batches(settings, dataset, share, device, splits)
     loop = Loop(
         settings.training,
         device,
@@ -152,17 +200,21 @@ def resume(state: State) -> None:
             checkpoint.load(Path(folder), state)
 
 
-def split_rows(table: pa.Table, split: str) -> pa.Table:
-    """The rows of one split."""
-    return table.filter(pc.equal(table["split"], split))
+def split_rows(table: pa.Table, *splits: str) -> pa.Table:
+    """The rows of one split, or of several."""
+    return table.filter(pc.is_in(table["split"], value_set=pa.array(splits)))
 
 
 def split_batches(
-    settings: TrainConfig, dataset: Prepared, share: Share, device: torch.device
+    settings: TrainConfig,
+    dataset: Prepared,
+    share: Share,
+    device: torch.device,
+    splits: Splits,
 ) -> tuple[Batches, Batches]:
     """Training and validation batches, from memory where they fit, else streamed."""
     table = dataset.split(settings.seed)
-    train, validation = split_rows(table, "train"), split_rows(table, "validation")
+    train, validation = split_rows(table, *splits), split_rows(table, "validation")
     options: dict[str, Any] = {
         "batch_size": settings.training.batch_size,
         "augmentation": settings.augmentation,
@@ -177,18 +229,20 @@ def split_batches(
             StreamedEvaluationBatches(dataset, validation, share),
         )
     return (
-        TrainingBatches(*held_images(dataset.folder, settings.seed, "train", device), **options),
-        EvaluationBatches(*held_images(dataset.folder, settings.seed, "validation", device), share),
+        TrainingBatches(*held_images(dataset.folder, settings.seed, splits, device), **options),
+        EvaluationBatches(
+            *held_images(dataset.folder, settings.seed, ("validation",), device), share
+        ),
     )
 
 
 @lru_cache(maxsize=2)  # the two splits stay while one process trains one trial after the other
 def held_images(
-    folder: Path, seed: int, split: str, device: torch.device
+    folder: Path, seed: int, splits: Splits, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images and labels of a split on the training device: a GPU then augments them itself."""
+    """Images and labels of these splits on the training device: a GPU then augments them itself."""
     dataset = Prepared.open(folder)
-    images, labels = dataset.load(split_rows(dataset.split(seed), split))
+    images, labels = dataset.load(split_rows(dataset.split(seed), *splits))
     return as_batch(images).to(device), torch.from_numpy(labels).to(device)
 
 
@@ -220,7 +274,7 @@ class Reporter:
         with tempfile.TemporaryDirectory() as folder:
             checkpoint.save(Path(folder), state, card(self.settings, self.dataset, row))
             ray.train.report(
-                dict(row),
+                {**row, "epochs": state.epochs},
                 checkpoint=ray.train.Checkpoint.from_directory(folder),
                 checkpoint_dir_name=f"epoch-{row['epoch']:04d}",
             )
@@ -279,12 +333,12 @@ def ignore(step: int, steps: int) -> None:
     """For ranks whose progress nobody asks about."""
 
 
-def in_background(function: Callable[[], Result]) -> Future[Result]:
+def in_background(function: Callable[[], Outcome]) -> Future[Outcome]:
     """Call `function` in a thread of its own.
 
     Ray Train would take over Ctrl-C in the main thread, and end the process with 1.
     """
-    running: Future[Result] = Future()
+    running: Future[Outcome] = Future()
 
     def call() -> None:
         try:

@@ -3,5 +3,15 @@
 from cnn.report.evaluation import Evaluation, evaluate
 from cnn.report.mix import Mix, take_mix
 from cnn.report.page import write_report
+from cnn.report.tuning import Trial, Tuning, leaderboard
 
-__all__ = ["Evaluation", "Mix", "evaluate", "take_mix", "write_report"]
+__all__ = [
+    "Evaluation",
+    "Mix",
+    "Trial",
+    "Tuning",
+    "evaluate",
+    "leaderboard",
+    "take_mix",
+    "write_report",
+]

@@ -1,54 +1,20 @@
-"""Figures of a report: matplotlib drawings as inline SVG that follows the page's light or dark."""
-
-import io
-import warnings
-from collections.abc import Callable
-from xml.etree import ElementTree
+"""Figures of training, an evaluation and a mix, as inline SVG."""
 
 import numpy as np
 import pandas as pd
-from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
 from cnn.metrics import wilson_interval
+from cnn.report.drawing import ACCENT, INK, MUTED, drawn, short
 
-# Matplotlib knows no CSS: these stand for the page's colours until the SVG is inlined.
-INK, MUTED, ACCENT = "#010101", "#020202", "#030303"
-THEME = {INK: "currentColor", MUTED: "var(--muted)", ACCENT: "var(--accent)"}
 # One hue from clear to solid, so lightness alone carries the value: safe for the colour-blind,
 # and a middle tone, because pixels cannot follow the page's colours.
 RAMP = LinearSegmentedColormap.from_list("ramp", [(0.16, 0.47, 0.84, 0.0), (0.16, 0.47, 0.84, 1.0)])
 NAMED_CLASSES = 40
 NUMBERED_CLASSES = 20
-NAME_LENGTH = 24
-POINTS_PER_INCH = 72
-
-STYLE = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "cnn",
-    "font.size": 12,
-    "axes.labelsize": 12,
-    "axes.titlesize": 13,
-    "axes.titlelocation": "left",
-    "axes.titlepad": 12,
-    "axes.edgecolor": MUTED,
-    "axes.linewidth": 0.75,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.labelcolor": MUTED,
-    "axes.titlecolor": INK,
-    "text.color": INK,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.major.width": 0.75,
-    "ytick.major.width": 0.75,
-    "lines.linewidth": 1.75,
-    "legend.frameon": False,
-}
 
 
 def learning_curves(history: pd.DataFrame) -> list[str]:
@@ -57,8 +23,8 @@ def learning_curves(history: pd.DataFrame) -> list[str]:
     `history` has a row per epoch: epoch, train_loss, val_loss, train_accuracy, val_accuracy.
     """
     return [
-        _drawn("loss", (440, 300), lambda axes: _curves(axes, history, "loss")),
-        _drawn("accuracy", (440, 300), lambda axes: _curves(axes, history, "accuracy")),
+        drawn("loss", (440, 300), lambda axes: _curves(axes, history, "loss")),
+        drawn("accuracy", (440, 300), lambda axes: _curves(axes, history, "accuracy")),
     ]
 
 
@@ -71,18 +37,18 @@ def confusion_heatmap(matrix: list[list[int]], classes: list[str]) -> str:
     room_for_scale = 0 if len(classes) <= NUMBERED_CLASSES else 80
     size = (side + room_for_scale, side)
     shares = np.asarray(matrix) / np.maximum(np.sum(matrix, axis=1, keepdims=True), 1)
-    return _drawn("confusion", size, lambda axes: _heatmap(axes, shares, classes))
+    return drawn("confusion", size, lambda axes: _heatmap(axes, shares, classes))
 
 
 def reliability_diagram(counts: list[tuple[int, float, int]]) -> str:
     """Accuracy against confidence: a dot per bin of `calibration_counts`, with Wilson's 95%."""
     filled = np.asarray([row for row in counts if row[0]])
-    return _drawn("reliability", (440, 420), lambda axes: _reliability(axes, filled))
+    return drawn("reliability", (440, 420), lambda axes: _reliability(axes, filled))
 
 
 def confidence_histogram(counts: NDArray[np.int64], min_confidence: float | None) -> str:
     """Images by confidence, `counts` of equal bins over 0..1; a line at the least one asked for."""
-    return _drawn("histogram", (440, 300), lambda axes: _histogram(axes, counts, min_confidence))
+    return drawn("histogram", (440, 300), lambda axes: _histogram(axes, counts, min_confidence))
 
 
 def _curves(axes: Axes, history: pd.DataFrame, measure: str) -> None:
@@ -108,7 +74,7 @@ def _heatmap(axes: Axes, shares: NDArray[np.floating], classes: list[str]) -> No
     axes.set_ylabel("true")
     axes.spines[:].set(visible=True, alpha=0.3)
     axes.tick_params(length=0, labelcolor=INK)
-    names = [_short(name) for name in classes] if len(classes) <= NAMED_CLASSES else []
+    names = [short(name) for name in classes] if len(classes) <= NAMED_CLASSES else []
     axes.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
     axes.set_yticks(range(len(names)), names, parse_math=False)
     if len(classes) <= NUMBERED_CLASSES:
@@ -156,48 +122,3 @@ def _histogram(axes: Axes, counts: NDArray[np.int64], min_confidence: float | No
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.grid(axis="y", color=MUTED, alpha=0.2, linewidth=0.75)
     axes.set_axisbelow(True)
-
-
-def _short(name: str) -> str:
-    """A class name as a tick label: one printable line (SVG takes no control characters)."""
-    printable = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
-    return printable if len(printable) <= NAME_LENGTH else f"{printable[: NAME_LENGTH - 1]}…"
-
-
-def _drawn(name: str, pixels: tuple[int, int], draw: Callable[[Axes], None]) -> str:
-    """One pair of axes as SVG, in the house style whatever the user's matplotlibrc says."""
-    buffer = io.StringIO()
-    with style.context(["default", STYLE]), warnings.catch_warnings():
-        # The browser's fonts draw the text; what matplotlib's own font lacks is no matter.
-        warnings.filterwarnings("ignore", message="Glyph")
-        width, height = (side / POINTS_PER_INCH for side in pixels)
-        figure = Figure(figsize=(width, height), layout="constrained")
-        draw(figure.add_subplot())
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    return _inline(buffer.getvalue(), name, pixels[0])
-
-
-def _inline(svg: str, name: str, width: int) -> str:
-    """The SVG element alone: ids of its own on the page, no namespaces, the page's colours."""
-    root = ElementTree.fromstring(svg)
-    for element in root.iter():
-        element.tag = element.tag.rpartition("}")[2]
-        element.attrib = {
-            key.rpartition("}")[2]: _localised(key, value, name)
-            for key, value in element.attrib.items()
-        }
-    del root.attrib["width"], root.attrib["height"]
-    root.attrib["style"] = f"--width:{width}px"
-    return ElementTree.tostring(root, encoding="unicode")
-
-
-def _localised(key: str, value: str, name: str) -> str:
-    """An attribute with the figure's name in front of ids, and CSS in place of stand-ins."""
-    if key == "id":
-        return f"{name}-{value}"
-    if key.endswith("href") and value.startswith("#"):
-        return f"#{name}-{value[1:]}"
-    for stand_in, css in THEME.items():
-        value = value.replace(stand_in, css)
-    return value.replace("url(#", f"url(#{name}-")

@@ -11,9 +11,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from cnn.atomic import write_atomically
-from cnn.report import figures
+from cnn.report import figures, tuning_figures
 from cnn.report.evaluation import Evaluation
 from cnn.report.mix import Mix
+from cnn.report.tuning import Tuning, columns_of, ranked
 
 UNREADABLE_SHOWN = 200
 WEAKEST_SHOWN = 5
@@ -21,6 +22,8 @@ UNKNOWN_SHOWN = 10
 # Beyond it classes fold away: twenty fit on a screen, and a fold of two or three is a nuisance.
 MIX_SHOWN = 20
 MIX_FOLDED = 5
+TRIALS_OPEN = 10
+TRIALS_SHOWN = 50
 
 
 class ClassMix(NamedTuple):
@@ -43,14 +46,15 @@ def write_report(
     history: pd.DataFrame | None = None,
     unreadable: Sequence[tuple[str, str]] | None = None,
     warnings: Sequence[str] | None = None,
+    tuning: Tuning | None = None,
 ) -> None:
     """Write the report, whole or not at all.
 
     `evaluation` is None where no image could be judged; `facts` are shown as they are (command
     and settings); `mix` is that of a scoring run; `history` has a row per epoch, as in
     history.csv; `unreadable` are pairs of path and reason, with a `mix` no more than are shown,
-    for it knows how many there are; `warnings` are sentences for the top of the page. All text
-    is escaped.
+    for it knows how many there are; `warnings` are sentences for the top of the page;
+    `tuning` is the search whose best trial is evaluated. All text is escaped.
     """
     unreadable = unreadable or ()
     reasons = mix.unreadable if mix else Counter(reason for _, reason in unreadable)
@@ -69,6 +73,7 @@ def write_report(
         **_judgement(evaluation) if evaluation else {},
         **_mixture(mix) if mix and mix.scored else {},
         **_training(history) if history is not None and len(history) else {},
+        **_search(tuning) if tuning else {},
     )
     write_atomically(path, page)
 
@@ -136,6 +141,39 @@ def _training(history: pd.DataFrame) -> dict[str, Any]:
     return {"curves": [Markup(svg) for svg in figures.learning_curves(history)], "best": best}
 
 
+def _search(tuning: Tuning) -> dict[str, Any]:
+    """What the template shows of a search."""
+    rows = ranked(tuning.trials)
+    failed = [trial for trial in rows if trial.outcome == "failed"]
+    others = [trial for trial in rows if trial.outcome != "failed"]
+    return {
+        "search": tuning,
+        "importances": _bars(tuning.importances),
+        "columns": columns_of(tuning.dimensions),
+        "leaders": others[:TRIALS_OPEN],
+        "followers": others[TRIALS_OPEN:TRIALS_SHOWN],
+        "trials_rest": len(others[TRIALS_SHOWN:]),
+        "failures": failed[:TRIALS_SHOWN],
+        "failures_rest": len(failed[TRIALS_SHOWN:]),
+        **(_search_figures(tuning) if tuning.best else {}),
+    }
+
+
+def _search_figures(tuning: Tuning) -> dict[str, Any]:
+    """The curves of all trials, and a slice per dimension by its name."""
+    slices = {name: tuning_figures.trial_slice(tuning, name) for name in tuning.dimensions}
+    return {
+        "trial_curves": Markup(tuning_figures.trial_curves(tuning)),
+        "slices": {name: Markup(svg) for name, svg in slices.items()},
+    }
+
+
+def _bars(importances: Mapping[str, float]) -> list[tuple[str, float, float]]:
+    """Name and share of each dimension, and the length of its bar against the longest."""
+    longest = max(importances.values(), default=0.0) or 1.0
+    return [(name, share, share / longest) for name, share in importances.items()]
+
+
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("cnn.report", "."),
@@ -144,7 +182,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": _percent, "count": _count}
+    environment.filters |= {"percent": _percent, "count": _count, "text": tuning_figures.text_of}
     return environment
 
 

@@ -1,26 +1,28 @@
-"""The report of a training run."""
+"""The report of a training run, or of a search and the model that it found."""
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cnn.census import Census
-from cnn.config import TrainConfig
+from cnn.config import Experiment
 from cnn.manifest import LEAKS, Manifest
 from cnn.report.evaluation import Evaluation
 from cnn.report.page import write_report
 from cnn.report.provenance import provenance, settings_facts
+from cnn.report.tuning import Tuning
 from cnn.run_folder import TrainFolder
 
 
 def write_training_report(
     run: TrainFolder,
-    settings: TrainConfig,
+    settings: Experiment,
     manifest: Manifest,
     census: Census,
     evaluation: Evaluation,
     seconds: float,
     about: dict[str, str],
+    tuning: Tuning | None = None,
 ) -> None:
     """Write report.html, the last file of a run: it says that the run is done.
 
@@ -34,6 +36,7 @@ def write_training_report(
         history=pd.read_csv(run.history),
         unreadable=unreadable(manifest.table),
         warnings=census.warnings(),
+        tuning=tuning,
     )
 
 

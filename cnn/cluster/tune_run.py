@@ -1,0 +1,112 @@
+"""A tuning run: images to a leaderboard, the best settings, and the best model judged."""
+
+import time
+
+import yaml
+
+from cnn import preflight, study
+from cnn.atomic import write_atomically
+from cnn.cluster import resources, training, tuning
+from cnn.cluster.prepare_run import default_out, ensure_prepared, find_source, prepared_folder
+from cnn.cluster.resources import TuningPlan
+from cnn.cluster.session import session
+from cnn.cluster.train_run import announce, judge, keep, split
+from cnn.cluster.training import Trained
+from cnn.cluster.tuning import Task, Tried
+from cnn.config import TrainConfig, TuneConfig
+from cnn.console import Console
+from cnn.prepared import Prepared
+from cnn.report.training import write_training_report
+from cnn.report.tuning import Trial, Tuning, leaderboard
+from cnn.run_folder import TuneFolder, local
+from cnn.space import Space, default_space, read_space
+
+
+def tune(settings: TuneConfig, console: Console) -> None:
+    """Search for the best settings on a folder of images; judge the best model on the test split.
+
+    The same call goes on with a search that was cut off, and leaves a finished one alone.
+    """
+    started = time.monotonic()
+    run = TuneFolder(local(settings.out or f"{default_out(settings.images)}-tune"))
+    source = find_source(settings.given(), run)
+    base = settings.given().model_copy(update={"data": source.settings})
+    file = settings.search.space
+    space = read_space(file, base) if file else default_space(base)
+    preflight.check_network(base.network, source.settings, source.manifest)
+    run.check(settings, source.manifest)
+    run.check_space(space.as_yaml())
+    if run.finished:
+        console.say(f"{run.path} is finished: nothing to do; another --out starts anew")
+        announce(run, console)
+        return
+    streamed = not base.resources.hold(len(source.manifest.table), max(space.image_sizes))
+    with session(resources.tuning_cpus(settings, streamed)):
+        plan = resources.plan_tuning(settings, streamed)
+        run.begin(settings)
+        write_atomically(run.space, space.as_yaml())
+        datasets = {size: prepare(resized(base, size), run, console) for size in space.image_sizes}
+        first = space.settings(space.start).data.image_size
+        census = split(datasets[first], base, run)
+        about = preflight.describe(census, base, first, str(plan), console)
+        task = Task(space, {size: dataset.folder for size, dataset in datasets.items()}, plan)
+        tried = tuning.search(task, settings.search, settings.seed, run.path, console)
+        summary, winner = conclude(tried, space, run)
+        best = space.settings(winner.point)
+        dataset = datasets[best.data.image_size]
+        if settings.search.retrain:
+            trained = retrain(best, dataset, run, plan, console)
+        else:
+            trained = kept(tried[winner.number])
+        keep(trained, run)
+        evaluation = judge(dataset, census, base.seed, run, plan.winner.scoring, console)
+    seconds = time.monotonic() - started
+    write_training_report(
+        run, settings, dataset.manifest, census, evaluation, seconds, about, summary
+    )
+    announce(run, console)
+
+
+def resized(base: TrainConfig, size: int) -> TrainConfig:
+    """The settings with another image size."""
+    data = (
+        base.data
+        if base.data.image_size == size
+        else base.data.model_copy(update={"image_size": size})
+    )
+    return base.model_copy(update={"data": data})
+
+
+def prepare(settings: TrainConfig, run: TuneFolder, console: Console) -> Prepared:
+    """The prepared dataset that all trials with this image size share."""
+    source = find_source(settings, run)
+    return ensure_prepared(source, prepared_folder(source, settings, run), console)
+
+
+def conclude(tried: list[Tried], space: Space, run: TuneFolder) -> tuple[Tuning, Trial]:
+    """Write leaderboard.csv and best.yaml; RuntimeError where every trial has failed."""
+    trials = [one.trial for one in tried]
+    judged = [(trial.point, trial.accuracy or 0.0) for trial in trials if trial.judged]
+    importances = study.importances(space.ranges, judged, space.base.seed)
+    summary = Tuning(trials, space.ranges, importances)
+    write_atomically(run.leaderboard, leaderboard(trials).to_csv(index=False))
+    if summary.best is None:
+        raise RuntimeError(f"all {len(trials)} trials have failed: {run.leaderboard} says why")
+    best = space.settings(summary.best.point).model_dump(mode="json", exclude={"out", "dry_run"})
+    write_atomically(run.best, yaml.safe_dump(best, sort_keys=False))
+    return summary, summary.best
+
+
+def kept(tried: Tried) -> Trained:
+    """What the best trial has left."""
+    rows = tried.epochs.to_dict("records")
+    return Trained(tried.best(), rows)
+
+
+def retrain(
+    best: TrainConfig, dataset: Prepared, run: TuneFolder, plan: TuningPlan, console: Console
+) -> Trained:
+    """Train the best settings afresh to their end, on the validation images too."""
+    out = run.path / "retrained"
+    out.mkdir(exist_ok=True)
+    return training.fit(best, dataset, out, plan.winner, console, ("train", "validation"))

@@ -1,0 +1,19 @@
+"""Images → leaderboard, best settings, best bundle and report."""
+
+from cnn.command import run
+from cnn.config import TuneConfig
+
+
+def tune(settings: TuneConfig) -> None:
+    """Imports late: --help and a mistyped flag should not wait for Ray and torch."""
+    from cnn.cluster import environment
+
+    environment.prepare()
+    from cnn.cluster import tune_run
+    from cnn.console import Console
+
+    tune_run.tune(settings, Console())
+
+
+if __name__ == "__main__":
+    run(TuneConfig, tune)

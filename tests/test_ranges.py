@@ -1,0 +1,140 @@
+"""Laws of ranges: what is nearest is within, and YAML gives a range or one line of complaint."""
+
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cnn.errors import Mendable
+from cnn.ranges import (
+    Between,
+    Choice,
+    Integer,
+    LogUniform,
+    Range,
+    Uniform,
+    Value,
+    parse_range,
+    written,
+)
+
+number = st.floats(1e-6, 1e6)
+whole = st.integers(-1000, 1000)
+values = st.one_of(number, whole, st.booleans(), st.none(), st.sampled_from(["adam", "32,64"]))
+ranges: st.SearchStrategy[Range] = st.one_of(
+    st.lists(values, min_size=1).map(lambda some: Choice(tuple(some))),
+    st.tuples(number, number).map(lambda two: Uniform(min(two), max(two))),
+    st.tuples(number, number).map(lambda two: LogUniform(min(two), max(two))),
+    st.tuples(whole, whole).map(lambda two: Integer(min(two), max(two))),
+)
+
+
+def holds(limits: Range, value: Value) -> bool:
+    if isinstance(limits, Choice):
+        return value in limits.values
+    kinds = int if isinstance(limits, Integer) else (int, float)
+    return isinstance(value, kinds) and limits.low <= value <= limits.high
+
+
+def read(text: str) -> Range:
+    return parse_range(yaml.safe_load(text))
+
+
+@settings(deadline=None)
+@given(ranges, values)
+def test_the_nearest_value_is_in_the_range_and_no_value_of_it_is_moved(
+    limits: Range, value: Value
+) -> None:
+    assert holds(limits, limits.nearest(value))
+    if holds(limits, value):
+        assert limits.nearest(value) == value
+
+
+@settings(deadline=None)
+@given(ranges, values)
+def test_a_range_reaches_a_number_and_keeps_what_it_had(limits: Range, value: Value) -> None:
+    reached = limits.reaching(value)
+    assert all(holds(reached, sample) for sample in limits.samples)
+    kinds = int if isinstance(limits, Integer) else (int, float)
+    if isinstance(limits, Choice) or isinstance(value, kinds):
+        assert holds(reached, value)
+    if holds(limits, value):
+        assert reached == limits
+
+
+def test_the_nearest_of_a_choice_is_the_number_next_to_it_or_the_first() -> None:
+    assert Choice((16, 32, 64)).nearest(40) == 32
+    assert Choice(("sgd", "adam")).nearest("adamw") == "sgd"
+    assert Choice((None, 3)).nearest(2) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "limits"),
+    [
+        ("{choice: [adamw, sgd]}", Choice(("adamw", "sgd"))),
+        ("{choice: [true, null, 3, 0.5]}", Choice((True, None, 3, 0.5))),
+        ("{choice: [[32, 64], [16]]}", Choice(("32,64", "16"))),
+        ("{uniform: [0, 0.5]}", Uniform(0, 0.5)),
+        ("{loguniform: [1e-4, 1e-2]}", LogUniform(1e-4, 1e-2)),  # which YAML takes for text
+        ("{int: [2, 6]}", Integer(2, 6)),
+        ("{int: [3, 3]}", Integer(3, 3)),
+    ],
+)
+def test_each_kind_of_range_is_understood(text: str, limits: Range) -> None:
+    found = read(text)
+    assert (type(found), found) == (type(limits), limits)
+    if isinstance(found, Integer):
+        assert isinstance(found.low, int) and isinstance(found.high, int)
+
+
+@settings(deadline=None)
+@given(ranges)
+def test_a_range_is_read_back_as_it_was_written(limits: Range) -> None:
+    found = read(yaml.safe_dump(written(limits)))
+    assert (type(found), found) == (type(limits), limits)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "loguniform", "int"])
+def test_a_range_that_ends_before_it_begins_is_empty(kind: str) -> None:
+    with pytest.raises(Mendable, match="from 3 to 2 is empty"):
+        read(f"{{{kind}: [3, 2]}}")
+    assert isinstance(read(f"{{{kind}: [2, 2]}}"), Between)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("0.1", "0.1 is no range: write {choice"),
+        ("[1, 2]", "is no range"),
+        ("null", "is no range"),
+        ("{}", "is no range"),
+        ("{logunifrom: [1, 2]}", "{loguniform: [low, high]}"),
+        ("{choice: []}", "is no range"),
+        ("{choice: adam}", "is no range"),
+        ("{int: [1, 2], choice: [1]}", "is no range"),
+        ("{uniform: [1, 2, 3]}", "is no range"),
+        ("{uniform: [low, high]}", "is no range"),
+        ("{uniform: [0, .inf]}", "is no range"),
+        ("{uniform: [.nan, 1]}", "is no range"),
+        ("{loguniform: [0, 1]}", "above 0"),
+        ("{int: [1, 2.5]}", "whole numbers, not 1 and 2.5"),
+        (f"{{int: [1, 1{'0' * 400}]}}", "is no range"),
+    ],
+)
+def test_what_is_no_range_is_told_in_one_line(text: str, part: str) -> None:
+    with pytest.raises(Mendable) as caught:
+        read(text)
+    (line,) = str(caught.value).splitlines()
+    assert part in line
+
+
+@settings(deadline=None)
+@given(st.recursive(values, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+def test_whatever_is_given_is_a_range_or_one_line(whatever: Any) -> None:
+    for kind in ("choice", "uniform", "loguniform", "int"):
+        try:
+            assert parse_range({kind: whatever}).samples
+        except Mendable as error:
+            assert len(str(error).splitlines()) == 1

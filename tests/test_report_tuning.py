@@ -1,0 +1,264 @@
+"""A search is told as it was: every trial counted, the best one shown, no value obeyed."""
+
+import random
+import re
+import warnings
+from collections import Counter
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from cnn.ranges import Choice, Integer, LogUniform, Range, Uniform
+from cnn.report import Trial, Tuning, evaluate, leaderboard, write_report
+from cnn.report.tuning import ranked
+from cnn.report.tuning_figures import trial_curves, trial_slice
+from tests.test_report import FACTS, HOSTILE, IMAGES, Elements, predictions
+
+RANGES: dict[str, Range] = {
+    "lr": LogUniform(5e-4, 2e-2),
+    "optimizer": Choice(("adamw", "sgd", "rmsprop")),
+    "stages": Integer(2, 6),
+    "dropout": Uniform(0.0, 0.5),
+}
+POINT = {"lr": 0.003, "optimizer": "adamw", "stages": 5, "dropout": 0.3}
+
+
+def trial(number: int, accuracy: float | None = 0.5, **more: Any) -> Trial:
+    """A trial of 9 epochs that ran to its end, unless `more` says otherwise."""
+    known: dict[str, Any] = {
+        "number": number,
+        "point": POINT,
+        "outcome": "finished",
+        "epochs": 9,
+        "epochs_asked": 9,
+        "accuracy": accuracy,
+        "seconds": 30.0,
+    }
+    known |= more
+    learned = accuracy or 0.0
+    epochs = range(1, known["epochs"] + 1) if accuracy is not None else ()
+    return Trial(**known, history=tuple((e, learned * e / known["epochs"]) for e in epochs))
+
+
+def stopped(number: int, accuracy: float = 0.2, epochs: int = 3) -> Trial:
+    return trial(number, accuracy, outcome="stopped", epochs=epochs)
+
+
+def failed(number: int, accuracy: float | None = None, reason: str = "out of memory") -> Trial:
+    return trial(number, accuracy, outcome="failed", epochs=1, reason=reason)
+
+
+def many(count: int, dimensions: int) -> Tuning:
+    """Trials all over as many dimensions, most of them stopped."""
+    draw = random.Random(count)
+    kinds = list(RANGES.items())
+    ranges = {f"{kinds[i % 4][0]}_{i}": kinds[i % 4][1] for i in range(dimensions)}
+    trials = []
+    for number in range(count):
+        point = {name: anywhere(limits, draw) for name, limits in ranges.items()}
+        made = trial(number, draw.random()) if number % 4 == 0 else stopped(number, draw.random())
+        trials.append(replace(made, point=point))
+    return Tuning(trials, ranges, {})
+
+
+def anywhere(limits: Range, draw: random.Random) -> Any:
+    match limits:
+        case Choice(values):
+            return draw.choice(values)
+        case Integer(low, high):
+            return draw.randint(low, high)
+        case _:
+            return draw.uniform(limits.low, limits.high)
+
+
+def page(path: Path, tuning: Tuning) -> str:
+    evaluation = evaluate([predictions(["a", "b"])], ["a", "b"], IMAGES)
+    write_report(path, title="A search", evaluation=evaluation, facts=FACTS, tuning=tuning)
+    return path.read_text(encoding="utf-8")
+
+
+def dots(svg: str) -> int:
+    """Marks on a drawing, less those of the ticks."""
+    return svg.count("<use ") - svg.count("tick_")
+
+
+def words(html: str) -> str:
+    return " ".join(Elements(html).text.split())
+
+
+def test_the_leaderboard_has_every_trial_once_the_best_first_and_the_failed_last() -> None:
+    trials = [trial(0, 0.6), failed(1, 0.9), stopped(2, 0.7), trial(3, 0.7), trial(4, None)]
+    table = leaderboard(trials)
+    assert table["trial"].tolist() == [2, 3, 0, 1, 4]
+    fixed = ["trial", "outcome", "epochs", "epochs_asked", "val_accuracy", "seconds"]
+    assert table.columns.tolist() == [*fixed, *POINT, "reason"]
+    assert table["reason"].tolist()[3] == "out of memory"
+
+
+def test_searched_epochs_hide_neither_those_run_nor_those_asked() -> None:
+    cut = replace(stopped(0, epochs=3), point={"epochs": 9, "lr": 0.1})
+    table = leaderboard([cut])
+    assert table.columns.is_unique
+    assert (table["epochs"][0], table["epochs_asked"][0]) == (3, 9)
+
+
+def test_values_come_back_from_the_leaderboards_file_as_they_were() -> None:
+    points = [{"units": 3, "flip": True, "lr": 1e-05}, {"units": None, "flip": False, "lr": 0.1}]
+    trials = [replace(trial(number), point=point) for number, point in enumerate(points)]
+    file = leaderboard(trials).to_csv(index=False)
+    read = pd.read_csv(StringIO(file), dtype=str, keep_default_na=False)
+    assert read["units"].tolist() == ["3", ""]
+    assert read["flip"].tolist() == ["True", "False"]
+    assert read["lr"].tolist() == ["1e-05", "0.1"]
+
+
+def test_the_best_trial_is_the_leaderboards_first_and_never_one_that_failed() -> None:
+    trials = [trial(0, 0.6), failed(1, 0.9), stopped(2, 0.7), trial(3, 0.7)]
+    assert Tuning(trials, RANGES, {}).best is trials[2] is ranked(trials)[0]
+    assert Tuning([failed(0, 0.9), trial(1, None)], RANGES, {}).best is None
+
+
+def test_the_cost_counts_every_trial_and_every_epoch() -> None:
+    trials = [trial(0), stopped(1), stopped(2), failed(3), trial(4, epochs=6)]
+    assert Tuning(trials, RANGES, {}).cost == (
+        "5 trials were run, 2 stopped early, 1 failed: 22 epochs of the 45 that running all "
+        "to the end would have taken."
+    )
+    assert (
+        "1 trial was run, none stopped early: 9 epochs of the 9" in Tuning([trial(0)], {}, {}).cost
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (trial(0, 0.612), "against the 61.2% of the given settings (trial 0)."),
+        (stopped(0, 0.612), "61.2% of the given settings (trial 0, stopped after 3 of 9 epochs)."),
+        (failed(0, 0.612), "61.2% of the given settings (trial 0, failed after 1 of 9 epochs)."),
+        (failed(0), "the given settings (trial 0) reached none."),
+        (trial(0, 0.8), "No trial did better than the given settings (trial 0)"),
+    ],
+)
+def test_the_best_is_held_against_the_given_settings_whatever_became_of_them(
+    tmp_path: Path, given: Trial, told: str
+) -> None:
+    tuning = Tuning([trial(1, 0.7), given], RANGES, {})
+    assert told in tuning.gain
+    assert ("validation accuracy of 70.0%" in tuning.gain) == (tuning.best is not given)
+    text = words(page(tmp_path / "r.html", tuning))
+    assert tuning.cost in text
+    assert tuning.gain in text
+    assert "test accuracy above was taken once, of the best model only" in text
+
+
+@pytest.mark.parametrize(("count", "dimensions"), [(1, 1), (3, 1), (200, 12)])
+def test_a_page_is_whole_for_any_number_of_trials_and_dimensions(
+    tmp_path: Path, count: int, dimensions: int
+) -> None:
+    html = page(tmp_path / "r.html", many(count, dimensions))
+    seen = Elements(html)
+    ids = Counter(value for name, value in seen.attributes if name == "id")
+    links = {value for name, value in seen.attributes if name.endswith(("href", "src"))}
+    assert max(ids.values()) == 1
+    assert {link[1:] for link in links if link[0] == "#"} <= ids.keys()
+    assert all(link.startswith(("#", "data:image/png")) for link in links)
+    assert not re.search(r"https?:|//[a-z]|@import", html)
+    assert html.count('aria-label="Validation accuracy by ') == dimensions + 1
+    assert "too few trials to tell" in html
+    assert len(html) < 1_000_000
+
+
+def test_a_page_without_a_search_says_nothing_of_one(tmp_path: Path) -> None:
+    evaluation = evaluate([predictions(["a", "b"])], ["a", "b"], IMAGES)
+    write_report(tmp_path / "r.html", title="A run", evaluation=evaluation, facts=FACTS)
+    assert not re.search(
+        r"trial|search", words((tmp_path / "r.html").read_text().split("<body>")[1])
+    )
+
+
+def test_trials_beyond_the_first_50_are_counted_and_failures_are_shown_all_the_same(
+    tmp_path: Path,
+) -> None:
+    good = [trial(number, 0.5) for number in range(60)]
+    tuning = Tuning([*good, *(failed(n, reason=f"reason {n}") for n in (60, 61))], RANGES, {})
+    html = page(tmp_path / "r.html", tuning)
+    shown, _, hidden = html.partition("<details>")
+    assert shown.count("9 of 9") == 10
+    assert hidden.count("9 of 9") == 40
+    assert "and 10 more trials, in leaderboard.csv" in words(hidden)
+    assert {"reason 60", "reason 61"} <= set(re.findall(r"reason \d+", hidden))
+
+
+def test_a_page_is_written_where_no_trial_reached_an_accuracy(tmp_path: Path) -> None:
+    text = words(page(tmp_path / "r.html", Tuning([failed(0), failed(1)], RANGES, {})))
+    assert "No trial can be compared" in text
+    assert "out of memory" in text
+
+
+def test_settings_are_shown_by_what_they_mattered_and_the_others_after_them(
+    tmp_path: Path,
+) -> None:
+    tuning = Tuning([trial(0), trial(1)], RANGES, {"stages": 0.7, "lr": 0.3})
+    html = page(tmp_path / "r.html", tuning)
+    named = re.findall(r'aria-label="Validation accuracy by ([a-z]+)">', html)
+    assert named == ["stages", "lr", "optimizer", "dropout"]
+    assert "stages 70% lr 30%" in words(html.replace("<td", " <td").replace("</tr>", " "))
+    assert "--share:1.0" in html
+    assert "too few trials to tell" not in html
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_in_a_slice_every_trial_is_a_dot_and_the_best_alone_is_in_the_accent(name: str) -> None:
+    tuning = Tuning([trial(0), trial(1, 0.8), stopped(2), failed(3, 0.1), failed(4)], RANGES, {})
+    svg = trial_slice(tuning, name)
+    without = trial_slice(replace(tuning, trials=tuning.trials[:1]), name)
+    accents = re.findall(r"<use [^>]*fill: var\(--accent\)", svg)
+    assert dots(svg) == 4  # trial 4 has no accuracy, and no place on the axes
+    assert dots(without) == 1
+    assert len(accents) == 1
+
+
+def test_the_curves_label_the_best_and_the_given_settings() -> None:
+    tuning = Tuning([stopped(0), trial(7, 0.8), trial(2)], RANGES, {})
+    assert {"trial 0: as given", "trial 7: best"} <= set(
+        re.findall(r">([^<>]+)</text>", trial_curves(tuning))
+    )
+    alone = trial_curves(Tuning([trial(0)], RANGES, {}))
+    assert "trial 0: as given, and best" in alone
+
+
+def test_a_range_of_one_value_is_drawn_without_complaint() -> None:
+    ranges: dict[str, Range] = {
+        "lr": LogUniform(0.003, 0.003),
+        "optimizer": Choice(("adamw",)),
+        "stages": Integer(5, 5),
+        "dropout": Uniform(0.3, 0.3),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in ranges:
+            trial_slice(Tuning([trial(0)], ranges, {}), name)
+
+
+def test_the_same_search_gives_the_same_page_byte_by_byte(tmp_path: Path) -> None:
+    first, second = (page(tmp_path / name, many(30, 4)) for name in ("1.html", "2.html"))
+    assert first == second
+
+
+def test_hostile_values_and_reasons_are_shown_and_never_obeyed(tmp_path: Path) -> None:
+    def search(texts: list[str], name: str) -> Tuning:
+        ranges = {name: Choice(tuple(texts))}
+        points = [{name: text} for text in texts]
+        good = [replace(trial(n), point=point) for n, point in enumerate(points)]
+        bad = [replace(failed(n + 9, reason=p[name]), point=p) for n, p in enumerate(points)]
+        return Tuning([*good, *bad], ranges, {name: 1.0})
+
+    hostile = Elements(page(tmp_path / "h.html", search(HOSTILE, HOSTILE[1])))
+    benign = Elements(page(tmp_path / "b.html", search([12 * c for c in "abcdef"], 10 * "name")))
+    assert hostile.tags == benign.tags
+    assert not [name for name, _ in hostile.attributes if name.startswith("on")]
+    assert all(reason in hostile.text for reason in HOSTILE)
