@@ -109,9 +109,9 @@ class Training(Settings):
     batch_size: Annotated[int, Choice((32, 64, 128))] = Field(
         64, ge=2, description="images per step, over all workers together"
     )
-    optimizer: Annotated[
-        Literal["adamw", "adam", "sgd", "rmsprop"], Choice(("adamw", "sgd", "rmsprop"))
-    ] = Field("adamw", description="optimizer (sgd has Nesterov momentum 0.9)")
+    optimizer: Annotated[Literal["adamw", "adam", "sgd", "rmsprop"], Choice(("adamw", "sgd"))] = (
+        Field("adamw", description="optimizer (sgd has Nesterov momentum 0.9)")
+    )
     lr: Annotated[float, LogUniform(5e-4, 2e-2)] = Field(
         3e-3, gt=0, description="peak learning rate"
     )

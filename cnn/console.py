@@ -80,7 +80,7 @@ class Rate(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.0f} {self.unit}/s" if speed else "")
+        return Text(pace(speed, self.unit) if speed else "")
 
 
 class Milestones:
@@ -100,8 +100,13 @@ class Milestones:
         speed = (done - self.first) / (now - self.begun)
         left = clock((total - done) / speed) if speed else "?"
         self.console.say(
-            f"{self.title}    {done:,} of {total:,}, {speed:,.0f} {self.unit}/s, left {left}"
+            f"{self.title:8} {done:,} of {total:,}, {pace(speed, self.unit)}, left {left}"
         )
+
+
+def pace(speed: float, unit: str) -> str:
+    """So many a second, or a minute where they are slow."""
+    return f"{speed:,.0f} {unit}/s" if speed >= 1 else f"{speed * 60:.1f} {unit}/min"
 
 
 def epoch_line(row: Epoch, epochs: int) -> str:

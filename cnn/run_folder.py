@@ -126,6 +126,10 @@ class TuneFolder(TrainFolder):
         return self.path / "best.yaml"
 
     @property
+    def trials(self) -> Path:
+        return self.path / "trials"
+
+    @property
     def space(self) -> Path:
         return self.path / "space.yaml"
 

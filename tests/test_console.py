@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnn.console import TABLE_HEAD, Console, clock, epoch_line
+from cnn.console import TABLE_HEAD, Console, Milestones, clock, epoch_line, pace
 from cnn.loop import Epoch
 
 LITERAL = [
@@ -152,3 +152,18 @@ def test_at_a_terminal_there_is_a_bar_and_remarks_are_as_they_are(
     assert "decode" in text and "3/7" in text
     assert "[red] :cat: 12\r\n" in text
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_log_hears_of_progress_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    milestones = Milestones(Console(), "score", "images", seconds=0)
+    for done in (100, 300):
+        milestones(done, 1000)
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("score    300 of 1,000, ") and "images/s, left " in line
+
+
+@pytest.mark.parametrize(
+    ("speed", "text"), [(1234.5, "1,234 images/s"), (1, "1 images/s"), (0.5, "30.0 images/min")]
+)
+def test_a_pace_is_told_in_numbers_that_can_be_read(speed: float, text: str) -> None:
+    assert pace(speed, "images") == text

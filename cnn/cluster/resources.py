@@ -112,8 +112,7 @@ class TuningPlan:
     @property
     def trial_resources(self) -> dict[str, float]:
         """What Tune reserves for a trial; one with several workers asks for theirs itself."""
-        alone = self.workers == 1
-        return {"CPU": float(alone), "GPU": self.gpu_fraction if alone else 0.0}
+        return {"CPU": 1.0, "GPU": self.gpu_fraction if self.workers == 1 else 0.0}
 
     def __str__(self) -> str:
         each = counted(self.workers, self.gpu_fraction > 0)
@@ -121,8 +120,10 @@ class TuningPlan:
 
 
 def trial_cpus(workers: int, streamed: bool) -> int:
-    """CPUs of a trial: its workers', and one for the data of each that does not hold its own."""
-    return workers * (1 + DATA_CPUS_PER_WORKER) if streamed or workers > 1 else 1
+    """CPUs of a trial: its own, its workers' if they are others, and those of streamed data."""
+    if workers > 1:
+        return 1 + workers * (1 + DATA_CPUS_PER_WORKER)
+    return 1 + streamed * DATA_CPUS_PER_WORKER
 
 
 def plan_tuning(settings: config.TuneConfig, streamed: bool) -> TuningPlan:

@@ -49,8 +49,9 @@ def tune(settings: TuneConfig, console: Console) -> None:
         first = space.settings(space.start).data.image_size
         census = split(datasets[first], base, run)
         about = preflight.describe(census, base, first, str(plan), console)
-        task = Task(space, {size: dataset.folder for size, dataset in datasets.items()}, plan)
-        tried = tuning.search(task, settings.search, settings.seed, run.path, console)
+        folders = {size: dataset.folder for size, dataset in datasets.items()}
+        task = Task(space, folders, plan, run.trials.resolve())
+        tried = tuning.search(task, settings.search, settings.seed, console)
         summary, winner = conclude(tried, space, run)
         best = space.settings(winner.point)
         dataset = datasets[best.data.image_size]

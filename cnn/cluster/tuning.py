@@ -27,7 +27,6 @@ from cnn.report.tuning import Trial
 from cnn.space import Point, Space
 
 METRIC = "val_accuracy"
-NAME = "trials"
 
 # A trial that raises is tried once more; a second failure is its own fault.
 MAX_FAILURES = 1
@@ -49,6 +48,7 @@ class Task:
     space: Space
     prepared: dict[int, Path]  # by image size
     plan: TuningPlan
+    folder: Path  # of all trials
 
 
 @dataclass(frozen=True)
@@ -71,19 +71,19 @@ def checkpoint_accuracy(folder: Path) -> float:
     return accuracy
 
 
-def search(task: Task, settings: Search, seed: int, out: Path, console: Console) -> list[Tried]:
-    """Try the trials that are still to be tried, in `out`; returns all, as they were proposed."""
+def search(task: Task, settings: Search, seed: int, console: Console) -> list[Tried]:
+    """Try the trials that are still to be tried; returns all, in the order of their proposal."""
     trainable = tune.with_resources(
         tune.with_parameters(run_trial, task=task), task.plan.trial_resources
     )
-    folder = out.resolve() / NAME
     with console.bar("tune", "trials") as advance:
         Watch.here = Watch(settings.trials, console, advance)
-        if tune.Tuner.can_restore(str(folder)):
-            tuner = tune.Tuner.restore(str(folder), trainable, resume_unfinished=True)
+        if tune.Tuner.can_restore(str(task.folder)):
+            tuner = tune.Tuner.restore(str(task.folder), trainable, resume_unfinished=True)
         else:
-            tuner = new_tuner(trainable, task, settings, seed, folder)
+            tuner = new_tuner(trainable, task, settings, seed)
         console.say(TABLE_HEAD)
+        advance(0, settings.trials)
         running = training.in_background(tuner.fit)
         while not wait([running], timeout=0.3).done:  # short waits: Ctrl-C comes in between
             pass
@@ -134,7 +134,7 @@ def reason_of(error: Exception | None) -> str | None:
     return lines[-1].strip() if lines else None
 
 
-def new_tuner(trainable: Any, task: Task, settings: Search, seed: int, folder: Path) -> tune.Tuner:
+def new_tuner(trainable: Any, task: Task, settings: Search, seed: int) -> tune.Tuner:
     """A search that has not begun."""
     space = task.space
     proposals = Proposals(
@@ -163,8 +163,8 @@ def new_tuner(trainable: Any, task: Task, settings: Search, seed: int, folder: P
             trial_dirname_creator=folder_name,
         ),
         run_config=tune.RunConfig(
-            name=folder.name,
-            storage_path=str(folder.parent),
+            name=task.folder.name,
+            storage_path=str(task.folder.parent),
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
             checkpoint_config=tune.CheckpointConfig(
                 num_to_keep=1, checkpoint_score_attribute=METRIC
@@ -195,7 +195,12 @@ def point_of(config: dict[str, Any]) -> dict[str, Any]:
 
 def folder_name(trial: TuneTrial) -> str:
     """The name of a trial's folder: Tune's own would spell out its settings."""
-    return f"{trial.config[NUMBER]:04d}-{trial.trial_id}"
+    return folder_of(trial.config[NUMBER], trial.trial_id)
+
+
+def folder_of(number: int, trial_id: str) -> str:
+    """The same, by number and Tune's own name for a trial."""
+    return f"{number:04d}-{trial_id}"
 
 
 class Halving(AsyncHyperBandScheduler):
@@ -215,7 +220,8 @@ def run_trial(config: dict[str, Any], task: Task) -> None:
     settings = task.space.settings(point_of(config))
     dataset = Prepared.open(task.prepared[settings.data.image_size])
     if task.plan.workers > 1:
-        train_together(settings, dataset, task.plan)
+        number, trial = config[NUMBER], tune.get_context().get_trial_id()
+        train_together(settings, dataset, task.plan, task.folder / folder_of(number, trial))
     else:
         train_alone(settings, dataset, task.plan)
 
@@ -240,12 +246,14 @@ def train_alone(settings: TrainConfig, dataset: Prepared, plan: TuningPlan) -> N
     training.learn(settings, dataset, state, report)
 
 
-def train_together(settings: TrainConfig, dataset: Prepared, plan: TuningPlan) -> None:
+def train_together(
+    settings: TrainConfig, dataset: Prepared, plan: TuningPlan, folder: Path
+) -> None:
     """Train on several workers: a run of Ray Train's inside the trial."""
     run = training.trainer(
         settings,
         dataset,
-        Path(tune.get_context().get_trial_dir()),
+        folder,
         plan.winner,
         training.Progress.remote(),  # type: ignore[attr-defined]
         callbacks=[TuneReportCallback()],  # type: ignore[no-untyped-call]

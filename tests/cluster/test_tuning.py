@@ -1,0 +1,88 @@
+"""Laws of tuning: the given settings run to their end, and a failing trial fails alone."""
+
+from pathlib import Path
+
+import pytest
+
+from cnn import bundle
+from cnn.cluster import ingest, tuning
+from cnn.cluster.resources import TuningPlan
+from cnn.cluster.tuning import Task, Tried
+from cnn.config import Search, TrainConfig
+from cnn.console import Console
+from cnn.prepared import Prepared
+from cnn.ranges import Choice, LogUniform, Range
+from cnn.space import Space
+
+BASE = TrainConfig.model_validate(
+    {
+        "images": "digits",
+        "data": {"image_size": 16},
+        "augmentation": {"rotation": 0, "shift": 0, "zoom": 0, "flip": False},
+        "network": {"filters": "8,16", "convolutions": 1},
+        "training": {"epochs": 4, "batch_size": 32, "precision": "float32"},
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def dataset(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    source = ingest.list_source(str(digits), BASE.data)
+    return ingest.prepare(source, tmp_path_factory.mktemp("prepared") / "a", lambda a, b: None)
+
+
+def search(
+    dataset: Prepared, out: Path, ranges: dict[str, Range], settings: Search, workers: int = 1
+) -> list[Tried]:
+    plan = TuningPlan(concurrent=2 if workers == 1 else 1, workers=workers)
+    task = Task(Space(ranges, BASE), {16: dataset.folder}, plan, out)
+    return tuning.search(task, settings, seed=0, console=Console())
+
+
+@pytest.fixture(scope="module")
+def tried(dataset: Prepared, tmp_path_factory: pytest.TempPathFactory) -> list[Tried]:
+    """Five trials, three of which have rates that cannot learn: 2 of 4 epochs may be spared."""
+    rates = LogUniform(1e-7, 1e-2)
+    settings = Search(trials=6, grace=1, reduction=2)
+    return search(dataset, tmp_path_factory.mktemp("search") / "run", {"lr": rates}, settings)
+
+
+def test_the_given_settings_are_tried_first_and_run_to_their_end(tried: list[Tried]) -> None:
+    first = tried[0].trial
+    assert (first.number, first.point, first.outcome) == (0, {"lr": 3e-3}, "finished")
+    assert first.epochs == first.epochs_asked == 4
+
+
+def test_weak_trials_are_stopped_early_and_all_are_accounted_for(tried: list[Tried]) -> None:
+    trials = [one.trial for one in tried]
+    assert [trial.number for trial in trials] == list(range(6))
+    assert {trial.outcome for trial in trials} == {"finished", "stopped"}
+    assert all((trial.outcome == "stopped") == (trial.epochs < 4) for trial in trials)
+    assert all(len(trial.history) == trial.epochs for trial in trials)
+
+
+def test_the_best_epoch_of_a_trial_is_kept(tried: list[Tried]) -> None:
+    for one in tried:
+        card = bundle.read_card(one.best())
+        assert card.trained["val_accuracy"] == one.trial.accuracy
+        assert card.trained["val_accuracy"] == max(accuracy for _, accuracy in one.trial.history)
+
+
+def test_a_trial_that_raises_is_listed_with_its_reason_and_the_rest_go_on(
+    dataset: Prepared, tmp_path: Path
+) -> None:
+    rates = Choice((3e-3, 1e30))  # the second is not a number after a step
+    found = search(dataset, tmp_path / "run", {"lr": rates}, Search(trials=4, algorithm="random"))
+    outcomes = {one.trial.point["lr"]: one.trial for one in found}
+    assert len(found) == 4 and len(outcomes) == 2
+    assert outcomes[3e-3].judged
+    failed = outcomes[1e30]
+    assert failed.outcome == "failed" and not failed.judged
+    assert failed.reason is not None and "the loss became" in failed.reason
+
+
+def test_a_trial_of_two_workers_is_a_run_of_its_own(dataset: Prepared, tmp_path: Path) -> None:
+    rates = LogUniform(1e-3, 1e-2)
+    (found,) = search(dataset, tmp_path / "run", {"lr": rates}, Search(trials=1), workers=2)
+    assert found.trial.outcome == "finished"
+    assert bundle.read_card(found.best()).trained["val_accuracy"] == found.trial.accuracy

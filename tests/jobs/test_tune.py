@@ -1,0 +1,115 @@
+"""What a user of jobs.tune sees: the outcome of a search, also of one that was killed."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from waiting import wait_for
+
+from cnn.command import parse
+from cnn.config import TrainConfig
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+Start = Callable[..., subprocess.Popen[str]]
+Refused = Callable[..., str]
+
+CONTRACT = {
+    "leaderboard.csv", "best.yaml", "space.yaml", "trials", "model", "evaluation.json",
+    "report.html", "history.csv", "predictions.parquet", "manifest.parquet", "config.yaml",
+}  # fmt: skip
+
+
+def progress(run: Path) -> dict[str, str]:
+    """What each trial has reported so far."""
+    files = run.glob("trials/*/progress.csv")
+    return {file.parent.name: file.read_text() for file in files}
+
+
+def ended(run: Path, epochs: int) -> list[str]:
+    """The trials that have run so many epochs."""
+    return [name for name, text in progress(run).items() if text.count("\n") > epochs]
+
+
+@pytest.fixture(scope="module")
+def killed(start: Start, runs: Path) -> tuple[list[object], dict[str, str], list[str]]:
+    """A search whose driver was killed after its first trial's end; its command, and its state."""
+    arguments = ["tune", "--out", runs / "search", "--trials", 4, "--epochs", 4, "--seed", 1]
+    arguments += ["--filters", "16,32"]
+    process = start(*arguments)
+    wait_for(process, lambda: len(ended(runs / "search", 4)) >= 1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    return arguments, progress(runs / "search"), ended(runs / "search", 4)
+
+
+@pytest.fixture(scope="module")
+def done(
+    command: Command, killed: tuple[list[object], dict[str, str], list[str]]
+) -> subprocess.CompletedProcess[str]:
+    """The same command again."""
+    return command(*killed[0])
+
+
+def test_a_killed_search_goes_on_and_finished_trials_do_not_run_again(
+    done: subprocess.CompletedProcess[str],
+    killed: tuple[list[object], dict[str, str], list[str]],
+    runs: Path,
+) -> None:
+    assert done.returncode == 0, done.stderr
+    _, before, finished = killed
+    now = progress(runs / "search")
+    assert len(now) == 4
+    assert finished and all(now[name] == before[name] for name in finished)
+    board = pd.read_csv(runs / "search/leaderboard.csv")
+    assert sorted(board["trial"]) == [0, 1, 2, 3]
+    assert board["val_accuracy"].is_monotonic_decreasing
+    assert board.set_index("trial").loc[0, "epochs"] == 4
+
+
+def test_the_outcome_is_what_the_contract_names(
+    done: subprocess.CompletedProcess[str], runs: Path
+) -> None:
+    run = runs / "search"
+    assert {entry.name for entry in run.iterdir()} == CONTRACT
+    headline, last = done.stdout.splitlines()
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    assert headline.startswith(f"test accuracy {evaluation['accuracy']:.3f}")
+    assert last == f"wrote {run}"
+    first_words = [line.split()[0] for line in done.stderr.splitlines()]
+    known = {"prepared", "data", "network", "plan", "trial", "0", "1", "2", "3"}
+    assert set(first_words) <= known
+
+
+def test_the_best_settings_are_settings_of_a_training_run(
+    done: subprocess.CompletedProcess[str], runs: Path
+) -> None:
+    best = parse(TrainConfig, ["--config", str(runs / "search/best.yaml")])
+    board = pd.read_csv(runs / "search/leaderboard.csv")
+    assert best.training.lr == pytest.approx(board["lr"][0])
+    card = json.loads((runs / "search/model/model.json").read_text())
+    assert card["trained"]["val_accuracy"] == pytest.approx(board["val_accuracy"][0])
+    assert tuple(card["network"]["filters"]) == best.network.filters
+
+
+def test_a_finished_search_is_left_alone_and_another_space_is_refused(
+    done: subprocess.CompletedProcess[str],
+    killed: tuple[list[object], dict[str, str], list[str]],
+    command: Command,
+    refused: Refused,
+    runs: Path,
+    tmp_path: Path,
+) -> None:
+    again = command(*killed[0])
+    assert again.stdout == done.stdout and "finished: nothing to do" in again.stderr
+    space = tmp_path / "space.yaml"
+    space.write_text("lr: {loguniform: [1e-3, 1e-2]}\n")
+    assert "another space" in refused(*killed[0], "--space", space)
+    space.write_text("lrr: {loguniform: [1e-3, 1e-2]}\n")
+    assert "did you mean lr?" in refused(*killed[0], "--space", space)
+    space.write_text("lr: {loguniform: [1e-2, 1e-3]}\n")
+    assert "is empty" in refused(*killed[0], "--space", space)
