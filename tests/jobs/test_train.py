@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from waiting import wait_for
+from runs import EPOCHS, wait_for
 
 from cnn import digits
 
@@ -77,7 +77,7 @@ def test_a_finished_run_is_left_alone(
     finished: subprocess.CompletedProcess[str], command: Command, runs: Path
 ) -> None:
     before = (runs / "digits/report.html").stat().st_mtime_ns
-    again = command("train", "--out", runs / "digits")
+    again = command("train", "--out", runs / "digits", *EPOCHS)
     assert again.returncode == 0
     assert again.stdout == finished.stdout
     assert "finished: nothing to do" in again.stderr
@@ -89,13 +89,13 @@ def test_its_saved_settings_make_the_same_run_again_and_other_settings_are_refus
 ) -> None:
     same = command("train", "--config", runs / "digits/config.yaml")
     assert same.returncode == 0 and "finished" in same.stderr
-    assert "lr 0.003, not 0.5" in refused("train", "--out", runs / "digits", "--lr", "0.5")
+    assert "lr 0.003, not 0.5" in refused("train", "--out", runs / "digits", *EPOCHS, "--lr", "0.5")
 
 
 def test_a_run_killed_in_its_third_epoch_goes_on_and_ends_with_a_full_history(
     finished: subprocess.CompletedProcess[str], start: Start, command: Command, runs: Path
 ) -> None:
-    arguments = ("train", "--out", runs / "train-killed", "--epochs", 12)
+    arguments = ("train", "--out", runs / "train-killed", "--epochs", 5)
     process = start(*arguments)
     wait_for(process, lambda: (runs / "train-killed/checkpoints/epoch-0002").is_dir())
     os.kill(process.pid, signal.SIGKILL)
@@ -104,9 +104,9 @@ def test_a_run_killed_in_its_third_epoch_goes_on_and_ends_with_a_full_history(
     again = command(*arguments)
     assert again.returncode == 0, again.stderr
     assert "nothing to decode" in again.stderr
-    rows = [line.split()[0] for line in again.stderr.splitlines() if "/12 " in line]
-    assert rows and "1/12" not in rows
-    assert list(pd.read_csv(runs / "train-killed/history.csv")["epoch"]) == list(range(1, 13))
+    rows = [line.split()[0] for line in again.stderr.splitlines() if "/5 " in line]
+    assert rows and "1/5" not in rows
+    assert list(pd.read_csv(runs / "train-killed/history.csv")["epoch"]) == list(range(1, 6))
 
 
 def test_ctrl_c_ends_with_130_and_one_line(start: Start, runs: Path) -> None:

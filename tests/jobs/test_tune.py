@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from waiting import wait_for
+from runs import wait_for
 
 from cnn.command import parse
 from cnn.config import TrainConfig
