@@ -28,7 +28,7 @@ from cnn.pixels import Decode, Gather
 from cnn.worklist import Root
 
 DIGITS = [str(digit) for digit in range(10)]
-PLAN = ScoringPlan(workers=2, batch_size=16)
+PLAN = ScoringPlan(workers=1, batch_size=16)
 NAMES = [b"=1+1.png", b"new\nline.png", b"\xff\xfe.png", "é🦆.png".encode(), b"<img src=x>.png"]
 
 
@@ -57,7 +57,7 @@ def images(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def score(*arguments: object) -> None:
-    score_run.score(parse(ScoreConfig, [*map(str, arguments), "--workers", "2"]), Console())
+    score_run.score(parse(ScoreConfig, [*map(str, arguments), "--workers", "1"]), Console())
 
 
 @pytest.fixture(scope="module")

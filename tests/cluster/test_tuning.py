@@ -36,14 +36,14 @@ def search(
 ) -> list[Tried]:
     plan = TuningPlan(concurrent=2 if workers == 1 else 1, workers=workers)
     task = Task(Space(ranges, BASE), {16: dataset.folder}, plan, out)
-    return tuning.search(task, settings, seed=0, console=Console())
+    return tuning.search(task, settings, seed=4, console=Console())
 
 
 @pytest.fixture(scope="module")
 def tried(dataset: Prepared, tmp_path_factory: pytest.TempPathFactory) -> list[Tried]:
-    """Five trials, three of which have rates that cannot learn: 2 of 4 epochs may be spared."""
-    rates = LogUniform(1e-7, 1e-2)
-    settings = Search(trials=6, grace=1, reduction=2)
+    """Six trials: rates that learn, that learn nothing, and one whose loss is no number."""
+    rates = Choice((3e-3, 1e-7, 1e30))
+    settings = Search(trials=6, algorithm="random", grace=1, reduction=2)
     return search(dataset, tmp_path_factory.mktemp("search") / "run", {"lr": rates}, settings)
 
 
@@ -56,29 +56,26 @@ def test_the_given_settings_are_tried_first_and_run_to_their_end(tried: list[Tri
 def test_weak_trials_are_stopped_early_and_all_are_accounted_for(tried: list[Tried]) -> None:
     trials = [one.trial for one in tried]
     assert [trial.number for trial in trials] == list(range(6))
-    assert {trial.outcome for trial in trials} == {"finished", "stopped"}
-    assert all((trial.outcome == "stopped") == (trial.epochs < 4) for trial in trials)
+    assert {trial.outcome for trial in trials} == {"finished", "stopped", "failed"}
+    assert all((trial.outcome == "finished") == (trial.epochs == 4) for trial in trials)
     assert all(len(trial.history) == trial.epochs for trial in trials)
+    assert {trial.point["lr"] for trial in trials if trial.outcome == "stopped"} <= {1e-7, 3e-3}
 
 
 def test_the_best_epoch_of_a_trial_is_kept(tried: list[Tried]) -> None:
     for one in tried:
-        card = bundle.read_card(one.best())
-        assert card.trained["val_accuracy"] == one.trial.accuracy
-        assert card.trained["val_accuracy"] == max(accuracy for _, accuracy in one.trial.history)
+        if one.trial.judged:
+            card = bundle.read_card(one.best())
+            assert card.trained["val_accuracy"] == one.trial.accuracy
+            assert one.trial.accuracy == max(accuracy for _, accuracy in one.trial.history)
 
 
 def test_a_trial_that_raises_is_listed_with_its_reason_and_the_rest_go_on(
-    dataset: Prepared, tmp_path: Path
+    tried: list[Tried],
 ) -> None:
-    rates = Choice((3e-3, 1e30))  # the second is not a number after a step
-    found = search(dataset, tmp_path / "run", {"lr": rates}, Search(trials=4, algorithm="random"))
-    outcomes = {one.trial.point["lr"]: one.trial for one in found}
-    assert len(found) == 4 and len(outcomes) == 2
-    assert outcomes[3e-3].judged
-    failed = outcomes[1e30]
-    assert failed.outcome == "failed" and not failed.judged
-    assert failed.reason is not None and "the loss became" in failed.reason
+    for trial in (one.trial for one in tried):
+        assert (trial.outcome == "failed") == (trial.point["lr"] == 1e30)
+        assert trial.reason is None or "the loss became" in trial.reason
 
 
 def test_a_trial_of_two_workers_is_a_run_of_its_own(dataset: Prepared, tmp_path: Path) -> None:
