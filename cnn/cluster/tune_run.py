@@ -21,6 +21,8 @@ from cnn.report.tuning import Trial, Tuning, leaderboard
 from cnn.run_folder import TuneFolder, local
 from cnn.space import Space, default_space, read_space
 
+RETRAINED = "the best settings, on training and validation images: it has learned what validates it"
+
 
 def tune(settings: TuneConfig, console: Console) -> None:
     """Search for the best settings on a folder of images; judge the best model on the test split.
@@ -56,6 +58,8 @@ def tune(settings: TuneConfig, console: Console) -> None:
         best = space.settings(winner.point)
         dataset = datasets[best.data.image_size]
         if settings.search.retrain:
+            about["retrained"] = RETRAINED
+            console.say(f"retrain  {RETRAINED}")
             trained = retrain(best, dataset, run, plan, console)
         else:
             trained = kept(tried[winner.number])

@@ -4,7 +4,9 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 
+from cnn.batches import ALONE
 from cnn.cluster import ingest, training
 from cnn.cluster.resources import Plan
 from cnn.cluster.training import Trained
@@ -46,6 +48,20 @@ def test_two_workers_learn_what_one_learns(dataset: Prepared, one: Trained, tmp_
     for alone, shared in zip(one.history, two.history, strict=True):
         for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr"):
             assert math.isclose(alone[name], shared[name], rel_tol=1e-3), name
+
+
+def test_validation_images_can_be_trained_on_and_test_images_cannot(dataset: Prepared) -> None:
+    sizes = {
+        splits: len(training.split_rows(dataset.split(SETTINGS.seed), *splits))
+        for splits in (("train",), ("validation",), ("train", "validation"))
+    }
+    assert sizes["train", "validation"] == sizes["train",] + sizes["validation",]
+    train, validation = training.split_batches(
+        SETTINGS, dataset, ALONE, torch.device("cpu"), ("train", "validation")
+    )
+    seen = sum(len(labels) for _, labels in train.epoch(1))
+    assert sizes["train",] < seen <= sizes["train", "validation"]
+    assert sum(len(labels) for _, labels in validation.epoch(0)) == sizes["validation",]
 
 
 def test_a_streamed_run_trains_and_evaluates_as_many_images(
