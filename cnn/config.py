@@ -176,7 +176,11 @@ class Search(Settings):
     algorithm: Literal["tpe", "random"] = Field(
         "tpe", description="propose trials by what the earlier ones showed (TPE), or at random"
     )
-    grace: int = Field(2, ge=1, description="epochs that every trial may run")
+    grace: int | None = Field(
+        None,
+        ge=1,
+        description="epochs that every trial may run [default: a twelfth of --epochs, or 1]",
+    )
     reduction: int = Field(
         3, ge=2, description="of so many trials one goes on, each time epochs have multiplied by it"
     )

@@ -25,6 +25,7 @@ class RunFolder:
 
     path: Path
     FREE: ClassVar[frozenset[str]]
+    ORDERED: ClassVar[bool] = False  # whether the order of the images means something
 
     @property
     def config(self) -> Path:
@@ -51,19 +52,27 @@ class RunFolder:
         if self.config.is_file():
             self.check_settings(settings)
             self.check_images(manifest)
-        elif self.path.exists() and (self.path.is_file() or any(self.path.iterdir())):
+        elif holds_anything(self.path):
             raise Mendable(f"{self.path} holds something else than a run: give another --out")
 
     def begin(self, settings: BaseModel) -> None:
         """Make the folder and write its settings, which `--config` takes again."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Mendable(
+                f"{self.path} cannot be made ({error.strerror}): give another --out"
+            ) from None
         text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
         write_atomically(self.config, text)
 
     def check_settings(self, settings: BaseModel) -> None:
         """Refuse other settings than the run began with, naming the first."""
         before = flat(yaml.safe_load(self.config.read_text(encoding="utf-8")))
-        for name, value in flat(settings.model_dump(mode="json")).items():
+        now = flat(settings.model_dump(mode="json"))
+        if before.keys() != now.keys():
+            raise Mendable(f"{self.path} holds the run of another job: give another --out")
+        for name, value in now.items():
             setting = name.split(".")[-1]
             free = {setting, name.split(".")[0]} & self.FREE
             if not free and before.get(name) != value:
@@ -81,6 +90,10 @@ class RunFolder:
         if facts(begun).equals(facts(manifest)):
             return
         before, now = files(begun), files(manifest)
+        if before == now and self.ORDERED:
+            raise Mendable(
+                f"{self.path} was begun with the folders in another order: give them in that order"
+            )
         added, removed = len(now.keys() - before.keys()), len(before.keys() - now.keys())
         changed = sum(now[path] != before[path] for path in now.keys() & before.keys())
         if added or removed or changed:
@@ -115,7 +128,8 @@ class TrainFolder(RunFolder):
 class TuneFolder(TrainFolder):
     """The folder of a search; what it shares with a training run's is the best trial's."""
 
-    FREE = TrainFolder.FREE | {"concurrent", "gpu_fraction", "space"}
+    # How many workers and trials there are at once is part of what Tune goes on with.
+    FREE = TrainFolder.FREE - {"resources"} | {"gpu", "memory", "gpu_fraction", "space"}
 
     @property
     def leaderboard(self) -> Path:
@@ -137,6 +151,14 @@ class TuneFolder(TrainFolder):
         """Refuse another space than the search began with."""
         if self.space.is_file() and self.space.read_text(encoding="utf-8") != text:
             raise Mendable(f"{self.path} was begun with another space: give another --out")
+
+
+def holds_anything(path: Path) -> bool:
+    """Whether there is a file, or a folder with more in it than a killed run's first draft."""
+    if not path.is_dir():
+        return path.exists()
+    drafts = (path.glob(".*.tmp"), path.glob("..*.tmp"))
+    return bool(set(path.iterdir()) - {draft for found in drafts for draft in found})
 
 
 def local(folder: str) -> Path:

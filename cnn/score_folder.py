@@ -26,7 +26,10 @@ class ScoreFolder(RunFolder):
     next run makes those that are missing.
     """
 
-    FREE = frozenset({"model", "images", "out", "labels", "sort_into", "workers", "gpu"})
+    FREE = frozenset(
+        {"model", "images", "out", "labels", "sort_into", "workers", "gpu", "gpu_fraction"}
+    )
+    ORDERED = True  # parts are stretches of the list
 
     @property
     def predictions(self) -> Path:

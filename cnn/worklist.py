@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cnn.errors import Mendable
-from cnn.folder import Listing, list_folder
+from cnn.folder import Listing, list_folder, to_text
 from cnn.manifest import COLUMNS, Manifest
 
 
@@ -64,7 +64,11 @@ def list_images(
     """
     listings = [list_folder(folder) for folder in folders]
     require_apart([listing.root for listing in listings])
-    prefixes = [""] if len(folders) == 1 else [f"{folder.rstrip('/')}/" for folder in folders]
+    prefixes = (
+        [""]
+        if len(folders) == 1
+        else [f"{to_text(os.fsencode(folder.rstrip('/')))}/" for folder in folders]
+    )
     tables = [
         rows(listing, number, prefix, classes)
         for number, (listing, prefix) in enumerate(zip(listings, prefixes, strict=True))
@@ -116,7 +120,7 @@ def with_labels(table: pa.Table, file: Path) -> tuple[pa.Table, int]:
     if not matched:
         raise Mendable(
             f"--labels {file} names no image that is there (it has {next(iter(given), 'nothing')}, "
-            f"the folder has {table['path'][0]}): write paths as predictions.csv does"
+            f"the folder has {table['path'][0]}): write paths as manifest.parquet has them"
         )
     column = table.column_names.index("label")
     return table.set_column(column, "label", pa.array(labels, pa.string())), len(given) - matched
@@ -126,7 +130,9 @@ def read_labels(file: Path) -> dict[str, str]:
     """Path → label; Mendable where the file does not tell, or contradicts itself."""
     try:
         # Names such as NA and null are text: pandas would make them missing values.
-        table = pd.read_csv(file, dtype=str, keep_default_na=False, na_filter=False)
+        table = pd.read_csv(
+            file, dtype=str, keep_default_na=False, na_filter=False, index_col=False
+        )
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise Mendable(f"--labels {file} cannot be read as CSV: {reason}") from None

@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 
 from cnn.command import parse
-from cnn.config import TrainConfig
+from cnn.config import TrainConfig, TuneConfig
 from cnn.errors import Mendable
 from cnn.folder import list_folder
 from cnn.manifest import Manifest, label_images
-from cnn.run_folder import TrainFolder
+from cnn.run_folder import TrainFolder, TuneFolder
+from cnn.score_folder import ScoreFolder
 
 
 def settings(*arguments: str) -> TrainConfig:
@@ -159,3 +160,32 @@ def test_no_two_files_of_a_run_share_a_name(begun: TrainFolder) -> None:
     paths = [getattr(begun, name) for name in names if name != "finished"]
     assert len(set(paths)) == len(paths)
     assert {path.parent for path in paths} == {begun.path}
+
+
+def test_the_folder_of_another_job_is_refused_by_its_settings(begun: TrainFolder) -> None:
+    search = TuneFolder(begun.path)
+    with pytest.raises(Mendable, match="holds the run of another job"):
+        search.check_settings(parse(TuneConfig, ["photos"]))
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(Mendable, match="cannot be made"):
+        TrainFolder(tmp_path / "file" / "run").begin(settings())
+
+
+def test_a_first_draft_that_a_kill_has_left_is_in_nobodys_way(tmp_path: Path, images: Path) -> None:
+    run = TrainFolder(tmp_path / "run")
+    run.path.mkdir()
+    (run.path / ".config.yaml.123.tmp").write_text("half of it")
+    run.check(settings(), manifest_of(images))
+
+
+def test_where_parts_are_counted_off_the_order_of_the_folders_counts(
+    tmp_path: Path, images: Path
+) -> None:
+    run, manifest = ScoreFolder(tmp_path / "run"), manifest_of(images)
+    run.path.mkdir()
+    manifest.write(run.manifest)
+    with pytest.raises(Mendable, match="another order"):
+        run.check_images(Manifest(manifest.table.take([5, 3, 1, 0, 2, 4]), {}))

@@ -13,7 +13,7 @@ SETTINGS = {
     # Tune's newer console speaks whatever it is told, and of folders that nobody asked for.
     "RAY_AIR_NEW_OUTPUT": "0",
     # A killed search forgets what its trials did in so many seconds, and does it again.
-    "TUNE_GLOBAL_CHECKPOINT_S": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "2",
     # A machine under load takes longer than Ray's default 60 s to start a Python process.
     "RAY_worker_register_timeout_seconds": "300",
     # Ray starts its workers at nice 15: beside any other work on the machine they would starve.

@@ -140,9 +140,10 @@ def plan_tuning(settings: config.TuneConfig, streamed: bool) -> TuningPlan:
         raise Mendable(
             f"{max(1, wanted)} trials at once with {counted(workers, gpu)} each need "
             f"{max(1, wanted) * trial_cpus(workers, streamed)} CPUs"
-            + (f" and {wanted * workers * fraction:g} GPUs" if gpu else "")
+            + (f" and {max(1, wanted) * workers * fraction:g} GPUs" if gpu else "")
             + f", and there are {cluster_total('CPU')} CPUs and {gpus()} GPUs: "
             + (f"give --concurrent {room}" if room else "give fewer --workers")
+            + (", or leave out --gpu" if gpu else "")
         )
     return TuningPlan(wanted, workers, fraction, streamed)
 
@@ -227,4 +228,4 @@ def logical_cpus(settings: config.Resources) -> int:
 
 def scoring_cpus(settings: config.Pool) -> int:
     """CPUs that a Ray of our own must be told of, so that scoring uses all the machine has."""
-    return settings.workers or os.cpu_count() or 1
+    return settings.workers or 1  # and as many as there are cores, at least

@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from ray.exceptions import RayActorError
+from ray.exceptions import (
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    WorkerCrashedError,
+)
 
 from cnn import bundle
 from cnn.bundle import Bundle
@@ -18,6 +23,7 @@ from cnn.cluster.resources import ScoringPlan
 from cnn.cluster.session import session
 from cnn.config import ScoreConfig
 from cnn.console import Console
+from cnn.errors import Mendable
 from cnn.folder import Reader
 from cnn.parts import Parts
 from cnn.pixels import Decode
@@ -33,6 +39,7 @@ from cnn.worklist import Worklist, list_images
 
 # Lost workers cost what they were at; three in a row without a part to show are no accident.
 ATTEMPTS = 3
+LOST = (RayActorError, WorkerCrashedError, OutOfMemoryError, ObjectLostError)
 
 
 @dataclass(frozen=True)
@@ -142,13 +149,13 @@ def insist(task: Task, plan: ScoringPlan, advance: Advance, console: Console) ->
     while missing:
         try:
             stream(task, missing, plan, advance)
-        except RayActorError as error:
-            left = task.run.missing(task.parts)
-            failures = failures + 1 if len(left) == len(missing) else 0
+        except LOST as error:
+            stuck = len(task.run.missing(task.parts)) == len(missing)
+            failures = failures + 1 if stuck else 0
             if failures == ATTEMPTS:
                 raise
             console.say(
-                f"a worker was lost; going on with what is missing ({type(error).__name__})"
+                f"a worker was lost ({type(error).__name__}): going on with what is missing"
             )
         missing = task.run.missing(task.parts)
 
@@ -202,7 +209,10 @@ def sorted_folder(task: Task, sums: str) -> SortedFolder | None:
         return None
     roots = [root.place for root in task.work.roots]
     key = identity(task.settings, task.work.manifest, sums)
-    folder = SortedFolder(local(task.settings.sort_into), roots, key)
+    into = local(task.settings.sort_into)
+    if task.run.path.resolve().is_relative_to(into.resolve()):
+        raise Mendable(f"--sort-into {into} holds --out: give a folder of its own")
+    folder = SortedFolder(into, roots, key)
     folder.check()
     return folder
 

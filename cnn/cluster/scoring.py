@@ -36,7 +36,7 @@ def score(
         )
         .map_batches(
             Score,
-            fn_constructor_args=(ray.put(bundle), plan.batch_size, plan.threads),
+            fn_constructor_args=(ray.put(bundle), plan),
             compute=plan.pool(),
             num_gpus=plan.gpu_fraction,
             num_cpus=plan.worker_cpus,
@@ -60,11 +60,12 @@ def number_column(number: int, rows: pa.Table) -> pa.Array:
 class Score:
     """An actor that holds a bundle and makes predictions of pixels."""
 
-    def __init__(self, bundle: ray.ObjectRef[Bundle], batch_size: int, threads: int) -> None:
-        torch.set_num_threads(threads)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    def __init__(self, bundle: ray.ObjectRef[Bundle], plan: ScoringPlan) -> None:
+        torch.set_num_threads(plan.threads)
+        # The plan's word: Ray does not hide GPUs from an actor that has asked for none.
+        self.device = torch.device("cuda" if plan.gpu_fraction else "cpu")
         self.bundle = ray.get(bundle).to(self.device)
-        self.batch_size = batch_size
+        self.batch_size = plan.batch_size
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         images = as_batch(stacked(rows["image"], self.bundle.card.image_size))

@@ -15,6 +15,7 @@ from cnn.cluster.training import Trained
 from cnn.cluster.tuning import Task, Tried
 from cnn.config import TrainConfig, TuneConfig
 from cnn.console import Console
+from cnn.errors import Mendable
 from cnn.prepared import Prepared
 from cnn.report.training import write_training_report
 from cnn.report.tuning import Trial, Tuning, leaderboard
@@ -38,6 +39,7 @@ def tune(settings: TuneConfig, console: Console) -> None:
     preflight.check_network(base.network, source.settings, source.manifest)
     run.check(settings, source.manifest)
     run.check_space(space.as_yaml())
+    sources = {size: find_source(resized(base, size), run) for size in space.image_sizes}
     if run.finished:
         console.say(f"{run.path} is finished: nothing to do; another --out starts anew")
         announce(run, console)
@@ -47,9 +49,13 @@ def tune(settings: TuneConfig, console: Console) -> None:
         plan = resources.plan_tuning(settings, streamed)
         run.begin(settings)
         write_atomically(run.space, space.as_yaml())
-        datasets = {size: prepare(resized(base, size), run, console) for size in space.image_sizes}
+        datasets = {
+            size: ensure_prepared(one, prepared_folder(one, settings, run), console)
+            for size, one in sources.items()
+        }
         first = space.settings(space.start).data.image_size
         census = split(datasets[first], base, run)
+        resources.check_share(plan.winner, census.split_sizes["train"])
         about = preflight.describe(census, base, first, str(plan), console)
         folders = {size: dataset.folder for size, dataset in datasets.items()}
         task = Task(space, folders, plan, run.trials.resolve())
@@ -82,21 +88,18 @@ def resized(base: TrainConfig, size: int) -> TrainConfig:
     return base.model_copy(update={"data": data})
 
 
-def prepare(settings: TrainConfig, run: TuneFolder, console: Console) -> Prepared:
-    """The prepared dataset that all trials with this image size share."""
-    source = find_source(settings, run)
-    return ensure_prepared(source, prepared_folder(source, settings, run), console)
-
-
 def conclude(tried: list[Tried], space: Space, run: TuneFolder) -> tuple[Tuning, Trial]:
-    """Write leaderboard.csv and best.yaml; RuntimeError where every trial has failed."""
+    """Write leaderboard.csv and best.yaml; Mendable where every trial has failed."""
     trials = [one.trial for one in tried]
     judged = [(trial.point, trial.accuracy or 0.0) for trial in trials if trial.judged]
     importances = study.importances(space.ranges, judged, space.base.seed)
     summary = Tuning(trials, space.ranges, importances)
     write_atomically(run.leaderboard, leaderboard(trials).to_csv(index=False))
     if summary.best is None:
-        raise RuntimeError(f"all {len(trials)} trials have failed: {run.leaderboard} says why")
+        raise Mendable(
+            f"all {len(trials)} trials have failed, the first because {trials[0].reason}: "
+            "give other settings and another --out"
+        )
     best = space.settings(summary.best.point).model_dump(mode="json", exclude={"out", "dry_run"})
     write_atomically(run.best, yaml.safe_dump(best, sort_keys=False))
     return summary, summary.best

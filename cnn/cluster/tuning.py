@@ -1,5 +1,6 @@
 """Ray Tune: many trainings, the weak ones stopped early."""
 
+import json
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import wait
@@ -16,11 +17,13 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from cnn import bundle, checkpoint, study
+from cnn.bundle import BundleError
 from cnn.cluster import training
 from cnn.cluster.ingest import Advance
 from cnn.cluster.resources import TuningPlan
 from cnn.config import Search, TrainConfig
 from cnn.console import Console
+from cnn.errors import Mendable
 from cnn.loop import Epoch, State
 from cnn.prepared import Prepared
 from cnn.report.tuning import Trial
@@ -61,13 +64,19 @@ class Tried:
 
     def best(self) -> Path:
         """The checkpoint of its best epoch."""
-        cards = self.folder.rglob(bundle.CARD)
-        return max((card.parent for card in cards), key=checkpoint_accuracy)
+        folders = [card.parent for card in self.folder.rglob(bundle.CARD)]
+        return max(folders, key=checkpoint_accuracy)
 
 
 def checkpoint_accuracy(folder: Path) -> float:
-    """The validation accuracy of the epoch that a checkpoint was saved after."""
-    accuracy: float = bundle.read_card(folder).trained[METRIC]
+    """The validation accuracy of the epoch that a checkpoint was saved after; -1 for half of one.
+
+    A kill may leave a copy that was not ended; the trial went on from the one before it.
+    """
+    try:
+        accuracy: float = bundle.load(folder).card.trained[METRIC]
+    except BundleError:
+        return -1.0
     return accuracy
 
 
@@ -79,6 +88,7 @@ def search(task: Task, settings: Search, seed: int, console: Console) -> list[Tr
     with console.bar("tune", "trials") as advance:
         Watch.here = Watch(settings.trials, console, advance)
         if tune.Tuner.can_restore(str(task.folder)):
+            require_state(task.folder)
             tuner = tune.Tuner.restore(str(task.folder), trainable, resume_unfinished=True)
         else:
             tuner = new_tuner(trainable, task, settings, seed)
@@ -101,7 +111,7 @@ def tried(result: tune.Result, space: Space) -> Tried:
     trial = Trial(
         number=result.config[NUMBER],
         point=point,
-        outcome=outcome(result, len(history) >= asked),
+        outcome=outcome(result),
         epochs=len(history),
         epochs_asked=asked,
         accuracy=float(history[METRIC].max()) if len(history) else None,
@@ -112,11 +122,12 @@ def tried(result: tune.Result, space: Space) -> Tried:
     return Tried(trial, history, Path(result.path))
 
 
-def outcome(result: tune.Result, ran_to_its_end: bool) -> Literal["finished", "stopped", "failed"]:
+def outcome(result: tune.Result) -> Literal["finished", "stopped", "failed"]:
     """How a trial ended."""
     if result.error is not None:
         return "failed"
-    return "finished" if ran_to_its_end else "stopped"
+    last = result.metrics or {}
+    return "finished" if last.get("epoch") == last.get("epochs") else "stopped"
 
 
 def epochs_of(result: tune.Result) -> pd.DataFrame:
@@ -134,6 +145,18 @@ def reason_of(error: Exception | None) -> str | None:
     return lines[-1].strip() if lines else None
 
 
+def require_state(folder: Path) -> None:
+    """Mendable where a kill has cut off what Tune was writing: it would begin anew, in silence."""
+    states = sorted(folder.glob("experiment_state-*.json"))
+    try:
+        json.loads(states[-1].read_text(encoding="utf-8")) if states else None
+    except ValueError:
+        raise Mendable(
+            f"{states[-1]} was cut off as it was written, so the search cannot go on: "
+            "give another --out"
+        ) from None
+
+
 def new_tuner(trainable: Any, task: Task, settings: Search, seed: int) -> tune.Tuner:
     """A search that has not begun."""
     space = task.space
@@ -149,12 +172,14 @@ def new_tuner(trainable: Any, task: Task, settings: Search, seed: int) -> tune.T
         tune_config=tune.TuneConfig(
             search_alg=proposals,
             scheduler=Halving(
-                time_attr="training_iteration",
+                time_attr="epoch",
                 metric=METRIC,
                 mode="max",
                 # Beyond the last epoch: Tune would stop the best trial at its last report.
                 max_t=space.most_epochs + 1,
-                grace_period=min(settings.grace, space.most_epochs),
+                grace_period=min(
+                    settings.grace or max(1, space.most_epochs // 12), space.most_epochs
+                ),
                 reduction_factor=settings.reduction,
             ),
             num_samples=settings.trials,
