@@ -37,10 +37,10 @@ MAX_FAILURES = 1
 NUMBER = "trial"
 ENDED = ("TERMINATED", "ERROR")  # Tune's words for a trial that is over
 
-TABLE = "{trial:>7}  {outcome:>8}  {epochs:>6}  {accuracy:>7}  {best:>10}  {point}"
+TABLE = "{trial:>7}  {outcome:>8}  {epochs:>6}  {accuracy:>7}  {best:>10}  {states:>21}  {point}"
 TABLE_HEAD = TABLE.format(
     trial="trial", outcome="outcome", epochs="epochs", accuracy="val acc", best="best (of)",
-    point="settings",
+    states="running/stopped/ended", point="settings",
 )  # fmt: skip
 
 
@@ -293,6 +293,7 @@ class Watch(tune.Callback):
 
     def __init__(self, trials: int, console: Console, advance: Advance) -> None:
         self.trials, self.console, self.advance = trials, console, advance
+        self.stopped = 0
 
     @classmethod
     def current(cls) -> "Watch":
@@ -318,8 +319,11 @@ class Watch(tune.Callback):
 
     def tell(self, trials: list[TuneTrial], trial: TuneTrial, outcome: str) -> None:
         """The row of a trial that has ended."""
-        # The trial itself is told of before its status changes.
-        done = 1 + sum(t.status in ENDED for t in trials if t is not trial)
+        # A trial is told of before its status changes.
+        others = [one for one in trials if one is not trial]
+        done = 1 + sum(one.status in ENDED for one in others)
+        running = sum(one.status == "RUNNING" for one in others)
+        self.stopped += outcome == "stopped"
         best = max(trials, key=best_of)
         self.console.say(
             TABLE.format(
@@ -328,6 +332,7 @@ class Watch(tune.Callback):
                 epochs=int((trial.last_result or {}).get("epoch", 0)),
                 accuracy=f"{best_of(trial):.3f}",
                 best=f"{best_of(best):.3f} ({best.config[NUMBER]})",
+                states=f"{running} / {self.stopped} / {done}",
                 point=point_text(point_of(trial.config)),
             )
         )
