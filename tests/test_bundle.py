@@ -85,7 +85,7 @@ def test_a_later_bundle_replaces_an_earlier_one(folder: Path) -> None:
 
 def test_a_run_folder_is_loaded_as_the_bundle_in_it(folder: Path) -> None:
     images = photos(3)
-    inside, outside = bundle.load(folder), bundle.load(folder.parent)
+    inside, outside = (bundle.load(bundle.find(place)) for place in (folder, folder.parent))
     assert outside.card == inside.card
     assert torch.equal(outside.predict(images), inside.predict(images))
 
