@@ -39,7 +39,7 @@ def parse(settings: type[Config], arguments: list[str]) -> Config:
     """Settings from defaults, then the --config file, then flags; Mendable says what is wrong."""
     given = flags(settings, arguments)
     file = given.pop("config", None)
-    values = read_yaml(file) if file else {}
+    values = read_yaml(file, "--config", "settings, as a run's config.yaml has") if file else {}
     for name, value in given.items():
         *groups, leaf = locations(settings)[name]
         group = values
@@ -154,19 +154,17 @@ def locations(settings: type[BaseModel]) -> dict[str, Location]:
     return {name: location for name, location, _ in leaves(settings)}
 
 
-def read_yaml(file: str) -> dict[str, Any]:
-    """The settings in a YAML file."""
+def read_yaml(file: str, flag: str, wanted: str) -> dict[str, Any]:
+    """The mapping in the YAML file of a flag; Mendable where it does not hold what is `wanted`."""
     try:
         content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
     except OSError as error:
-        raise Mendable(f"--config {file} cannot be read: {error.strerror}") from None
+        raise Mendable(f"{flag} {file}: cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
-        raise Mendable(f"--config {file} is not YAML: {reason}") from None
-    if not isinstance(content, dict):
-        raise Mendable(
-            f"--config {file} holds no settings: it should look like a run's config.yaml"
-        )
+        raise Mendable(f"{flag} {file}: is not YAML: {reason}") from None
+    if not isinstance(content, dict) or not content:
+        raise Mendable(f"{flag} {file}: holds no {wanted}")
     return content
 
 

@@ -4,14 +4,13 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations, product
-from pathlib import Path
 from typing import Annotated, Any, Self, TypeAlias
 
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from cnn.command import kind, leaves, locations, validate
+from cnn.command import kind, leaves, locations, read_yaml, validate
 from cnn.config import Augmentation, Network, Settings, TrainConfig
 from cnn.errors import Mendable
 from cnn.ranges import (
@@ -237,8 +236,9 @@ def depth(value: Value) -> int:
 
 def read_space(file: str, base: TrainConfig) -> Space:
     """The space in a YAML file; Mendable says in one line what is wrong with it."""
+    content = read_yaml(file, "--space", "ranges, such as lr: {loguniform: [0.001, 0.1]}")
     try:
-        ranges = {name: dimension(name, limits) for name, limits in read_ranges(file).items()}
+        ranges = {name: dimension(name, limits) for name, limits in content.items()}
         refuse_clashes(ranges)
         space = fitted(Space(ranges, base))
         refuse_idle(space)
@@ -247,19 +247,6 @@ def read_space(file: str, base: TrainConfig) -> Space:
     except Mendable as error:
         raise Mendable(f"--space {file}: {error}") from None
     return space
-
-
-def read_ranges(file: str) -> dict[Any, Any]:
-    """What a YAML file of ranges holds, by dimension."""
-    try:
-        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise Mendable(f"cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise Mendable(f"is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict) or not content:
-        raise Mendable("holds no ranges: write some, such as lr: {loguniform: [0.001, 0.1]}")
-    return content
 
 
 def dimension(name: Any, given_range: Any) -> Range:

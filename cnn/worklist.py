@@ -50,8 +50,10 @@ class Worklist:
 
     def unknown(self, classes: Collection[str]) -> dict[str, int]:
         """Labels that are no class of the model, and how many images have them."""
-        counts = Counter(self.manifest.table["label"].drop_null().to_pylist())
-        return {label: count for label, count in sorted(counts.items()) if label not in classes}
+        counted = pc.value_counts(self.manifest.table["label"].drop_null())
+        labels, counts = (column.to_pylist() for column in counted.flatten())
+        found = sorted(zip(labels, counts, strict=True))
+        return {label: count for label, count in found if label not in classes}
 
 
 def list_images(

@@ -35,11 +35,6 @@ class Plan:
         return self.workers * (1 + DATA_CPUS_PER_WORKER)
 
     @property
-    def threads(self) -> int:
-        """Threads of each worker's arithmetic: Ray would give it one, whatever the machine has."""
-        return max(1, (os.cpu_count() or 1) // self.workers)
-
-    @property
     def scoring(self) -> "ScoringPlan":
         """The same for judging what was trained."""
         return ScoringPlan(self.workers, EVALUATION_BATCH, gpu_fraction=float(self.gpu))
@@ -177,16 +172,13 @@ def plan_scoring(settings: config.Pool, parts: int) -> ScoringPlan:
     gpu = settings.gpu if settings.gpu is not None else gpus() > 0
     fraction = settings.gpu_fraction if gpu else 0.0
     room = int(gpus() / fraction) if gpu else max(1, cluster_total("CPU"))
-    wanted = settings.workers or min(parts, room)
-    if gpu and wanted > room:
-        raise Mendable(
-            f"{wanted} workers with {fraction:g} GPUs each, and there are {gpus()} GPUs: "
-            + (f"give --workers {room}, or a smaller --gpu-fraction" if room else "leave out --gpu")
-        )
+    wanted = settings.workers or max(1, min(parts, room))
     if wanted > room:
-        raise Mendable(f"{wanted} workers need a CPU each: give --workers {room}")
+        each = f"{fraction:g} GPUs each, of {gpus()}" if gpu else "a CPU each"
+        mend = f"give --workers {room}" if room else "leave out --gpu"
+        raise Mendable(f"{wanted} workers need {each}: {mend}")
     elastic = settings.workers is None and "RAY_ADDRESS" in os.environ
-    return ScoringPlan(max(1, min(wanted, parts)), settings.batch_size, fraction, elastic)
+    return ScoringPlan(min(wanted, parts), settings.batch_size, fraction, elastic)
 
 
 def counted(workers: int, gpu: bool) -> str:
@@ -227,5 +219,5 @@ def logical_cpus(settings: config.Resources) -> int:
 
 
 def scoring_cpus(settings: config.Pool) -> int:
-    """CPUs that a Ray of our own must be told of, so that scoring uses all the machine has."""
-    return settings.workers or 1  # and as many as there are cores, at least
+    """CPUs that a Ray of our own must be told of, at least: the workers that were asked for."""
+    return settings.workers or 1

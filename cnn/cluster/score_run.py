@@ -149,15 +149,18 @@ def insist(task: Task, plan: ScoringPlan, advance: Advance, console: Console) ->
     while missing:
         try:
             stream(task, missing, plan, advance)
-        except LOST as error:
-            stuck = len(task.run.missing(task.parts)) == len(missing)
-            failures = failures + 1 if stuck else 0
-            if failures == ATTEMPTS:
-                raise
+            error: Exception = RuntimeError("Ray Data left parts out")
+        except LOST as lost:
+            error = lost
+        left = task.run.missing(task.parts)
+        failures = failures + 1 if len(left) == len(missing) else 0
+        if failures == ATTEMPTS:
+            raise error
+        if left:
             console.say(
                 f"a worker was lost ({type(error).__name__}): going on with what is missing"
             )
-        missing = task.run.missing(task.parts)
+        missing = left
 
 
 def stream(task: Task, missing: list[int], plan: ScoringPlan, advance: Advance) -> None:
@@ -225,9 +228,10 @@ def sort(task: Task, folder: SortedFolder, console: Console) -> None:
     done = 0
     with console.bar("sort", "images") as advance:
         for number, rows in enumerate(task.parts):
+            table = task.run.table(number)
             for root in pc.unique(rows["root"]).to_pylist():
-                table = task.run.table(number).filter(pc.equal(rows["root"], root))
-                missed += folder.place(readers[root], placements(task, root, table))
+                here = table.filter(pc.equal(rows["root"], root))
+                missed += folder.place(readers[root], placements(task, root, here))
             done += len(rows)
             advance(done, len(task.manifest))
     for reason, count in missed.items():

@@ -10,6 +10,7 @@ from cnn import bundle, preflight
 from cnn.census import Census, take_census
 from cnn.cluster import ingest, resources, scoring, training
 from cnn.cluster.ingest import Source
+from cnn.cluster.learning import split_rows
 from cnn.cluster.prepare_run import default_out, ensure_prepared, find_source, prepared_folder
 from cnn.cluster.resources import Plan, ScoringPlan
 from cnn.cluster.session import session
@@ -99,7 +100,7 @@ def judge(
     console: Console,
 ) -> Evaluation:
     """Score the test split with the run's model, once; write predictions and evaluation."""
-    manifest = Manifest(training.split_rows(dataset.split(seed), "test"), {})
+    manifest = Manifest(split_rows(dataset.split(seed), "test"), {})
     parts = Parts.of(manifest, dataset.card.image_size)
     model = bundle.load(run.model)
     found: dict[int, pa.Table] = {}

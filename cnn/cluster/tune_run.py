@@ -12,7 +12,8 @@ from cnn.cluster.resources import TuningPlan
 from cnn.cluster.session import session
 from cnn.cluster.train_run import announce, judge, keep, split
 from cnn.cluster.training import Trained
-from cnn.cluster.tuning import Task, Tried
+from cnn.cluster.trials import Task
+from cnn.cluster.tuning import Tried
 from cnn.config import TrainConfig, TuneConfig
 from cnn.console import Console
 from cnn.errors import Mendable

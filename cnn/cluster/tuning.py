@@ -1,57 +1,31 @@
 """Ray Tune: many trainings, the weak ones stopped early."""
 
 import json
-import tempfile
-from collections.abc import Callable
 from concurrent.futures import wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import pandas as pd
-import torch
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
-from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from cnn import bundle, checkpoint, study
+from cnn import bundle, study
 from cnn.bundle import BundleError
-from cnn.cluster import training
-from cnn.cluster.ingest import Advance
-from cnn.cluster.resources import TuningPlan
-from cnn.config import Search, TrainConfig
+from cnn.cluster.progress import in_background
+from cnn.cluster.trials import METRIC, NUMBER, Task, folder_of, point_of, run_trial
+from cnn.cluster.watch import TABLE_HEAD, Outcome, Watch, ending
+from cnn.config import Search
 from cnn.console import Console
 from cnn.errors import Mendable
-from cnn.loop import Epoch, State
-from cnn.prepared import Prepared
+from cnn.loop import Epoch
 from cnn.report.tuning import Trial
-from cnn.space import Point, Space
-
-METRIC = "val_accuracy"
+from cnn.space import Space
 
 # A trial that raises is tried once more; a second failure is its own fault.
 MAX_FAILURES = 1
-
-NUMBER = "trial"
-ENDED = ("TERMINATED", "ERROR")  # Tune's words for a trial that is over
-
-TABLE = "{trial:>7}  {outcome:>8}  {epochs:>6}  {accuracy:>7}  {best:>10}  {states:>21}  {point}"
-TABLE_HEAD = TABLE.format(
-    trial="trial", outcome="outcome", epochs="epochs", accuracy="val acc", best="best (of)",
-    states="running/stopped/ended", point="settings",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a trial needs to know beside its point."""
-
-    space: Space
-    prepared: dict[int, Path]  # by image size
-    plan: TuningPlan
-    folder: Path  # of all trials
 
 
 @dataclass(frozen=True)
@@ -94,7 +68,7 @@ def search(task: Task, settings: Search, seed: int, console: Console) -> list[Tr
             tuner = new_tuner(trainable, task, settings, seed)
         console.say(TABLE_HEAD)
         advance(0, settings.trials)
-        running = training.in_background(tuner.fit)
+        running = in_background(tuner.fit)
         while not wait([running], timeout=0.3).done:  # short waits: Ctrl-C comes in between
             pass
     results = running.result()
@@ -122,12 +96,9 @@ def tried(result: tune.Result, space: Space) -> Tried:
     return Tried(trial, history, Path(result.path))
 
 
-def outcome(result: tune.Result) -> Literal["finished", "stopped", "failed"]:
+def outcome(result: tune.Result) -> Outcome:
     """How a trial ended."""
-    if result.error is not None:
-        return "failed"
-    last = result.metrics or {}
-    return "finished" if last.get("epoch") == last.get("epochs") else "stopped"
+    return "failed" if result.error is not None else ending(result.metrics or {})
 
 
 def epochs_of(result: tune.Result) -> pd.DataFrame:
@@ -213,19 +184,9 @@ class Proposals(OptunaSearch):
         return {**point, NUMBER: self.proposed - 1}
 
 
-def point_of(config: dict[str, Any]) -> dict[str, Any]:
-    """The point that was proposed to a trial."""
-    return {name: value for name, value in config.items() if name != NUMBER}
-
-
 def folder_name(trial: TuneTrial) -> str:
     """The name of a trial's folder: Tune's own would spell out its settings."""
     return folder_of(trial.config[NUMBER], trial.trial_id)
-
-
-def folder_of(number: int, trial_id: str) -> str:
-    """The same, by number and Tune's own name for a trial."""
-    return f"{number:04d}-{trial_id}"
 
 
 class Halving(AsyncHyperBandScheduler):
@@ -238,115 +199,3 @@ class Halving(AsyncHyperBandScheduler):
     def on_trial_result(self, controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         action: str = super().on_trial_result(controller, trial, result)
         return TrialScheduler.CONTINUE if trial.config[NUMBER] == 0 else action
-
-
-def run_trial(config: dict[str, Any], task: Task) -> None:
-    """Train at one point of the space, and report each epoch."""
-    settings = task.space.settings(point_of(config))
-    dataset = Prepared.open(task.prepared[settings.data.image_size])
-    if task.plan.workers > 1:
-        number, trial = config[NUMBER], tune.get_context().get_trial_id()
-        train_together(settings, dataset, task.plan, task.folder / folder_of(number, trial))
-    else:
-        train_alone(settings, dataset, task.plan)
-
-
-def train_alone(settings: TrainConfig, dataset: Prepared, plan: TuningPlan) -> None:
-    """Train in this process: nothing else to start, and the images stay for the next trial."""
-    torch.set_num_threads(plan.threads)
-    device = torch.device("cuda" if plan.gpu_fraction else "cpu")
-    state = training.start(settings, dataset, device)
-    last = tune.get_checkpoint()
-    if last is not None:
-        with last.as_directory() as folder:
-            checkpoint.load(Path(folder), state)
-
-    def report(state: State) -> None:
-        row = state.history[-1]
-        with tempfile.TemporaryDirectory() as folder:
-            checkpoint.save(Path(folder), state, training.card(settings, dataset, row))
-            kept = tune.Checkpoint.from_directory(folder)
-            tune.report({**row, "epochs": state.epochs}, checkpoint=kept)
-
-    training.learn(settings, dataset, state, report)
-
-
-def train_together(
-    settings: TrainConfig, dataset: Prepared, plan: TuningPlan, folder: Path
-) -> None:
-    """Train on several workers: a run of Ray Train's inside the trial."""
-    run = training.trainer(
-        settings,
-        dataset,
-        folder,
-        plan.winner,
-        training.Progress.remote(),  # type: ignore[attr-defined]
-        callbacks=[TuneReportCallback()],  # type: ignore[no-untyped-call]
-    )
-    training.history_of(run.fit())
-
-
-class Watch(tune.Callback):
-    """Tells on the console what becomes of the trials, while they run."""
-
-    here: ClassVar["Watch"]
-
-    def __init__(self, trials: int, console: Console, advance: Advance) -> None:
-        self.trials, self.console, self.advance = trials, console, advance
-        self.stopped = 0
-
-    @classmethod
-    def current(cls) -> "Watch":
-        """That of this process."""
-        return cls.here
-
-    def __reduce__(self) -> tuple[Callable[[], "Watch"], tuple[()]]:
-        # Tune pickles its callbacks with the search. A console is of one process only: a search
-        # that is restored tells its news to that of its own.
-        return Watch.current, ()
-
-    def on_trial_complete(
-        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
-    ) -> None:
-        last = trial.last_result
-        ended = "finished" if last.get("epoch") == last.get("epochs") else "stopped"
-        self.tell(trials, trial, ended)
-
-    def on_trial_error(
-        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
-    ) -> None:
-        self.tell(trials, trial, "failed")
-
-    def tell(self, trials: list[TuneTrial], trial: TuneTrial, outcome: str) -> None:
-        """The row of a trial that has ended."""
-        # A trial is told of before its status changes.
-        others = [one for one in trials if one is not trial]
-        done = 1 + sum(one.status in ENDED for one in others)
-        running = sum(one.status == "RUNNING" for one in others)
-        self.stopped += outcome == "stopped"
-        best = max(trials, key=best_of)
-        self.console.say(
-            TABLE.format(
-                trial=trial.config[NUMBER],
-                outcome=outcome,
-                epochs=int((trial.last_result or {}).get("epoch", 0)),
-                accuracy=f"{best_of(trial):.3f}",
-                best=f"{best_of(best):.3f} ({best.config[NUMBER]})",
-                states=f"{running} / {self.stopped} / {done}",
-                point=point_text(point_of(trial.config)),
-            )
-        )
-        self.advance(done, self.trials)
-
-
-def best_of(trial: TuneTrial) -> float:
-    """The best validation accuracy that a trial has reached so far."""
-    return float(trial.metric_analysis.get(METRIC, {}).get("max", 0.0))
-
-
-def point_text(point: Point) -> str:
-    """A point on one line."""
-    return " ".join(
-        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in point.items()
-    )

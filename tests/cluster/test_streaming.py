@@ -10,8 +10,8 @@ import torch
 from cnn.batches import EvaluationBatches, Share, TrainingBatches
 from cnn.bundle import as_batch
 from cnn.cluster import ingest
+from cnn.cluster.learning import split_rows
 from cnn.cluster.streaming import StreamedEvaluationBatches, StreamedTrainingBatches
-from cnn.cluster.training import split_rows
 from cnn.config import Augmentation, Images
 from cnn.prepared import Prepared
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cnn.batches import ALONE
-from cnn.cluster import ingest, training
+from cnn.cluster import ingest, learning, training
 from cnn.cluster.resources import Plan
 from cnn.cluster.training import Trained
 from cnn.config import TrainConfig
@@ -52,11 +52,11 @@ def test_two_workers_learn_what_one_learns(dataset: Prepared, one: Trained, tmp_
 
 def test_validation_images_can_be_trained_on_and_test_images_cannot(dataset: Prepared) -> None:
     sizes = {
-        splits: len(training.split_rows(dataset.split(SETTINGS.seed), *splits))
+        splits: len(learning.split_rows(dataset.split(SETTINGS.seed), *splits))
         for splits in (("train",), ("validation",), ("train", "validation"))
     }
     assert sizes["train", "validation"] == sizes["train",] + sizes["validation",]
-    train, validation = training.split_batches(
+    train, validation = learning.split_batches(
         SETTINGS, dataset, ALONE, torch.device("cpu"), ("train", "validation")
     )
     seen = sum(len(labels) for _, labels in train.epoch(1))

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from ray.tune.experiment import Trial
 
 from cnn import bundle
 from cnn.cluster import ingest, tuning
@@ -51,6 +52,19 @@ def test_the_given_settings_are_tried_first_and_run_to_their_end(tried: list[Tri
     first = tried[0].trial
     assert (first.number, first.point, first.outcome) == (0, {"lr": 3e-3}, "finished")
     assert first.epochs == first.epochs_asked == 4
+
+
+@pytest.mark.parametrize(("number", "action"), [(0, "CONTINUE"), (3, "STOP")])
+def test_of_all_weak_trials_only_the_given_settings_go_on(number: int, action: str) -> None:
+    halving = tuning.Halving(
+        time_attr="epoch", metric="val_accuracy", mode="max", max_t=9, grace_period=1
+    )
+    last = None
+    for name, accuracy in ((1, 0.9), (2, 0.8), (number, 0.1)):
+        trial = Trial("trial", config={"trial": name}, stub=True)
+        halving.on_trial_add(None, trial)
+        last = halving.on_trial_result(None, trial, {"epoch": 1, "val_accuracy": accuracy})
+    assert last == action
 
 
 def test_weak_trials_are_stopped_early_and_all_are_accounted_for(tried: list[Tried]) -> None:

@@ -1,0 +1,132 @@
+"""What one process does to train: its share of the images, a network, the loop over them."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import nn
+
+from cnn import network, optim, prepared
+from cnn.batches import ALONE, Batches, EvaluationBatches, Share, TrainingBatches
+from cnn.bundle import Card, as_batch
+from cnn.cluster.streaming import StreamedEvaluationBatches, StreamedTrainingBatches
+from cnn.config import TrainConfig
+from cnn.loop import Epoch, Loop, State, class_weights
+from cnn.manifest import Split
+from cnn.prepared import Prepared
+
+Splits = tuple[Split, ...]
+
+
+def learn(
+    settings: TrainConfig,
+    dataset: Prepared,
+    state: State,
+    on_epoch_end: Callable[[State], None],
+    share: Share = ALONE,
+    on_step: Callable[[int, int], None] = lambda step, steps: None,
+    splits: Splits = ("train",),
+) -> None:
+    """Train this worker's share, from where `state` stands to its end."""
+    device = next(state.network.parameters()).device
+    train, validation = split_batches(settings, dataset, share, device, splits)
+    loop = Loop(
+        settings.training,
+        device,
+        settings.seed,
+        share,
+        class_weights=loss_weights(settings, dataset, device),
+        on_step=on_step,
+    )
+    loop.fit(state, train, validation, on_epoch_end)
+
+
+def start(
+    settings: TrainConfig,
+    dataset: Prepared,
+    device: torch.device,
+    parallelise: Callable[[nn.Module], nn.Module] = lambda network: network,
+) -> State:
+    """A network and an optimizer that have seen nothing yet, the same on every worker."""
+    torch.manual_seed(settings.seed)
+    size, classes = dataset.card.image_size, len(dataset.classes)
+    plain = network.build(settings.network, size, classes).to(device)
+    return State(
+        network=plain,
+        parallel=parallelise(plain),
+        optimizer=optim.optimizer(plain, settings.training),
+        epochs=settings.training.epochs,
+    )
+
+
+def split_rows(table: pa.Table, *splits: str) -> pa.Table:
+    """The rows of one split, or of several."""
+    return table.filter(pc.is_in(table["split"], value_set=pa.array(splits)))
+
+
+def split_batches(
+    settings: TrainConfig,
+    dataset: Prepared,
+    share: Share,
+    device: torch.device,
+    splits: Splits,
+) -> tuple[Batches, Batches]:
+    """Training and validation batches, from memory where they fit, else streamed."""
+    table = dataset.split(settings.seed)
+    train, validation = split_rows(table, *splits), split_rows(table, "validation")
+    options: dict[str, Any] = {
+        "batch_size": settings.training.batch_size,
+        "augmentation": settings.augmentation,
+        "seed": settings.seed,
+        "share": share,
+        "balanced": settings.training.balance == "sampling",
+    }
+    held = train.num_rows + validation.num_rows
+    if not settings.resources.hold(held, dataset.card.image_size):
+        return (
+            StreamedTrainingBatches(dataset, train, **options),
+            StreamedEvaluationBatches(dataset, validation, share),
+        )
+    return (
+        TrainingBatches(*held_images(dataset.folder, settings.seed, splits, device), **options),
+        EvaluationBatches(
+            *held_images(dataset.folder, settings.seed, ("validation",), device), share
+        ),
+    )
+
+
+@lru_cache(maxsize=2)  # the two splits stay while one process trains one trial after the other
+def held_images(
+    folder: Path, seed: int, splits: Splits, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images and labels of these splits on the training device: a GPU then augments them itself."""
+    dataset = Prepared.open(folder)
+    images, labels = dataset.load(split_rows(dataset.split(seed), *splits))
+    return as_batch(images).to(device), torch.from_numpy(labels).to(device)
+
+
+def loss_weights(
+    settings: TrainConfig, dataset: Prepared, device: torch.device
+) -> torch.Tensor | None:
+    """A weight per class, where the loss is to be balanced."""
+    if settings.training.balance != "loss":
+        return None
+    train = split_rows(dataset.split(settings.seed), "train")
+    labels = torch.from_numpy(prepared.labels(train, dataset.classes))
+    return class_weights(labels, len(dataset.classes)).to(device)
+
+
+def card(settings: TrainConfig, dataset: Prepared, row: Epoch) -> Card:
+    """The card of the bundle that an epoch leaves."""
+    return Card(
+        classes=dataset.classes,
+        image_size=dataset.card.image_size,
+        fit=dataset.card.fit,
+        network=settings.network,
+        flip=settings.augmentation.flip and settings.training.test_time_flip,
+        trained={"seed": settings.seed, **row},
+    )

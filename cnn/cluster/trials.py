@@ -1,0 +1,89 @@
+"""One trial of a search: a training at one point of the space, here or on workers of its own."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from cnn import checkpoint
+from cnn.cluster.learning import card, learn, start
+from cnn.cluster.progress import Progress
+from cnn.cluster.resources import TuningPlan
+from cnn.cluster.training import history_of, trainer
+from cnn.config import TrainConfig
+from cnn.loop import State
+from cnn.prepared import Prepared
+from cnn.space import Space
+
+METRIC = "val_accuracy"
+NUMBER = "trial"  # what a trial's number is called beside the point that was proposed to it
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a trial needs to know beside its point."""
+
+    space: Space
+    prepared: dict[int, Path]  # by image size
+    plan: TuningPlan
+    folder: Path  # of all trials
+
+
+def point_of(config: dict[str, Any]) -> dict[str, Any]:
+    """The point that was proposed to a trial."""
+    return {name: value for name, value in config.items() if name != NUMBER}
+
+
+def folder_of(number: int, trial_id: str) -> str:
+    """The name of a trial's folder, by its number and Tune's own name for it."""
+    return f"{number:04d}-{trial_id}"
+
+
+def run_trial(config: dict[str, Any], task: Task) -> None:
+    """Train at one point of the space, and report each epoch."""
+    settings = task.space.settings(point_of(config))
+    dataset = Prepared.open(task.prepared[settings.data.image_size])
+    if task.plan.workers > 1:
+        number, trial = config[NUMBER], tune.get_context().get_trial_id()
+        train_together(settings, dataset, task.plan, task.folder / folder_of(number, trial))
+    else:
+        train_alone(settings, dataset, task.plan)
+
+
+def train_alone(settings: TrainConfig, dataset: Prepared, plan: TuningPlan) -> None:
+    """Train in this process: nothing else to start, and the images stay for the next trial."""
+    torch.set_num_threads(plan.threads)
+    device = torch.device("cuda" if plan.gpu_fraction else "cpu")
+    state = start(settings, dataset, device)
+    last = tune.get_checkpoint()
+    if last is not None:
+        with last.as_directory() as folder:
+            checkpoint.load(Path(folder), state)
+
+    def report(state: State) -> None:
+        row = state.history[-1]
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoint.save(Path(folder), state, card(settings, dataset, row))
+            kept = tune.Checkpoint.from_directory(folder)
+            tune.report({**row, "epochs": state.epochs}, checkpoint=kept)
+
+    learn(settings, dataset, state, report)
+
+
+def train_together(
+    settings: TrainConfig, dataset: Prepared, plan: TuningPlan, folder: Path
+) -> None:
+    """Train on several workers: a run of Ray Train's inside the trial."""
+    run = trainer(
+        settings,
+        dataset,
+        folder,
+        plan.winner,
+        Progress.remote(),  # type: ignore[attr-defined]
+        callbacks=[TuneReportCallback()],  # type: ignore[no-untyped-call]
+    )
+    history_of(run.fit())

@@ -1,0 +1,91 @@
+"""What a search tells on the console while it runs: a row for each trial that has ended."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal
+
+from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
+
+from cnn.cluster.ingest import Advance
+from cnn.cluster.trials import METRIC, NUMBER, point_of
+from cnn.console import Console
+from cnn.space import Point
+
+Outcome = Literal["finished", "stopped", "failed"]
+
+ENDED = ("TERMINATED", "ERROR")  # Tune's words for a trial that is over
+
+TABLE = "{trial:>7}  {outcome:>8}  {epochs:>6}  {accuracy:>7}  {best:>10}  {states:>21}  {point}"
+TABLE_HEAD = TABLE.format(
+    trial="trial", outcome="outcome", epochs="epochs", accuracy="val acc", best="best (of)",
+    states="running/stopped/ended", point="settings",
+)  # fmt: skip
+
+
+def ending(last: Mapping[str, Any]) -> Outcome:
+    """How a trial ended that did not fail, by its last report."""
+    return "finished" if last.get("epoch") == last.get("epochs") else "stopped"
+
+
+class Watch(tune.Callback):
+    """Tells on the console what becomes of the trials, while they run."""
+
+    here: ClassVar["Watch"]
+
+    def __init__(self, trials: int, console: Console, advance: Advance) -> None:
+        self.trials, self.console, self.advance = trials, console, advance
+        self.stopped = 0
+
+    @classmethod
+    def current(cls) -> "Watch":
+        """That of this process."""
+        return cls.here
+
+    def __reduce__(self) -> tuple[Callable[[], "Watch"], tuple[()]]:
+        # Tune pickles its callbacks with the search. A console is of one process only: a search
+        # that is restored tells its news to that of its own.
+        return Watch.current, ()
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
+    ) -> None:
+        self.tell(trials, trial, ending(trial.last_result))
+
+    def on_trial_error(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
+    ) -> None:
+        self.tell(trials, trial, "failed")
+
+    def tell(self, trials: list[TuneTrial], trial: TuneTrial, outcome: Outcome) -> None:
+        """The row of a trial that has ended."""
+        # A trial is told of before its status changes.
+        others = [one for one in trials if one is not trial]
+        done = 1 + sum(one.status in ENDED for one in others)
+        running = sum(one.status == "RUNNING" for one in others)
+        self.stopped += outcome == "stopped"
+        best = max(trials, key=best_of)
+        self.console.say(
+            TABLE.format(
+                trial=trial.config[NUMBER],
+                outcome=outcome,
+                epochs=int((trial.last_result or {}).get("epoch", 0)),
+                accuracy=f"{best_of(trial):.3f}",
+                best=f"{best_of(best):.3f} ({best.config[NUMBER]})",
+                states=f"{running} / {self.stopped} / {done}",
+                point=point_text(point_of(trial.config)),
+            )
+        )
+        self.advance(done, self.trials)
+
+
+def best_of(trial: TuneTrial) -> float:
+    """The best validation accuracy that a trial has reached so far."""
+    return float(trial.metric_analysis.get(METRIC, {}).get("max", 0.0))
+
+
+def point_text(point: Point) -> str:
+    """A point on one line."""
+    return " ".join(
+        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in point.items()
+    )
