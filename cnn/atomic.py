@@ -1,27 +1,52 @@
 """A file written whole, or not at all."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow as pa
+
+from cnn.place import Place
+
 
 @contextmanager
-def writing(path: Path) -> Iterator[Path]:
-    """Yields a temporary name beside `path`; the file written there then takes `path`'s place.
+def writing(file: Place) -> Iterator[Path]:
+    """Yields a temporary name on this machine; what is written there then takes `file`'s place.
 
-    Where the block raises, `path` stays as it was and nothing is left beside it.
+    Where the block raises, `file` stays as it was and nothing is left beside it.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    if isinstance(file, Path):
+        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+        try:
+            yield temporary
+            temporary.replace(file)
+        finally:
+            temporary.unlink(missing_ok=True)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            temporary = Path(folder) / file.name
+            yield temporary
+            with temporary.open("rb") as stream:
+                file.put(stream)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 under a temporary name beside `path`, then rename it into place."""
-    with writing(path) as temporary:
+def write_atomically(file: Place, content: str | bytes | pa.Buffer) -> None:
+    """Write `content`, text as UTF-8, so that a reader finds all of it or what was there before."""
+    if isinstance(content, str):
         # File names need not be UTF-8: what Python read as lone surrogates is shown, not fatal.
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+        content = content.encode("utf-8", errors="backslashreplace")
+    if isinstance(file, Path):
+        with writing(file) as temporary:
+            temporary.write_bytes(content)
+    else:
+        file.put(content)
+
+
+def holds_anything(path: Place) -> bool:
+    """Whether there is a file, or a folder with more in it than the drafts of killed writers."""
+    if not path.is_dir():
+        return path.exists()
+    names = (entry.name for entry in path.iterdir())
+    return not all(name.startswith(".") and name.endswith(".tmp") for name in names)

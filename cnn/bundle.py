@@ -2,19 +2,20 @@
 
 import json
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load as load_weights
+from safetensors.torch import save as save_weights
 from torch import Tensor, nn
 
 from cnn import config, network
 from cnn.atomic import write_atomically
 from cnn.errors import Mendable
+from cnn.place import Place
 
 FORMAT_VERSION = 1
 WEIGHTS, CARD = "model.safetensors", "model.json"
@@ -67,27 +68,27 @@ class Bundle:
         chosen = self.card.flip if flip is None else flip
         return replace(self, card=self.card.model_copy(update={"flip": chosen}))
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Place) -> None:
         """Write both files; the card last, so that a folder with a card is whole."""
         folder.mkdir(parents=True, exist_ok=True)
         weights = {name: value.contiguous() for name, value in self.network.state_dict().items()}
-        save_file(weights, folder / WEIGHTS)
+        write_atomically(folder / WEIGHTS, save_weights(weights))
         write_atomically(folder / CARD, self.card.model_dump_json(indent=2) + "\n")
 
 
-def find(folder: Path) -> Path:
+def find(folder: Place) -> Place:
     """The bundle's folder: the folder given, or the one inside a run's folder."""
     return folder / "model" if (folder / "model" / CARD).is_file() else folder
 
 
-def load(folder: Path, device: torch.device | None = None) -> Bundle:
+def load(folder: Place, device: torch.device | None = None) -> Bundle:
     """Read a bundle folder; BundleError names what is wrong."""
     card = read_card(folder)
     # What training started from is needed no more, and may be on another machine.
     settings = card.network.model_copy(update={"weights": None})
     try:
         empty = network.build(settings, card.image_size, len(card.classes))
-        empty.load_state_dict(load_file(folder / WEIGHTS))
+        empty.load_state_dict(load_weights((folder / WEIGHTS).read_bytes()))
     except network.NetworkError as error:
         raise BundleError(f"{folder / CARD}: {error}") from None
     except FileNotFoundError:
@@ -100,7 +101,7 @@ def load(folder: Path, device: torch.device | None = None) -> Bundle:
     return Bundle(card, empty.eval()).to(device or torch.device("cpu"))
 
 
-def read_card(folder: Path) -> Card:
+def read_card(folder: Place) -> Card:
     """The card of a bundle folder, checked."""
     path = folder / CARD
     try:

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console as Terminal
 from rich.progress import (
@@ -17,7 +18,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from cnn.loop import Epoch
+if TYPE_CHECKING:  # its module brings torch, a second's import in a process that only shows rows
+    from cnn.loop import Epoch
 
 TABLE = (
     "{epoch:>7}  {train_loss:>10}  {train_accuracy:>9}  {val_loss:>8}  {val_accuracy:>7}"
@@ -109,7 +111,7 @@ def pace(speed: float, unit: str) -> str:
     return f"{speed:,.0f} {unit}/s" if speed >= 1 else f"{speed * 60:.1f} {unit}/min"
 
 
-def epoch_line(row: Epoch, epochs: int) -> str:
+def epoch_line(row: "Epoch", epochs: int) -> str:
     """The table's row for one epoch; `left` is the time the remaining epochs will take."""
     return TABLE.format(
         epoch=f"{row['epoch']}/{epochs}",

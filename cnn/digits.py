@@ -1,30 +1,29 @@
 """The embedded data set: 1,797 real handwritten digits, written out as a folder of images."""
 
-import os
-import shutil
-from pathlib import Path
+import io
 
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from cnn.atomic import write_atomically
+from cnn.place import Place
 
-def write(folder: Path) -> Path:
+
+def write(folder: Place) -> Place:
     """Write the digits that come with scikit-learn as PNGs, in a folder per class, once.
 
     Source: the test set of E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten
     Digits", UCI Machine Learning Repository, 1998.
     """
-    if folder.exists():
-        return folder
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}")
     digits = load_digits()
-    for number, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
-        file = draft / str(label) / f"{number:04d}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray((pixels * (255 / 16)).round().astype(np.uint8)).save(file)
-    try:
-        os.rename(draft, folder)
-    except OSError:  # another run was faster
-        shutil.rmtree(draft)
+    names = [f"{label}/{number:04d}.png" for number, label in enumerate(digits.target)]
+    if (folder / names[-1]).exists():  # the last to be written, so all are there
+        return folder
+    for label in map(str, digits.target_names):
+        (folder / label).mkdir(parents=True, exist_ok=True)
+    for name, pixels in zip(names, digits.images, strict=True):
+        png = io.BytesIO()
+        Image.fromarray((pixels * (255 / 16)).round().astype(np.uint8)).save(png, "png")
+        write_atomically(folder / name, png.getvalue())
     return folder

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 
 import pyarrow as pa
-from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem
+from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
 
 from cnn.errors import Mendable
 from cnn.image import BYTE_LIMIT, Reason, Unreadable
+from cnn.place import locate
 
 FILES = pa.schema(
     {
@@ -35,7 +36,6 @@ FILES = pa.schema(
 
 _EXTENSIONS = "jpg jpeg jpe jfif png apng gif webp bmp dib tif tiff avif heic heif"
 _IMAGE_ENDINGS = tuple(f".{extension}".encode() for extension in _EXTENSIONS.split())
-_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _ESCAPE = re.compile(rb"\\(?:\\|x([0-9a-f]{2}))")
 
 
@@ -137,13 +137,11 @@ class _Found:
 
 def _locate(root: str) -> tuple[FileSystem | None, str]:
     """The file system of a root and its path there; None and an absolute path if it is local."""
-    if not _URI.match(root):
-        return None, os.path.abspath(root)
     try:
-        filesystem, base = FileSystem.from_uri(root)
+        filesystem, base = locate(root)
     except (ValueError, OSError, ImportError, NotImplementedError) as error:
         raise _refused(root, error, "check the address and the credentials") from error
-    return (None if isinstance(filesystem, LocalFileSystem) else filesystem), base
+    return filesystem, os.path.abspath(base) if filesystem is None else base
 
 
 def _refused(root: str, why: Exception | str, mend: str) -> FolderError:

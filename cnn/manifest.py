@@ -9,20 +9,19 @@ added could move others from training to test.
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os import PathLike
 from typing import Literal, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from cnn import parquet
 from cnn.errors import Mendable
 from cnn.folder import Listing
 from cnn.image import Fit
+from cnn.place import Place
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -84,20 +83,18 @@ class Manifest:
             table = table.set_column(table.column_names.index(name), name, column)
         return Manifest(table, self.ignored)
 
-    def write(self, path: str | PathLike[str]) -> None:
+    def write(self, file: Place) -> None:
         """Writes Parquet, whole or not at all; the counts travel in the schema's metadata."""
-        draft = f"{path}.draft"
-        table = self.table.replace_schema_metadata({"ignored": json.dumps(self.ignored)})
-        pq.write_table(table, draft)
-        os.replace(draft, path)
+        metadata = {"ignored": json.dumps(self.ignored)}
+        parquet.write(file, self.table.replace_schema_metadata(metadata))
 
     @classmethod
-    def read(cls, path: str | PathLike[str]) -> "Manifest":
+    def read(cls, file: Place) -> "Manifest":
         """Reads what ``write`` wrote; raises ManifestError for any other Parquet file."""
-        table = pq.read_table(path)
+        table = parquet.read(file)
         metadata = table.schema.metadata or {}
         if b"ignored" not in metadata or not set(COLUMNS.names) <= set(table.column_names):
-            raise ManifestError(f"{str(path)!r} is no manifest; prepare the images again")
+            raise ManifestError(f"{str(file)!r} is no manifest; prepare the images again")
         return cls(table.replace_schema_metadata(None), json.loads(metadata[b"ignored"]))
 
 

@@ -1,21 +1,23 @@
 """The prepared dataset: Parquet shards of square uint8 images, beside a manifest of every file."""
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from cnn import parquet
+from cnn.atomic import write_atomically
 from cnn.errors import Mendable
 from cnn.image import Fit, Unreadable, decode
 from cnn.manifest import Manifest, assign_splits, classes, hash_content
+from cnn.place import Place
 
 CARD, MANIFEST = "prepared.json", "manifest.parquet"
+SHARDS = "shards"
+BEGUN = "unfinished.json"  # the card, as long as shards are missing
 
 
 class Card(BaseModel):
@@ -38,21 +40,17 @@ class Prepared:
     The manifest's table has two columns more: the `shard` and the `row` in it where an image lies.
     """
 
-    folder: Path
+    folder: Place
     card: Card
     manifest: Manifest
 
     @classmethod
-    def open(cls, folder: Path) -> "Prepared":
+    def open(cls, folder: Place) -> "Prepared":
         """Open a whole prepared dataset; Mendable where there is none."""
         try:
-            card = Card.model_validate_json((folder / CARD).read_bytes())
-            return cls(folder, card, Manifest.read(folder / MANIFEST))
-        except (OSError, ValidationError, pa.ArrowInvalid) as error:
-            reason = str(error).splitlines()[0]
-            raise Mendable(
-                f"{folder} is no prepared dataset of this version ({reason}): prepare it again"
-            ) from None
+            return cls(folder, read_card(folder / CARD), Manifest.read(folder / MANIFEST))
+        except (OSError, pa.ArrowInvalid) as error:
+            raise damaged(folder, error) from None
 
     @property
     def classes(self) -> list[str]:
@@ -72,7 +70,39 @@ class Prepared:
         return (self.card.image_size, self.card.image_size, 3)
 
 
-def gather(folder: Path, shape: tuple[int, ...], rows: pa.Table) -> np.ndarray:
+def read_card(file: Place) -> Card:
+    """The card in a file; Mendable where it is none."""
+    try:
+        return Card.model_validate_json(file.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise damaged(file.parent, error) from None
+
+
+def damaged(folder: Place, error: Exception) -> Mendable:
+    reason = str(error).splitlines()[0]
+    return Mendable(f"{folder} is no prepared dataset of this version ({reason}): prepare it again")
+
+
+def begin(folder: Place, card: Card) -> None:
+    """Make the folder, and write down whose shards will lie in it."""
+    (folder / SHARDS).mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / BEGUN, card.model_dump_json(indent=2))
+
+
+def missing(folder: Place, shards: int) -> list[int]:
+    """The numbers of the shards that are not there yet."""
+    there = {file.name for file in (folder / SHARDS).iterdir()}
+    return [number for number in range(shards) if shard_file(folder, number).name not in there]
+
+
+def finish(folder: Place, card: Card, manifest: Manifest) -> None:
+    """Write manifest and card, now that all shards are there."""
+    manifest.write(folder / MANIFEST)
+    write_atomically(folder / CARD, card.model_dump_json(indent=2))
+    (folder / BEGUN).unlink(missing_ok=True)
+
+
+def gather(folder: Place, shape: tuple[int, ...], rows: pa.Table) -> np.ndarray:
     """The images of `rows` (shard, row), in their order, uint8 `(N, *shape)`."""
     images = np.empty((rows.num_rows, *shape), np.uint8)
     shards, offsets = (rows[name].to_numpy() for name in ("shard", "row"))
@@ -88,12 +118,12 @@ def labels(rows: pa.Table, names: list[str]) -> np.ndarray:
     return np.array([index[name] for name in rows["label"].to_pylist()], np.int64)
 
 
-def shard_file(folder: Path, shard: int) -> Path:
-    return folder / "shards" / f"{shard:06d}.parquet"
+def shard_file(folder: Place, shard: int) -> Place:
+    return folder / SHARDS / f"{shard:06d}.parquet"
 
 
 def write_shard(
-    file: Path, rows: pa.Table, read: Callable[[str], bytes], image_size: int, fit: Fit
+    file: Place, rows: pa.Table, read: Callable[[str], bytes], image_size: int, fit: Fit
 ) -> int:
     """Decode the listed `rows` (path, error) into one shard; returns how many had pixels.
 
@@ -112,10 +142,8 @@ def write_shard(
             "image": pa.array(images, pa.binary()),
         }
     )
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
     # Pixels hardly compress, and a plain page is read back at the speed of memory.
-    pq.write_table(table, draft, compression="none", use_dictionary=False, write_statistics=False)
-    os.replace(draft, file)
+    parquet.write(file, table, compression="none", use_dictionary=False, write_statistics=False)
     return len(images) - images.count(None)
 
 
@@ -132,18 +160,18 @@ def prepare_image(
         return None, unreadable.reason, None
 
 
-def read_images(file: Path, offsets: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def read_images(file: Place, offsets: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The images at `offsets` of a shard, uint8 `(len(offsets), *shape)`."""
-    column = pq.read_table(file, columns=["image"], memory_map=True)["image"]
+    column = parquet.read(file, ["image"])["image"]
     chosen = column.take(pa.array(offsets)).combine_chunks()
     chunk = chosen.chunk(0) if isinstance(chosen, pa.ChunkedArray) else chosen
     return np.frombuffer(chunk.buffers()[2], np.uint8).reshape(len(offsets), *shape)
 
 
-def shard_manifests(folder: Path, shards: int) -> Iterator[pa.Table]:
+def shard_manifests(folder: Place, shards: int) -> Iterator[pa.Table]:
     """What each shard tells of its files, without the pixels."""
     for shard in range(shards):
-        table = pq.read_table(shard_file(folder, shard), columns=["path", "content_hash", "error"])
+        table = parquet.read(shard_file(folder, shard), ["path", "content_hash", "error"])
         place = pa.array([shard] * table.num_rows, pa.int32())
         row = pa.array(range(table.num_rows), pa.int32())
         yield table.append_column("shard", place).append_column("row", row)

@@ -1,8 +1,8 @@
 """The folder of a run: what lies where in it, and whether a command may go on with it."""
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pandas as pd
@@ -10,9 +10,10 @@ import pyarrow as pa
 import yaml
 from pydantic import BaseModel
 
-from cnn.atomic import write_atomically
+from cnn.atomic import holds_anything, write_atomically
 from cnn.errors import Mendable
 from cnn.manifest import Manifest
+from cnn.place import Place
 
 
 @dataclass(frozen=True)
@@ -23,24 +24,24 @@ class RunFolder:
         images are compared themselves, not the way that their folder is written.
     """
 
-    path: Path
+    path: Place
     FREE: ClassVar[frozenset[str]]
     ORDERED: ClassVar[bool] = False  # whether the order of the images means something
 
     @property
-    def config(self) -> Path:
+    def config(self) -> Place:
         return self.path / "config.yaml"
 
     @property
-    def manifest(self) -> Path:
+    def manifest(self) -> Place:
         return self.path / "manifest.parquet"
 
     @property
-    def evaluation(self) -> Path:
+    def evaluation(self) -> Place:
         return self.path / "evaluation.json"
 
     @property
-    def report(self) -> Path:
+    def report(self) -> Place:
         return self.path / "report.html"
 
     @property
@@ -57,14 +58,15 @@ class RunFolder:
 
     def begin(self, settings: BaseModel) -> None:
         """Make the folder and write its settings, which `--config` takes again."""
+        text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.config, text)
         except OSError as error:
+            reason = error.strerror or " ".join(str(error).split())
             raise Mendable(
-                f"{self.path} cannot be made ({error.strerror}): give another --out"
+                f"{self.path} cannot be written ({reason}): give another --out"
             ) from None
-        text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
-        write_atomically(self.config, text)
 
     def check_settings(self, settings: BaseModel) -> None:
         """Refuse other settings than the run began with, naming the first."""
@@ -109,16 +111,20 @@ class TrainFolder(RunFolder):
     FREE = frozenset({"images", "out", "prepared", "dry_run", "resources"})
 
     @property
-    def model(self) -> Path:
+    def model(self) -> Place:
         return self.path / "model"
 
     @property
-    def history(self) -> Path:
+    def history(self) -> Place:
         return self.path / "history.csv"
 
     @property
-    def predictions(self) -> Path:
+    def predictions(self) -> Place:
         return self.path / "predictions.parquet"
+
+    def read_history(self) -> pd.DataFrame:
+        """history.csv, a row per epoch."""
+        return pd.read_csv(io.BytesIO(self.history.read_bytes()))
 
     def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Write history.csv, a row per epoch."""
@@ -132,40 +138,25 @@ class TuneFolder(TrainFolder):
     FREE = TrainFolder.FREE - {"resources"} | {"gpu", "memory", "gpu_fraction", "space"}
 
     @property
-    def leaderboard(self) -> Path:
+    def leaderboard(self) -> Place:
         return self.path / "leaderboard.csv"
 
     @property
-    def best(self) -> Path:
+    def best(self) -> Place:
         return self.path / "best.yaml"
 
     @property
-    def trials(self) -> Path:
+    def trials(self) -> Place:
         return self.path / "trials"
 
     @property
-    def space(self) -> Path:
+    def space(self) -> Place:
         return self.path / "space.yaml"
 
     def check_space(self, text: str) -> None:
         """Refuse another space than the search began with."""
         if self.space.is_file() and self.space.read_text(encoding="utf-8") != text:
             raise Mendable(f"{self.path} was begun with another space: give another --out")
-
-
-def holds_anything(path: Path) -> bool:
-    """Whether there is a file, or a folder with more in it than a killed run's first draft."""
-    if not path.is_dir():
-        return path.exists()
-    drafts = (path.glob(".*.tmp"), path.glob("..*.tmp"))
-    return bool(set(path.iterdir()) - {draft for found in drafts for draft in found})
-
-
-def local(folder: str) -> Path:
-    """A folder to write to, which for now must be on this machine or a mounted one."""
-    if "://" in folder:
-        raise Mendable(f"--out {folder}: runs are written to local or mounted folders only, so far")
-    return Path(folder)
 
 
 def facts(manifest: Manifest) -> pa.Table:

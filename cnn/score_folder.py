@@ -1,29 +1,26 @@
 """The folder of a scoring run: predictions in parts, each there whole or not at all."""
 
 import hashlib
-import os
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import BaseModel
 
-from cnn import bundle
+from cnn import bundle, parquet
 from cnn.atomic import write_atomically
 from cnn.errors import Mendable
 from cnn.manifest import Manifest
 from cnn.parts import Parts
+from cnn.place import Place
 from cnn.run_folder import RunFolder, facts, flat
 
 
 class ScoreFolder(RunFolder):
     """Names of a scoring run's files, and the commit of its parts.
 
-    A part is written below `_temporary/` and renamed to its own name; `_SUCCESS` follows the last
-    of them, after all were counted. So whoever kills the run leaves parts that count, and the
-    next run makes those that are missing.
+    A part appears whole or not at all; `_SUCCESS` follows the last of them, after all were
+    counted. So whoever kills the run leaves parts that count, and the next run makes those that
+    are missing.
     """
 
     FREE = frozenset(
@@ -32,37 +29,33 @@ class ScoreFolder(RunFolder):
     ORDERED = True  # parts are stretches of the list
 
     @property
-    def predictions(self) -> Path:
+    def predictions(self) -> Place:
         return self.path / "predictions"
 
     @property
-    def success(self) -> Path:
+    def success(self) -> Place:
         return self.predictions / "_SUCCESS"
 
     @property
-    def temporary(self) -> Path:
-        return self.predictions / "_temporary"
-
-    @property
-    def csv(self) -> Path:
+    def csv(self) -> Place:
         return self.path / "predictions.csv"
 
     @property
-    def uncertain(self) -> Path:
+    def uncertain(self) -> Place:
         return self.path / "uncertain.csv"
 
     @property
-    def summary(self) -> Path:
+    def summary(self) -> Place:
         return self.path / "summary.json"
 
     @property
-    def model(self) -> Path:
+    def model(self) -> Place:
         """Checksums of the model's files, as `sha256sum --check` reads them."""
         return self.path / "model.sha256"
 
     def begin_with(self, manifest: Manifest, checksums: str) -> None:
         """Write what the run works on, so that it is gone on with under the same only."""
-        self.predictions.mkdir(exist_ok=True)
+        self.predictions.mkdir(parents=True, exist_ok=True)
         manifest.write(self.manifest)
         write_atomically(self.model, checksums)
 
@@ -71,32 +64,29 @@ class ScoreFolder(RunFolder):
         if self.model.is_file() and self.model.read_text(encoding="utf-8") != checksums:
             raise Mendable(f"{self.path} was begun with another model: give another --out")
 
-    def part(self, number: int) -> Path:
+    def part(self, number: int) -> Place:
         return self.predictions / f"part-{number:06d}.parquet"
 
     def missing(self, parts: Parts) -> list[int]:
         """The numbers of the parts that are not there yet."""
-        return [number for number in range(len(parts)) if not self.part(number).is_file()]
+        there = {file.name for file in self.predictions.iterdir()}
+        return [number for number in range(len(parts)) if self.part(number).name not in there]
 
     def commit(self, number: int, table: pa.Table) -> None:
         """Write one part."""
-        self.temporary.mkdir(parents=True, exist_ok=True)
-        draft = self.temporary / self.part(number).name
-        pq.write_table(table, draft)
-        os.replace(draft, self.part(number))
+        parquet.write(self.part(number), table)
 
     def seal(self, parts: Parts) -> None:
         """Mark the predictions as complete, having seen that each image has exactly one row."""
         for number, rows in enumerate(parts):
-            paths = read(self.part(number), ["path"])["path"]
+            paths = parquet.read(self.part(number), ["path"])["path"]
             if not paths.equals(rows["path"]):
                 raise RuntimeError(f"{self.part(number)} does not hold the images of its part")
-        shutil.rmtree(self.temporary, ignore_errors=True)
-        self.success.touch()
+        write_atomically(self.success, "")
 
     def table(self, number: int) -> pa.Table:
         """The predictions of one part."""
-        return read(self.part(number))
+        return parquet.read(self.part(number))
 
     def tables(self, parts: Parts) -> Iterator[pa.Table]:
         """The predictions, part by part, in the order of the worklist."""
@@ -104,17 +94,12 @@ class ScoreFolder(RunFolder):
             yield self.table(number)
 
 
-def read(part: Path, columns: list[str] | None = None) -> pa.Table:
-    """One part, or some columns of it; a folder called `a=b` above it means nothing."""
-    return pq.read_table(part, columns=columns, partitioning=None)
-
-
-def checksums(model: Path) -> str:
+def checksums(model: Place) -> str:
     """SHA-256 of each of a bundle's files, in the manner of sha256sum."""
     lines = []
     for name in (bundle.CARD, bundle.WEIGHTS):
-        with (model / name).open("rb") as file:
-            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
+        digest = hashlib.sha256((model / name).read_bytes())
+        lines.append(f"{digest.hexdigest()}  {name}\n")
     return "".join(lines)
 
 

@@ -6,13 +6,13 @@ for programs are in the predictions' Parquet, where nothing is marked.
 """
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow.csv import CSVWriter
 
 from cnn.atomic import writing
+from cnn.place import Place
 
 _SHARE = pa.decimal128(5, 4)  # 0.0000 to 1.0000
 
@@ -40,7 +40,7 @@ _FORMULA = rf"^([\pZ\pC]*{_SIGN}|[\t\r\n])"
 _INNER_FORMULA = rf"([;\t\r\n][\pZ\pC]*)({_SIGN})"
 
 
-def write_csv(path: Path, parts: Iterable[pa.Table]) -> None:
+def write_csv(path: Place, parts: Iterable[pa.Table]) -> None:
     r"""Writes tables of `cnn.prediction.SCHEMA` as one CSV: `COLUMNS`, whole or not at all.
 
     UTF-8 without a mark, lines end with "\n", every text is quoted, a null is empty. The header is

@@ -170,7 +170,7 @@ def test_the_folder_of_another_job_is_refused_by_its_settings(begun: TrainFolder
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(Mendable, match="cannot be made"):
+    with pytest.raises(Mendable, match="cannot be written"):
         TrainFolder(tmp_path / "file" / "run").begin(settings())
 
 

@@ -34,11 +34,11 @@ LAYERS = (
     "bundle batches prepared census run_folder worklist",
     "network augment optim metrics prediction digits parts command sorting spreadsheet",
     "report.columns report.tuning report.drawing manifest study",
-    "folder",
-    "image",
-    "config",
+    "folder parquet",
+    "image atomic",
+    "config place",
     "ranges",
-    "errors atomic",
+    "errors",
 )
 DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer.split()}
 

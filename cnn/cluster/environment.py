@@ -9,7 +9,8 @@ SETTINGS = {
     # The Parquet reader's default starts 32 actors for each pass over the data.
     "RAY_DATA_USE_DATASOURCE_V2": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    "RAY_DATA_LOG_LEVEL": "ERROR",
+    # What it would call an error is raised as well, to those who can tell it in one line.
+    "RAY_DATA_LOG_LEVEL": "CRITICAL",
     # Tune's newer console speaks whatever it is told, and of folders that nobody asked for.
     "RAY_AIR_NEW_OUTPUT": "0",
     # A killed search forgets what its trials did in so many seconds, and does it again.
@@ -18,6 +19,12 @@ SETTINGS = {
     "RAY_worker_register_timeout_seconds": "300",
     # Ray starts its workers at nice 15: beside any other work on the machine they would starve.
     "RAY_worker_niceness": "0",
+    # Ray Train looks for reports so often, and a worker that reports waits until it is seen: with
+    # the default of 2 s an epoch of half a second takes two and a half.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    # Ray would put its raylets' word of lost workers and nodes among a job's results, on standard
+    # output. What the loss means for the job, the job says itself.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed|has been marked dead",
     # Messages that a user cannot act on.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",

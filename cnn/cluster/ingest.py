@@ -1,9 +1,7 @@
 """Ray Data: images → prepared dataset."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,12 +9,14 @@ import pyarrow.compute as pc
 import ray
 
 from cnn import prepared
+from cnn.atomic import holds_anything
 from cnn.config import Images
 from cnn.errors import Mendable
 from cnn.folder import Reader, list_folder
 from cnn.image import DECODER_VERSION
 from cnn.manifest import Manifest, label_images, listing_key
 from cnn.parts import part_rows
+from cnn.place import Place, place
 from cnn.prepared import Card, Prepared
 
 # A file that kills its decoder takes the task with it; Ray alone would try for ever.
@@ -34,7 +34,7 @@ class Source:
     manifest: Manifest
     key: str
     settings: Images
-    prepared: Path | None = None
+    prepared: Place | None = None
 
 
 def list_source(root: str, settings: Images) -> Source:
@@ -44,7 +44,7 @@ def list_source(root: str, settings: Images) -> Source:
     return Source(listing.root, label_images(listing), key, settings)
 
 
-def reuse(folder: Path, settings: Images) -> Source:
+def reuse(folder: Place, settings: Images) -> Source:
     """A prepared dataset given in the place of images; its own image size and fit hold."""
     dataset = Prepared.open(folder)
     own = Images(image_size=dataset.card.image_size, fit=dataset.card.fit)
@@ -59,41 +59,45 @@ def reuse(folder: Path, settings: Images) -> Source:
 
 def is_prepared_dataset(folder: str) -> bool:
     """Whether a folder of images is one that is decoded already."""
-    return (Path(folder) / prepared.CARD).is_file()
+    return (place(folder) / prepared.CARD).is_file()
 
 
-def is_prepared(source: Source, folder: Path) -> bool:
-    """Whether `folder` holds the prepared dataset of `source`; Mendable if it holds another's."""
-    if not folder.exists():
+def is_prepared(source: Source, folder: Place) -> bool:
+    """Whether `folder` holds the whole prepared dataset of `source`.
+
+    Mendable where it holds another's, or anything else.
+    """
+    if not holds_anything(folder):
         return False
-    if not (folder / prepared.CARD).is_file():
-        raise Mendable(f"{folder} exists and is no prepared dataset: name another folder")
-    if Prepared.open(folder).card.key != source.key:
-        raise Mendable(
-            f"{folder} was prepared from other images or with other settings: "
-            "name another folder, or remove it"
-        )
-    return True
+    for name in (prepared.CARD, prepared.BEGUN):
+        if (folder / name).is_file():
+            if prepared.read_card(folder / name).key != source.key:
+                raise Mendable(
+                    f"{folder} was prepared from other images or with other settings: "
+                    "name another folder, or remove it"
+                )
+            return name == prepared.CARD
+    raise Mendable(f"{folder} exists and is no prepared dataset: name another folder")
 
 
-def prepare(source: Source, folder: Path, advance: Advance) -> Prepared:
+def prepare(source: Source, folder: Place, advance: Advance) -> Prepared:
     """Decode every image of `source` once, into `folder`.
 
-    All is written below a temporary name and renamed whole at the end, so that what has the final
-    name is complete. A run that was cut off is gone on with: its finished shards are kept.
+    What is missing of a run that was cut off is done: shards are whole or not there, and the card
+    comes last. Two runs at once write the same.
     """
-    draft = folder.with_name(f".{folder.name}.{source.key}.draft")
-    prepared.shard_file(draft, 0).parent.mkdir(parents=True, exist_ok=True)
     order = np.random.default_rng(int(source.key, 16)).permutation(source.manifest.table.num_rows)
     shards = cut(source.manifest.table.take(order), source.settings.image_size)
-    decode(source, draft, shards, advance)
-    finish(source, draft, order, len(shards))
-    try:
-        os.rename(draft, folder)
-    except OSError:
-        # Another run with the same key was faster; what it wrote is the same.
-        if not is_prepared(source, folder):
-            raise
+    card = Card(
+        key=source.key,
+        source=source.root,
+        image_size=source.settings.image_size,
+        fit=source.settings.fit,
+        shards=len(shards),
+    )
+    prepared.begin(folder, card)
+    decode(source, folder, shards, advance)
+    prepared.finish(folder, card, placed(source, folder, order, len(shards)))
     return Prepared.open(folder)
 
 
@@ -104,9 +108,9 @@ def cut(rows: pa.Table, image_size: int) -> list[pa.Table]:
     return [rows.slice(start, size).select(["path", "error"]) for start in starts]
 
 
-def decode(source: Source, draft: Path, shards: list[pa.Table], advance: Advance) -> None:
+def decode(source: Source, folder: Place, shards: list[pa.Table], advance: Advance) -> None:
     """Write the missing shards, one task each, wherever the cluster has a CPU."""
-    missing = [n for n in range(len(shards)) if not prepared.shard_file(draft, n).exists()]
+    missing = prepared.missing(folder, len(shards))
     total = sum(len(rows) for rows in shards)
     done = total - sum(len(shards[number]) for number in missing)
     advance(done, total)
@@ -117,7 +121,7 @@ def decode(source: Source, draft: Path, shards: list[pa.Table], advance: Advance
         for number in missing
     ]
     written = ray.data.from_arrow(blocks).map_batches(
-        WriteShard(source, draft),
+        WriteShard(source, folder),
         batch_size=None,
         batch_format="pyarrow",
         ray_remote_args_fn=lambda: {"max_retries": TASK_RETRIES},
@@ -130,30 +134,22 @@ def decode(source: Source, draft: Path, shards: list[pa.Table], advance: Advance
 class WriteShard:
     """The task of one shard: read, decode, resize, write."""
 
-    def __init__(self, source: Source, draft: Path) -> None:
-        self.root, self.settings, self.draft = source.root, source.settings, draft
+    def __init__(self, source: Source, folder: Place) -> None:
+        self.root, self.settings, self.folder = source.root, source.settings, folder
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        file = prepared.shard_file(self.draft, rows["shard"][0].as_py())
+        file = prepared.shard_file(self.folder, rows["shard"][0].as_py())
         prepared.write_shard(
             file, rows, Reader(self.root), self.settings.image_size, self.settings.fit
         )
         return pa.table({"images": [len(rows)]})
 
 
-def finish(source: Source, draft: Path, order: np.ndarray, shards: int) -> None:
-    """Write the manifest, in the listing's order, and the card."""
-    found = pa.concat_tables(prepared.shard_manifests(draft, shards)).take(np.argsort(order))
+def placed(source: Source, folder: Place, order: np.ndarray, shards: int) -> Manifest:
+    """The manifest of what was decoded, in the listing's order."""
+    found = pa.concat_tables(prepared.shard_manifests(folder, shards)).take(np.argsort(order))
     if not found["path"].equals(source.manifest.table["path"]):
-        raise RuntimeError(f"the shards in {draft} are not those of the listing: remove it")
+        raise RuntimeError(f"the shards in {folder} are not those of the listing: remove it")
     read = source.manifest.with_contents(*(found[n].to_pylist() for n in ("content_hash", "error")))
-    placed = read.table.append_column("shard", found["shard"]).append_column("row", found["row"])
-    Manifest(placed, read.ignored).write(draft / prepared.MANIFEST)
-    card = Card(
-        key=source.key,
-        source=source.root,
-        image_size=source.settings.image_size,
-        fit=source.settings.fit,
-        shards=shards,
-    )
-    (draft / prepared.CARD).write_text(card.model_dump_json(indent=2), encoding="utf-8")
+    table = read.table.append_column("shard", found["shard"]).append_column("row", found["row"])
+    return Manifest(table, read.ignored)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +16,7 @@ from cnn.cluster.streaming import StreamedEvaluationBatches, StreamedTrainingBat
 from cnn.config import TrainConfig
 from cnn.loop import Epoch, Loop, State, class_weights
 from cnn.manifest import Split
+from cnn.place import Place
 from cnn.prepared import Prepared
 
 Splits = tuple[Split, ...]
@@ -101,7 +101,7 @@ def split_batches(
 
 @lru_cache(maxsize=2)  # the two splits stay while one process trains one trial after the other
 def held_images(
-    folder: Path, seed: int, splits: Splits, device: torch.device
+    folder: Place, seed: int, splits: Splits, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Images and labels of these splits on the training device: a GPU then augments them itself."""
     dataset = Prepared.open(folder)

@@ -6,22 +6,24 @@ from pathlib import Path
 from cnn import digits
 from cnn.cluster import ingest, resources
 from cnn.cluster.ingest import Source
+from cnn.cluster.progress import patiently
 from cnn.cluster.session import session
 from cnn.config import Experiment, PrepareConfig
 from cnn.console import Console
+from cnn.place import Place, place
 from cnn.prepared import Prepared
-from cnn.run_folder import RunFolder, local
+from cnn.run_folder import RunFolder
 
 
 def prepare(settings: PrepareConfig, console: Console) -> None:
     """Decode a folder of images once, into a prepared dataset."""
-    folder = local(settings.out).absolute()
+    folder = place(settings.out).absolute()
     dataset = ensure_prepared(ingest.list_source(settings.images, settings.data), folder, console)
     console.result(f"{dataset.manifest.table.num_rows} images in {len(dataset.classes)} classes")
     console.result(f"wrote {settings.out}")
 
 
-def ensure_prepared(source: Source, folder: Path, console: Console) -> Prepared:
+def ensure_prepared(source: Source, folder: Place, console: Console) -> Prepared:
     """The prepared dataset in `folder`, decoded now if it is not there yet."""
     if ingest.is_prepared(source, folder):
         console.say(f"prepared {folder} is there: nothing to decode")
@@ -29,7 +31,7 @@ def ensure_prepared(source: Source, folder: Path, console: Console) -> Prepared:
     files = source.manifest.table.num_rows
     with session(resources.PREPARE_CPUS), console.bar("decode", "images") as advance:
         started = time.monotonic()
-        dataset = ingest.prepare(source, folder, advance)
+        dataset = patiently(lambda: ingest.prepare(source, folder, advance))
     seconds = time.monotonic() - started
     console.say(f"prepared {files} images in {seconds:.0f} s: {folder}")
     return dataset
@@ -46,16 +48,16 @@ def find_source(settings: Experiment, run: RunFolder) -> Source:
         folder = digits.write(run.path.parent / "digits-images")
         return ingest.list_source(str(folder), settings.data)
     if ingest.is_prepared_dataset(settings.images):
-        return ingest.reuse(Path(settings.images), settings.data)
+        return ingest.reuse(place(settings.images), settings.data)
     return ingest.list_source(settings.images, settings.data)
 
 
-def prepared_folder(source: Source, settings: Experiment, run: RunFolder) -> Path:
+def prepared_folder(source: Source, settings: Experiment, run: RunFolder) -> Place:
     """Where the prepared dataset of `source` is or will be: one for all runs that can share it.
 
     Absolute, because Ray's workers have working directories of their own.
     """
     if source.prepared is not None:
         return source.prepared.absolute()
-    parent = local(settings.prepared) if settings.prepared else run.path.parent / "prepared"
+    parent = place(settings.prepared) if settings.prepared else run.path.parent / "prepared"
     return parent.absolute() / source.key

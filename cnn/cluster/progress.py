@@ -4,12 +4,14 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ray
 
 from cnn.console import TABLE_HEAD, Console, epoch_line
-from cnn.loop import Epoch
+
+if TYPE_CHECKING:  # its module brings torch, a second's import in the process of the actor
+    from cnn.loop import Epoch
 
 Outcome = TypeVar("Outcome")
 
@@ -25,13 +27,13 @@ class Progress:
         self.epochs: list[tuple[Epoch, int]] = []
         self.step = (0, 0)
 
-    def epoch(self, row: Epoch, epochs: int) -> None:
+    def epoch(self, row: "Epoch", epochs: int) -> None:
         self.epochs.append((row, epochs))
 
     def tick(self, step: int, steps: int) -> None:
         self.step = (step, steps)
 
-    def take(self) -> tuple[list[tuple[Epoch, int]], tuple[int, int]]:
+    def take(self) -> tuple[list[tuple["Epoch", int]], tuple[int, int]]:
         """The epochs ended since last asked, and the step under way."""
         ended, self.epochs = self.epochs, []
         return ended, self.step
@@ -69,6 +71,18 @@ def in_background(function: Callable[[], Outcome]) -> Future[Outcome]:
 
     threading.Thread(target=call, daemon=True).start()
     return running
+
+
+def patiently(function: Callable[[], Outcome]) -> Outcome:
+    """The outcome of `function`, called in a thread of its own while this one waits for it.
+
+    Ctrl-C then comes in between two short waits. In the middle of Ray's own calls it can get lost:
+    what Python runs for C++ or for its garbage collector swallows what is raised there.
+    """
+    running = in_background(function)
+    while not wait([running], timeout=0.3).done:
+        pass
+    return running.result()
 
 
 def show(progress: Any, running: Future[Any], console: Console) -> None:

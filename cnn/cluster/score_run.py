@@ -19,6 +19,7 @@ from cnn import bundle
 from cnn.bundle import Bundle
 from cnn.cluster import resources, scoring
 from cnn.cluster.ingest import Advance
+from cnn.cluster.progress import patiently
 from cnn.cluster.resources import ScoringPlan
 from cnn.cluster.session import session
 from cnn.config import ScoreConfig
@@ -27,11 +28,11 @@ from cnn.errors import Mendable
 from cnn.folder import Reader
 from cnn.parts import Parts
 from cnn.pixels import Decode
+from cnn.place import place
 from cnn.prediction import confident, uncertain
 from cnn.report import Evaluation, evaluate
 from cnn.report.mix import Mix, take_mix
 from cnn.report.scoring import Summary, write_scoring_report
-from cnn.run_folder import local
 from cnn.score_folder import ScoreFolder, checksums, identity
 from cnn.sorting import UNCERTAIN, ClassFolder, SortedFolder, class_folder
 from cnn.spreadsheet import write_csv
@@ -66,7 +67,7 @@ def score(settings: ScoreConfig, console: Console) -> None:
 
     The same call goes on with a run that was cut off, and leaves a finished one alone.
     """
-    folder = bundle.find(Path(settings.model))
+    folder = bundle.find(place(settings.model))
     task = gather(settings, bundle.load(folder).with_flip(settings.tta))
     run, sums = task.run, checksums(folder)
     run.check(settings, task.work.manifest)
@@ -89,7 +90,7 @@ def gather(settings: ScoreConfig, model: Bundle) -> Task:
     """List the images, and cut the work."""
     labels = Path(settings.labels) if settings.labels else None
     work = list_images(settings.images, model.card.classes, labels)
-    run = ScoreFolder(local(settings.out))
+    run = ScoreFolder(place(settings.out))
     return Task(settings, run, model, work, Parts.of(work.manifest, model.card.image_size))
 
 
@@ -136,7 +137,7 @@ def fill(task: Task, console: Console) -> tuple[float, int]:
         console.say(f"plan     {plan}")
         started = time.monotonic()
         with console.bar("score", "images") as advance:
-            insist(task, plan, advance, console)
+            patiently(lambda: insist(task, plan, advance, console))
     return time.monotonic() - started, total - before
 
 
@@ -212,8 +213,10 @@ def sorted_folder(task: Task, sums: str) -> SortedFolder | None:
         return None
     roots = [root.place for root in task.work.roots]
     key = identity(task.settings, task.work.manifest, sums)
-    into = local(task.settings.sort_into)
-    if task.run.path.resolve().is_relative_to(into.resolve()):
+    into = place(task.settings.sort_into)
+    if not isinstance(into, Path):
+        raise Mendable(f"--sort-into {into}: give a folder on this machine, or one mounted here")
+    if f"{task.run.path.resolve()}/".startswith(f"{into.resolve()}/"):
         raise Mendable(f"--sort-into {into} holds --out: give a folder of its own")
     folder = SortedFolder(into, roots, key)
     folder.check()

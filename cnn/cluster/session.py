@@ -56,5 +56,7 @@ def start_local(cpus: int) -> None:
 def quiet_loggers() -> None:
     """Keep Ray's own chatter off the console; errors still reach it."""
     warnings.filterwarnings("ignore", category=RayDeprecationWarning)
-    for name in ("ray", "ray.data", "ray.train", "ray.tune", "optuna"):
+    for name in ("ray", "ray.train", "ray.tune", "optuna"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # It logs what it raises as well, with a traceback of its own inside.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)

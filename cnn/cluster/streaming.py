@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -124,7 +123,7 @@ class ReadShard:
         augmentation: Augmentation | None = None,
         seed: tuple[int, ...] = (),
     ) -> None:
-        self.folder: Path = dataset.folder
+        self.folder = dataset.folder
         self.shape, self.augmentation, self.seed = dataset.shape, augmentation, seed
 
     def __call__(self, rows: pa.Table) -> dict[str, np.ndarray]:

@@ -1,12 +1,10 @@
 """A training run: images, prepared, to a judged model and its report."""
 
-import shutil
 import time
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from cnn import bundle, preflight
+from cnn import bundle, parquet, preflight
 from cnn.census import Census, take_census
 from cnn.cluster import ingest, resources, scoring, training
 from cnn.cluster.ingest import Source
@@ -19,10 +17,11 @@ from cnn.console import Console
 from cnn.manifest import Manifest, assign_splits
 from cnn.parts import Parts
 from cnn.pixels import Gather
+from cnn.place import place
 from cnn.prepared import Prepared
 from cnn.report import Evaluation, evaluate
 from cnn.report.training import write_training_report
-from cnn.run_folder import TrainFolder, local
+from cnn.run_folder import TrainFolder
 
 
 def train(settings: TrainConfig, console: Console) -> None:
@@ -31,7 +30,7 @@ def train(settings: TrainConfig, console: Console) -> None:
     The same call goes on with a run that was cut off, and leaves a finished one alone.
     """
     started = time.monotonic()
-    run = TrainFolder(local(settings.out or default_out(settings.images)))
+    run = TrainFolder(place(settings.out or default_out(settings.images)))
     source = find_source(settings, run)
     preflight.check_network(settings.network, source.settings, source.manifest)
     run.check(settings, source.manifest)
@@ -85,9 +84,7 @@ def split(dataset: Prepared, settings: Experiment, run: TrainFolder) -> Census:
 
 def keep(trained: training.Trained, run: TrainFolder) -> None:
     """Make the best epoch the run's model, and its epochs the run's history."""
-    run.model.mkdir(exist_ok=True)
-    for file in ("model.safetensors", "model.json"):
-        shutil.copy(trained.best / file, run.model / file)
+    trained.best.save(run.model)
     run.write_history(trained.history)
 
 
@@ -109,7 +106,7 @@ def judge(
             found[number] = table
             advance(sum(map(len, found.values())), manifest.table.num_rows)
     predictions = parts.together(found)
-    pq.write_table(predictions, run.predictions)
+    parquet.write(run.predictions, predictions)
     evaluation = evaluate([predictions], model.card.classes, census.totals())
     evaluation.write(run.evaluation)
     return evaluation

@@ -10,6 +10,7 @@ from typing import Any
 import ray.train
 import ray.train.torch
 import torch
+from pyarrow.fs import FileSystem
 from ray.train import (
     CheckpointConfig,
     FailureConfig,
@@ -20,8 +21,9 @@ from ray.train import (
 )
 from ray.train.torch import TorchTrainer
 
-from cnn import checkpoint
+from cnn import bundle, checkpoint
 from cnn.batches import Share
+from cnn.bundle import Bundle
 from cnn.cluster.learning import Splits, card, learn, start
 from cnn.cluster.progress import Progress, Ticker, ignore, in_background, show
 from cnn.cluster.resources import Plan
@@ -29,6 +31,7 @@ from cnn.config import TrainConfig
 from cnn.console import Console
 from cnn.errors import Mendable
 from cnn.loop import DivergedError, Epoch, State
+from cnn.place import Place, place
 from cnn.prepared import Prepared
 
 # A worker or a node may be lost this often before the run gives up; each loss costs at most the
@@ -38,16 +41,16 @@ MAX_FAILURES = 3
 
 @dataclass(frozen=True)
 class Trained:
-    """What training leaves: the best epoch's checkpoint folder, and all epochs."""
+    """What training leaves: the best epoch's bundle, and all epochs."""
 
-    best: Path
+    best: Bundle
     history: list[Epoch]
 
 
 def fit(
     settings: TrainConfig,
     dataset: Prepared,
-    out: Path,
+    out: Place,
     plan: Plan,
     console: Console,
     splits: Splits = ("train",),
@@ -64,7 +67,8 @@ def fit(
     history = history_of(result)
     kept = result.best_checkpoints or []
     best, _ = max(kept, key=lambda pair: pair[1][score(splits)])
-    return Trained(Path(best.path), history)
+    with best.as_directory() as folder:
+        return Trained(bundle.load(Path(folder)), history)
 
 
 def score(splits: Splits) -> str:
@@ -75,13 +79,14 @@ def score(splits: Splits) -> str:
 def trainer(
     settings: TrainConfig,
     dataset: Prepared,
-    out: Path,
+    out: Place,
     plan: Plan,
     progress: Any,
     splits: Splits = ("train",),
     callbacks: Sequence[UserCallback] = (),
 ) -> TorchTrainer:
     """A training run of Ray's, with checkpoints in `out`/checkpoints."""
+    path, filesystem = storage(out)
     return TorchTrainer(
         work,  # type: ignore[arg-type]  # Ray's types forbid a result, its controller takes it
         train_loop_config={
@@ -93,7 +98,8 @@ def trainer(
         scaling_config=ScalingConfig(num_workers=plan.workers, use_gpu=plan.gpu),
         run_config=RunConfig(
             name="checkpoints",
-            storage_path=str(out.resolve()),
+            storage_path=path,
+            storage_filesystem=filesystem,
             failure_config=FailureConfig(
                 max_failures=MAX_FAILURES,
                 controller_failure_limit=3,  # type: ignore[call-arg]
@@ -105,6 +111,13 @@ def trainer(
             callbacks=list(callbacks),  # type: ignore[arg-type]  # typed as V1's
         ),
     )
+
+
+def storage(folder: Place) -> tuple[str, FileSystem | None]:
+    """A folder as Ray Train and Ray Tune are told of it: its path, and its file system."""
+    if isinstance(folder, Path):
+        return str(folder.resolve()), None
+    return folder.path, folder.filesystem
 
 
 def history_of(result: Result) -> list[Epoch]:
@@ -125,7 +138,7 @@ def work(task: dict[str, Any]) -> list[Epoch] | str:
     # Ray gives a worker one thread, whatever the machine has.
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
     settings = TrainConfig.model_validate(task["settings"])
-    dataset = Prepared.open(Path(task["prepared"]))
+    dataset = Prepared.open(place(task["prepared"]))
     share = Share(context.get_world_rank(), context.get_world_size())
     state = start(settings, dataset, ray.train.torch.get_device(), ray.train.torch.prepare_model)
     resume(state)

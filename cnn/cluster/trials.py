@@ -16,6 +16,7 @@ from cnn.cluster.resources import TuningPlan
 from cnn.cluster.training import history_of, trainer
 from cnn.config import TrainConfig
 from cnn.loop import State
+from cnn.place import Place
 from cnn.prepared import Prepared
 from cnn.space import Space
 
@@ -28,9 +29,9 @@ class Task:
     """What a trial needs to know beside its point."""
 
     space: Space
-    prepared: dict[int, Path]  # by image size
+    prepared: dict[int, Place]  # by image size
     plan: TuningPlan
-    folder: Path  # of all trials
+    folder: Place  # of all trials
 
 
 def point_of(config: dict[str, Any]) -> dict[str, Any]:
@@ -75,7 +76,7 @@ def train_alone(settings: TrainConfig, dataset: Prepared, plan: TuningPlan) -> N
 
 
 def train_together(
-    settings: TrainConfig, dataset: Prepared, plan: TuningPlan, folder: Path
+    settings: TrainConfig, dataset: Prepared, plan: TuningPlan, folder: Place
 ) -> None:
     """Train on several workers: a run of Ray Train's inside the trial."""
     run = trainer(

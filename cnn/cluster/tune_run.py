@@ -17,10 +17,11 @@ from cnn.cluster.tuning import Tried
 from cnn.config import TrainConfig, TuneConfig
 from cnn.console import Console
 from cnn.errors import Mendable
+from cnn.place import place
 from cnn.prepared import Prepared
 from cnn.report.training import write_training_report
 from cnn.report.tuning import Trial, Tuning, leaderboard
-from cnn.run_folder import TuneFolder, local
+from cnn.run_folder import TuneFolder
 from cnn.space import Space, default_space, read_space
 
 RETRAINED = "the best settings, on training and validation images: it has learned what validates it"
@@ -32,7 +33,7 @@ def tune(settings: TuneConfig, console: Console) -> None:
     The same call goes on with a search that was cut off, and leaves a finished one alone.
     """
     started = time.monotonic()
-    run = TuneFolder(local(settings.out or f"{default_out(settings.images)}-tune"))
+    run = TuneFolder(place(settings.out or f"{default_out(settings.images)}-tune"))
     source = find_source(settings.given(), run)
     base = settings.given().model_copy(update={"data": source.settings})
     file = settings.search.space
@@ -117,5 +118,5 @@ def retrain(
 ) -> Trained:
     """Train the best settings afresh to their end, on the validation images too."""
     out = run.path / "retrained"
-    out.mkdir(exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     return training.fit(best, dataset, out, plan.winner, console, ("train", "validation"))

@@ -1,9 +1,7 @@
 """Ray Tune: many trainings, the weak ones stopped early."""
 
 import json
-from concurrent.futures import wait
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,16 +11,17 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from cnn import bundle, study
-from cnn.bundle import BundleError
-from cnn.cluster.progress import in_background
+from cnn.bundle import Bundle, BundleError
+from cnn.cluster.progress import patiently
+from cnn.cluster.training import storage
 from cnn.cluster.trials import METRIC, NUMBER, Task, folder_of, point_of, run_trial
 from cnn.cluster.watch import TABLE_HEAD, Outcome, Watch, ending
 from cnn.config import Search
 from cnn.console import Console
 from cnn.errors import Mendable
 from cnn.loop import Epoch
+from cnn.place import Place
 from cnn.report.tuning import Trial
-from cnn.space import Space
 
 # A trial that raises is tried once more; a second failure is its own fault.
 MAX_FAILURES = 1
@@ -34,24 +33,23 @@ class Tried:
 
     trial: Trial
     epochs: pd.DataFrame
-    folder: Path
+    folder: Place
 
-    def best(self) -> Path:
-        """The checkpoint of its best epoch."""
-        folders = [card.parent for card in self.folder.rglob(bundle.CARD)]
-        return max(folders, key=checkpoint_accuracy)
+    def best(self) -> Bundle:
+        """The bundle of its best epoch."""
+        kept = [whole for card in self.folder.rglob(bundle.CARD) for whole in bundles(card.parent)]
+        return max(kept, key=lambda bundle: float(bundle.card.trained[METRIC]))
 
 
-def checkpoint_accuracy(folder: Path) -> float:
-    """The validation accuracy of the epoch that a checkpoint was saved after; -1 for half of one.
+def bundles(checkpoint: Place) -> list[Bundle]:
+    """The bundle of a checkpoint; none of half of one.
 
     A kill may leave a copy that was not ended; the trial went on from the one before it.
     """
     try:
-        accuracy: float = bundle.load(folder).card.trained[METRIC]
+        return [bundle.load(checkpoint)]
     except BundleError:
-        return -1.0
-    return accuracy
+        return []
 
 
 def search(task: Task, settings: Search, seed: int, console: Console) -> list[Tried]:
@@ -61,26 +59,26 @@ def search(task: Task, settings: Search, seed: int, console: Console) -> list[Tr
     )
     with console.bar("tune", "trials") as advance:
         Watch.here = Watch(settings.trials, console, advance)
-        if tune.Tuner.can_restore(str(task.folder)):
+        path, filesystem = storage(task.folder)
+        if tune.Tuner.can_restore(path, filesystem):
             require_state(task.folder)
-            tuner = tune.Tuner.restore(str(task.folder), trainable, resume_unfinished=True)
+            tuner = tune.Tuner.restore(
+                path, trainable, resume_unfinished=True, storage_filesystem=filesystem
+            )
         else:
             tuner = new_tuner(trainable, task, settings, seed)
         console.say(TABLE_HEAD)
         advance(0, settings.trials)
-        running = in_background(tuner.fit)
-        while not wait([running], timeout=0.3).done:  # short waits: Ctrl-C comes in between
-            pass
-    results = running.result()
-    found = [tried(results[number], task.space) for number in range(len(results))]
+        results = patiently(tuner.fit)
+    found = [tried(results[number], task) for number in range(len(results))]
     return sorted(found, key=lambda one: one.trial.number)
 
 
-def tried(result: tune.Result, space: Space) -> Tried:
+def tried(result: tune.Result, task: Task) -> Tried:
     """What became of one trial."""
     assert result.config is not None  # it has one since it was proposed
     point = point_of(result.config)
-    asked = space.settings(point).training.epochs
+    asked = task.space.settings(point).training.epochs
     history = epochs_of(result)
     trial = Trial(
         number=result.config[NUMBER],
@@ -93,7 +91,7 @@ def tried(result: tune.Result, space: Space) -> Tried:
         reason=reason_of(result.error),
         history=tuple(zip(history["epoch"], history[METRIC], strict=True)),
     )
-    return Tried(trial, history, Path(result.path))
+    return Tried(trial, history, task.folder / result.path.rpartition("/")[2])
 
 
 def outcome(result: tune.Result) -> Outcome:
@@ -116,21 +114,21 @@ def reason_of(error: Exception | None) -> str | None:
     return lines[-1].strip() if lines else None
 
 
-def require_state(folder: Path) -> None:
+def require_state(folder: Place) -> None:
     """Mendable where a kill has cut off what Tune was writing: it would begin anew, in silence."""
-    states = sorted(folder.glob("experiment_state-*.json"))
+    states = [file for file in folder.iterdir() if file.name.startswith("experiment_state-")]
+    last = max(states, key=str, default=None)
     try:
-        json.loads(states[-1].read_text(encoding="utf-8")) if states else None
+        json.loads(last.read_text(encoding="utf-8")) if last else None
     except ValueError:
         raise Mendable(
-            f"{states[-1]} was cut off as it was written, so the search cannot go on: "
-            "give another --out"
+            f"{last} was cut off as it was written, so the search cannot go on: give another --out"
         ) from None
 
 
 def new_tuner(trainable: Any, task: Task, settings: Search, seed: int) -> tune.Tuner:
     """A search that has not begun."""
-    space = task.space
+    space, (path, filesystem) = task.space, storage(task.folder.parent)
     proposals = Proposals(
         space=study.distributions(space.ranges),
         metric=METRIC,
@@ -160,7 +158,8 @@ def new_tuner(trainable: Any, task: Task, settings: Search, seed: int) -> tune.T
         ),
         run_config=tune.RunConfig(
             name=task.folder.name,
-            storage_path=str(task.folder.parent),
+            storage_path=path,
+            storage_filesystem=filesystem,
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
             checkpoint_config=tune.CheckpointConfig(
                 num_to_keep=1, checkpoint_score_attribute=METRIC

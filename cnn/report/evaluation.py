@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cnn import metrics
 from cnn.atomic import write_atomically
+from cnn.place import Place
 from cnn.report import columns
 
 CONFUSED_PAIRS = 10
@@ -86,12 +86,12 @@ class Evaluation(_Frozen):
             f"macro F1 {self.macro_f1:.3f}, {self.images['judged']:,} images"
         )
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Place) -> None:
         """Write evaluation.json, whole or not at all."""
         write_atomically(path, self.model_dump_json(indent=2) + "\n")
 
     @classmethod
-    def read(cls, path: Path) -> Self:
+    def read(cls, path: Place) -> Self:
         """Read evaluation.json; pydantic's ValidationError says which field does not fit."""
         return cls.model_validate_json(path.read_bytes())
 

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from cnn.atomic import write_atomically
+from cnn.place import Place
 from cnn.report import figures, tuning_figures
 from cnn.report.evaluation import Evaluation
 from cnn.report.mix import Mix
@@ -37,7 +37,7 @@ class ClassMix(NamedTuple):
 
 
 def write_report(
-    path: Path,
+    path: Place,
     *,
     title: str,
     evaluation: Evaluation | None,

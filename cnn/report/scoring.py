@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Self
 
 import pyarrow as pa
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cnn.atomic import write_atomically
 from cnn.config import ScoreConfig
+from cnn.place import Place
 from cnn.report.evaluation import Evaluation
 from cnn.report.mix import Mix
 from cnn.report.page import UNREADABLE_SHOWN, write_report
@@ -61,12 +61,12 @@ class Summary(BaseModel):
             raise RuntimeError(f"{images} images were listed, and the predictions are not as many")
         return summary
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Place) -> None:
         """Write summary.json, whole or not at all."""
         write_atomically(path, self.model_dump_json(indent=2) + "\n")
 
     @classmethod
-    def read(cls, path: Path) -> Self:
+    def read(cls, path: Place) -> Self:
         """Read summary.json."""
         return cls.model_validate_json(path.read_bytes())
 

@@ -1,6 +1,5 @@
 """The report of a training run, or of a search and the model that it found."""
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -33,7 +32,7 @@ def write_training_report(
         title=run.path.resolve().name,
         evaluation=evaluation,
         facts={**settings_facts(settings), **about, **provenance(seconds)},
-        history=pd.read_csv(run.history),
+        history=run.read_history(),
         unreadable=unreadable(manifest.table),
         warnings=census.warnings(),
         tuning=tuning,

@@ -4,10 +4,14 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from cnn.cluster import environment
+
+if TYPE_CHECKING:
+    from cnn.prepared import Prepared
 
 environment.prepare()
 
@@ -24,6 +28,17 @@ def ray_session() -> Iterator[None]:
         with session(6):
             yield
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def dataset(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> "Prepared":
+    """The same digits, prepared at 16 pixels."""
+    from cnn.cluster import ingest
+    from cnn.config import Images
+
+    source = ingest.list_source(str(digits), Images(image_size=16))
+    folder = tmp_path_factory.mktemp("prepared") / "digits"
+    return ingest.prepare(source, folder, lambda done, total: None)
 
 
 @pytest.fixture(scope="session")

@@ -17,15 +17,6 @@ from cnn.prepared import Prepared
 SETTINGS = Images(image_size=16)
 
 
-@pytest.fixture(scope="module")
-def dataset(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    source = ingest.list_source(str(digits), SETTINGS)
-    return ingest.prepare(source, tmp_path_factory.mktemp("prepared") / "a", ignore)
-
-
-def ignore(done: int, total: int) -> None: ...
-
-
 def test_every_file_has_one_row_with_its_pixels_or_its_error(
     dataset: Prepared, digits: Path
 ) -> None:
@@ -59,6 +50,8 @@ def test_a_second_run_finds_the_dataset_and_other_images_are_refused(
     larger = ingest.list_source(str(digits), Images(image_size=24))
     with pytest.raises(Mendable, match="other images or with other settings"):
         ingest.is_prepared(larger, dataset.folder)
+    with pytest.raises(Mendable, match="is no prepared dataset"):
+        ingest.is_prepared(larger, digits)
 
 
 def test_a_run_that_was_cut_off_decodes_only_what_is_missing(
@@ -66,17 +59,17 @@ def test_a_run_that_was_cut_off_decodes_only_what_is_missing(
 ) -> None:
     source = ingest.list_source(str(digits), SETTINGS)
     folder = tmp_path / "b"
-    draft = folder.with_name(f".b.{source.key}.draft")
-    kept = prepared.shard_file(draft, 0)
-    kept.parent.mkdir(parents=True)
+    prepared.begin(folder, dataset.card)
+    kept = prepared.shard_file(folder, 0)
     kept.write_bytes(prepared.shard_file(dataset.folder, 0).read_bytes())
     before = kept.stat().st_mtime_ns
+    assert not ingest.is_prepared(source, folder)
     progress: list[tuple[int, int]] = []
     again = ingest.prepare(source, folder, lambda done, total: progress.append((done, total)))
     assert prepared.shard_file(folder, 0).stat().st_mtime_ns == before
     assert progress[0][0] == part_rows(16, 300) and progress[-1] == (300, 300)
     assert again.manifest.table.equals(dataset.manifest.table)
-    assert not draft.exists()
+    assert ingest.is_prepared(source, folder)
 
 
 def test_a_prepared_dataset_stands_in_for_its_images(dataset: Prepared) -> None:

@@ -14,10 +14,10 @@ import torch
 
 from cnn import bundle, network
 from cnn.bundle import Bundle, Card, as_batch
-from cnn.cluster import ingest, score_run, scoring
+from cnn.cluster import score_run, scoring
 from cnn.cluster.resources import ScoringPlan
 from cnn.command import parse
-from cnn.config import Images, Network, ScoreConfig
+from cnn.config import Network, ScoreConfig
 from cnn.console import Console
 from cnn.errors import Mendable
 from cnn.folder import to_text
@@ -25,6 +25,7 @@ from cnn.image import decode
 from cnn.manifest import Manifest
 from cnn.parts import Parts
 from cnn.pixels import Decode, Gather
+from cnn.prepared import Prepared
 from cnn.worklist import Root
 
 DIGITS = [str(digit) for digit in range(10)]
@@ -120,12 +121,13 @@ def test_a_run_that_was_cut_off_scores_only_what_is_missing(
     parts = sorted((cut / "predictions").glob("part-*.parquet"))
     for part in parts[::2]:
         part.unlink()
-    (cut / "predictions/_temporary").mkdir()
-    (cut / "predictions/_temporary/part-000000.parquet").write_bytes(b"half of it")
+    draft = cut / "predictions/.part-000000.parquet.77.tmp"
+    draft.write_bytes(b"half of it")
     kept = {part: part.stat().st_mtime_ns for part in parts[1::2]}
     score(model, images, "--out", cut, "--min-confidence", 0.6)
     assert rows(cut).equals(rows(scored))
     assert {part: part.stat().st_mtime_ns for part in kept} == kept
+    draft.unlink()
     assert sorted(file.name for file in (cut / "predictions").iterdir()) == sorted(
         file.name for file in (scored / "predictions").iterdir()
     )
@@ -179,10 +181,8 @@ def test_flat_folders_are_judged_by_a_file_of_labels_and_sorted_by_class(
 
 
 def test_prepared_images_are_predicted_as_their_files_are(
-    model: Path, digits: Path, tmp_path: Path
+    model: Path, digits: Path, dataset: Prepared
 ) -> None:
-    source = ingest.list_source(str(digits), Images(image_size=16))
-    dataset = ingest.prepare(source, tmp_path / "prepared", lambda done, total: None)
     table = dataset.manifest.table.filter(pc.is_null(dataset.manifest.table["error"]))
     table = table.append_column("root", pa.array([0] * len(table), pa.int16()))
     parts = Parts(Manifest(table, {}), 50)

@@ -1,7 +1,5 @@
 """Laws of streaming: the same images as from memory, and always the promised number of batches."""
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,19 +7,12 @@ import torch
 
 from cnn.batches import EvaluationBatches, Share, TrainingBatches
 from cnn.bundle import as_batch
-from cnn.cluster import ingest
 from cnn.cluster.learning import split_rows
 from cnn.cluster.streaming import StreamedEvaluationBatches, StreamedTrainingBatches
-from cnn.config import Augmentation, Images
+from cnn.config import Augmentation
 from cnn.prepared import Prepared
 
 STILL = Augmentation(rotation=0, shift=0, zoom=0, flip=False)
-
-
-@pytest.fixture(scope="module")
-def dataset(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    source = ingest.list_source(str(digits), Images(image_size=16))
-    return ingest.prepare(source, tmp_path_factory.mktemp("prepared") / "a", lambda a, b: None)
 
 
 @pytest.fixture(scope="module")

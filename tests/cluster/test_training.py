@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from cnn.batches import ALONE
-from cnn.cluster import ingest, learning, training
+from cnn.cluster import learning, training
 from cnn.cluster.resources import Plan
-from cnn.cluster.training import Trained
 from cnn.config import TrainConfig
 from cnn.console import Console
+from cnn.loop import Epoch
 from cnn.prepared import Prepared
 
 SETTINGS = TrainConfig.model_validate(
@@ -25,29 +25,27 @@ SETTINGS = TrainConfig.model_validate(
 )
 
 
-@pytest.fixture(scope="module")
-def dataset(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    source = ingest.list_source(str(digits), SETTINGS.data)
-    return ingest.prepare(source, tmp_path_factory.mktemp("prepared") / "a", lambda a, b: None)
-
-
-def fit(dataset: Prepared, out: Path, workers: int, memory: float = 4) -> Trained:
-    out.mkdir()
+def alone(dataset: Prepared, memory: float = 4) -> list[Epoch]:
+    """The epochs of a training in this process, its images in memory or streamed."""
     resources = SETTINGS.resources.model_copy(update={"memory": memory})
     settings = SETTINGS.model_copy(update={"resources": resources})
-    return training.fit(settings, dataset, out, Plan(workers, gpu=False), Console())
+    state = learning.start(settings, dataset, torch.device("cpu"))
+    learning.learn(settings, dataset, state, lambda state: None)
+    return state.history
 
 
 @pytest.fixture(scope="module")
-def one(dataset: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    return fit(dataset, tmp_path_factory.mktemp("one") / "run", workers=1)
+def one(dataset: Prepared) -> list[Epoch]:
+    return alone(dataset)
 
 
-def test_two_workers_learn_what_one_learns(dataset: Prepared, one: Trained, tmp_path: Path) -> None:
-    two = fit(dataset, tmp_path / "run", workers=2)
-    for alone, shared in zip(one.history, two.history, strict=True):
+def test_two_workers_of_ray_learn_what_one_process_learns(
+    dataset: Prepared, one: list[Epoch], tmp_path: Path
+) -> None:
+    two = training.fit(SETTINGS, dataset, tmp_path, Plan(workers=2, gpu=False), Console())
+    for mine, shared in zip(one, two.history, strict=True):
         for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr"):
-            assert math.isclose(alone[name], shared[name], rel_tol=1e-3), name
+            assert math.isclose(mine[name], shared[name], rel_tol=1e-3), name
 
 
 def test_validation_images_can_be_trained_on_and_test_images_cannot(dataset: Prepared) -> None:
@@ -65,12 +63,10 @@ def test_validation_images_can_be_trained_on_and_test_images_cannot(dataset: Pre
 
 
 def test_a_streamed_run_trains_and_evaluates_as_many_images(
-    dataset: Prepared, one: Trained, tmp_path: Path
+    dataset: Prepared, one: list[Epoch]
 ) -> None:
-    streamed = fit(dataset, tmp_path / "run", workers=1, memory=0)
-    assert len(streamed.history) == 2
-    assert streamed.history[-1]["train_loss"] < streamed.history[0]["train_loss"]
+    streamed = alone(dataset, memory=0)
+    assert len(streamed) == 2
+    assert streamed[-1]["train_loss"] < streamed[0]["train_loss"]
     # Another order of the same images: near, but not the same.
-    assert math.isclose(
-        streamed.history[0]["train_loss"], one.history[0]["train_loss"], rel_tol=0.2
-    )
+    assert math.isclose(streamed[0]["train_loss"], one[0]["train_loss"], rel_tol=0.2)

@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 from ray.tune.experiment import Trial
 
-from cnn import bundle
-from cnn.cluster import ingest, tuning
+from cnn.cluster import tuning
 from cnn.cluster.resources import TuningPlan
 from cnn.cluster.tuning import Task, Tried
-from cnn.config import Search, TrainConfig
+from cnn.config import Resources, Search, TrainConfig
 from cnn.console import Console
 from cnn.prepared import Prepared
 from cnn.ranges import Choice, LogUniform, Range
@@ -26,17 +25,15 @@ BASE = TrainConfig.model_validate(
 )
 
 
-@pytest.fixture(scope="module")
-def dataset(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    source = ingest.list_source(str(digits), BASE.data)
-    return ingest.prepare(source, tmp_path_factory.mktemp("prepared") / "a", lambda a, b: None)
-
-
 def search(
-    dataset: Prepared, out: Path, ranges: dict[str, Range], settings: Search, workers: int = 1
+    dataset: Prepared,
+    out: Path,
+    ranges: dict[str, Range],
+    settings: Search,
+    plan: TuningPlan,
+    base: TrainConfig = BASE,
 ) -> list[Tried]:
-    plan = TuningPlan(concurrent=2 if workers == 1 else 1, workers=workers)
-    task = Task(Space(ranges, BASE), {16: dataset.folder}, plan, out)
+    task = Task(Space(ranges, base), {16: dataset.folder}, plan, out)
     return tuning.search(task, settings, seed=4, console=Console())
 
 
@@ -45,7 +42,8 @@ def tried(dataset: Prepared, tmp_path_factory: pytest.TempPathFactory) -> list[T
     """Six trials: rates that learn, that learn nothing, and one whose loss is no number."""
     rates = Choice((3e-3, 1e-7, 1e30))
     settings = Search(trials=6, algorithm="random", grace=1, reduction=2)
-    return search(dataset, tmp_path_factory.mktemp("search") / "run", {"lr": rates}, settings)
+    out, plan = tmp_path_factory.mktemp("search") / "run", TuningPlan(concurrent=2, workers=1)
+    return search(dataset, out, {"lr": rates}, settings, plan)
 
 
 def test_the_given_settings_are_tried_first_and_run_to_their_end(tried: list[Tried]) -> None:
@@ -79,8 +77,7 @@ def test_weak_trials_are_stopped_early_and_all_are_accounted_for(tried: list[Tri
 def test_the_best_epoch_of_a_trial_is_kept(tried: list[Tried]) -> None:
     for one in tried:
         if one.trial.judged:
-            card = bundle.read_card(one.best())
-            assert card.trained["val_accuracy"] == one.trial.accuracy
+            assert one.best().card.trained["val_accuracy"] == one.trial.accuracy
             assert one.trial.accuracy == max(accuracy for _, accuracy in one.trial.history)
 
 
@@ -92,8 +89,12 @@ def test_a_trial_that_raises_is_listed_with_its_reason_and_the_rest_go_on(
         assert trial.reason is None or "the loss became" in trial.reason
 
 
-def test_a_trial_of_two_workers_is_a_run_of_its_own(dataset: Prepared, tmp_path: Path) -> None:
-    rates = LogUniform(1e-3, 1e-2)
-    (found,) = search(dataset, tmp_path / "run", {"lr": rates}, Search(trials=1), workers=2)
+def test_a_trial_of_two_workers_that_stream_is_a_run_of_its_own(
+    dataset: Prepared, tmp_path: Path
+) -> None:
+    streamed = BASE.model_copy(update={"resources": Resources(memory=0)})
+    plan = TuningPlan(concurrent=1, workers=2, streamed=True)
+    rates, once = {"lr": LogUniform(1e-3, 1e-2)}, Search(trials=1)
+    (found,) = search(dataset, tmp_path / "run", rates, once, plan, streamed)
     assert found.trial.outcome == "finished"
-    assert bundle.read_card(found.best()).trained["val_accuracy"] == found.trial.accuracy
+    assert found.best().card.trained["val_accuracy"] == found.trial.accuracy

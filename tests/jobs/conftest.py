@@ -3,6 +3,7 @@
 import os
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -10,11 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from runs import EPOCHS
+from runs import EPOCHS, epochs_kept, wait_for
 
 ROOT = Path(__file__).parents[2]
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Start = Callable[..., subprocess.Popen[str]]
+Here = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="session")
@@ -56,20 +58,28 @@ def command(start: Start) -> Command:
 
 
 @pytest.fixture
-def refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., str]:
-    """Run a job in this process, where its imports are paid for, to its refusal: exit code 2.
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+    """Run a job in this process, where its imports are paid for: exit code, output, errors."""
 
-    Returns the line that it prints; nothing else may be said, and nothing on standard output.
-    """
-
-    def run(job: str, *arguments: object) -> str:
+    def run(job: str, *arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", [job, *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             runpy.run_module(f"jobs.{job}", run_name="__main__")
-        out, err = capsys.readouterr()
-        assert (ended.value.code, out) == (2, ""), err
+            sys.exit(0)
+        code = ended.value.code
+        assert isinstance(code, int)
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def refused(here: Here) -> Callable[..., str]:
+    """Run a job to its refusal: exit code 2, one line, nothing on standard output. The line."""
+
+    def run(job: str, *arguments: object) -> str:
+        code, out, err = here(job, *arguments)
+        assert (code, out) == (2, ""), err
         assert err.startswith("error: ") and err.count("\n") == 1
         return err
 
@@ -83,6 +93,23 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished(command: Command, runs: Path) -> subprocess.CompletedProcess[str]:
-    """The README's first command, but shorter, and in `runs / "digits"`."""
+def stopped(start: Start, runs: Path) -> subprocess.CompletedProcess[str]:
+    """The README's first command, but shorter, in `runs / "digits"`: stopped by Ctrl-C."""
+    process = start("train", "--out", runs / "digits", *EPOCHS)
+    wait_for(process, lambda: epochs_kept(runs / "digits") >= 1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+@pytest.fixture(scope="session")
+def finished(
+    stopped: subprocess.CompletedProcess[str], start: Start, command: Command, runs: Path
+) -> subprocess.CompletedProcess[str]:
+    """The same command again, killed in an epoch after the third, and once more, to its end."""
+    process = start("train", "--out", runs / "digits", *EPOCHS)
+    wait_for(process, lambda: epochs_kept(runs / "digits") >= 3)
+    process.kill()
+    process.communicate()
+    assert not (runs / "digits/report.html").exists()
     return command("train", "--out", runs / "digits", *EPOCHS)

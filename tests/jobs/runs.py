@@ -3,6 +3,7 @@
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 # Less than half of the epochs that the README's first command runs: they reach 0.97 as well.
 EPOCHS = ("--epochs", 12)
@@ -17,3 +18,9 @@ def wait_for(
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.02)
+
+
+def epochs_kept(run: Path) -> int:
+    """The last epoch that a training run has kept a checkpoint of, or 0."""
+    folders = (run / "checkpoints").glob("epoch-*")
+    return max((int(folder.name.removeprefix("epoch-")) for folder in folders), default=0)

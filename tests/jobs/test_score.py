@@ -8,14 +8,18 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import torch
 from runs import wait_for
 
-from cnn import digits
+from cnn import bundle, digits
+from cnn.bundle import as_batch
+from cnn.image import decode
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Start = Callable[..., subprocess.Popen[str]]
@@ -45,17 +49,13 @@ def rows(out: Path) -> pa.Table:
     return pa.concat_tables(pq.read_table(part, partitioning=None) for part in parts)
 
 
-@pytest.fixture(scope="module")
-def whole(command: Command, model: Path, images: Path, runs: Path) -> pa.Table:
-    """The rows of a run that nobody disturbed."""
-    done = command("score", model, images, "--out", runs / "whole", *SLOWLY)
-    assert done.returncode == 0, done.stderr
-    headline, accuracy, last = done.stdout.splitlines()
-    assert headline.startswith("scored 3,594 of 3,594 images, 0 unreadable")
-    assert float(accuracy.split()[1]) > 0.97
-    assert last == f"wrote {runs / 'whole'}"
-    assert [line.split()[0] for line in done.stderr.splitlines()] == ["data", "model", "plan"]
-    return rows(runs / "whole")
+def plainly_predicted(model: Path, table: pa.Table, images: Path) -> list[str]:
+    """What a plain loop over the files says."""
+    loaded = bundle.load(model)
+    files = (images / path for path in table["path"].to_pylist())
+    pixels = np.stack([decode(file.read_bytes(), loaded.card.image_size) for file in files])
+    probabilities = torch.cat([loaded.predict(batch) for batch in as_batch(pixels).split(256)])
+    return [loaded.card.classes[number] for number in probabilities.argmax(dim=1)]
 
 
 def test_the_test_split_scored_again_gives_what_training_reported(
@@ -68,6 +68,7 @@ def test_the_test_split_scored_again_gives_what_training_reported(
         shutil.copy(source / path, tmp_path / "test" / path)
     done = command("score", model / "model", tmp_path / "test", "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stderr.splitlines()] == ["data", "model", "plan"]
     again, trained = (
         json.loads((run / "evaluation.json").read_text()) for run in (tmp_path / "out", model)
     )
@@ -78,44 +79,40 @@ def test_the_test_split_scored_again_gives_what_training_reported(
     assert rows(tmp_path / "out").select(columns).equals(predicted)
 
 
-def test_a_run_whose_driver_is_killed_goes_on_and_ends_with_the_same_rows(
-    command: Command, start: Start, model: Path, images: Path, runs: Path, whole: pa.Table
-) -> None:
-    arguments = ("score", model, images, "--out", runs / "score-killed", *SLOWLY)
-    process = start(*arguments)
-    kept = wait_for_parts(process, runs / "score-killed", 5)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert not (runs / "score-killed/predictions/_SUCCESS").exists()
-    again = command(*arguments)
-    assert again.returncode == 0, again.stderr
-    assert "are scored already" in again.stderr
-    assert {part: part.stat().st_mtime_ns for part in kept} == kept
-    assert rows(runs / "score-killed").equals(whole)
-
-
-def test_a_run_that_loses_a_worker_ends_with_the_same_rows(
-    start: Start, model: Path, images: Path, runs: Path, whole: pa.Table
-) -> None:
-    process = start("score", model, images, "--out", runs / "bereft", *SLOWLY)
-    wait_for_parts(process, runs / "bereft", 5)
-    next(worker for worker in workers(process) if "Score" in worker.cmdline()[0]).kill()
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    assert "a worker was lost" in err
-    assert rows(runs / "bereft").equals(whole)
-
-
-def test_ctrl_c_ends_with_130_and_leaves_what_is_done(
+def test_a_run_stopped_then_killed_then_bereft_of_a_worker_ends_with_each_image_once(
     start: Start, model: Path, images: Path, runs: Path
 ) -> None:
-    process = start("score", model, images, "--out", runs / "score-stopped", *SLOWLY)
-    wait_for_parts(process, runs / "score-stopped", 2)
+    out = runs / "score-killed"
+    arguments = ("score", model, images, "--out", out, *SLOWLY)
+    process = start(*arguments)
+    wait_for_parts(process, out, 2)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err.splitlines()[-1] == "stopped; the same command goes on from here"
-    assert list((runs / "score-stopped/predictions").glob("part-*.parquet"))
+
+    process = start(*arguments)
+    kept = wait_for_parts(process, out, 10)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (out / "predictions/_SUCCESS").exists()
+
+    process = start(*arguments)
+    wait_for_parts(process, out, 20)
+    next(worker for worker in workers(process) if "Score" in worker.cmdline()[0]).kill()
+    said, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert "are scored already" in err
+    assert {part: part.stat().st_mtime_ns for part in kept} == kept
+    headline, accuracy, last = said.splitlines()
+    assert headline.startswith("scored 3,594 of 3,594 images, 0 unreadable")
+    assert float(accuracy.split()[1]) > 0.97
+    assert last == f"wrote {out}"
+    table = rows(out)
+    assert sorted(images / path for path in table["path"].to_pylist()) == sorted(
+        images.rglob("*.png")
+    )
+    assert table["predicted"].to_pylist() == plainly_predicted(model / "model", table, images)
 
 
 def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:

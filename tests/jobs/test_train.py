@@ -1,8 +1,6 @@
 """What a user of jobs.train sees: results, refusals, and runs that go on after a kill."""
 
 import json
-import os
-import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,13 +8,13 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from runs import EPOCHS, wait_for
+from runs import EPOCHS
 
 from cnn import digits
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
-Start = Callable[..., subprocess.Popen[str]]
 Refused = Callable[..., str]
+Here = Callable[..., tuple[int, str, str]]
 
 CONTRACT = {
     "model", "config.yaml", "history.csv", "manifest.parquet", "predictions.parquet",
@@ -39,13 +37,21 @@ def test_the_embedded_digits_are_learned(
     assert last == f"wrote {runs / 'digits'}"
 
 
+def test_ctrl_c_ends_with_130_and_one_line(stopped: subprocess.CompletedProcess[str]) -> None:
+    assert stopped.returncode == 130
+    assert stopped.stderr.splitlines()[-1] == "stopped; the same command goes on from here"
+
+
 def test_the_console_says_only_what_matters(finished: subprocess.CompletedProcess[str]) -> None:
     lines = finished.stderr.splitlines()
+    assert "nothing to decode" in lines[0]
     first_words = [line.split()[0] for line in lines]
     epochs = [word for word in first_words if "/" in word]
     rest = [word for word in first_words if "/" not in word]
     assert rest == ["prepared", "data", "network", "plan", "epoch"]
-    assert epochs == [f"{n}/{len(epochs)}" for n in range(1, len(epochs) + 1)]
+    # It was killed with at least three epochs behind it, of which it may have lost one or two.
+    assert 1 < 13 - len(epochs) <= 12
+    assert epochs == [f"{n}/12" for n in range(13 - len(epochs), 13)]
 
 
 def test_the_run_folder_holds_what_the_contract_names(
@@ -55,7 +61,7 @@ def test_the_run_folder_holds_what_the_contract_names(
     assert {entry.name for entry in run.iterdir()} == CONTRACT
     history = pd.read_csv(run / "history.csv")
     assert list(history.columns) == HISTORY
-    assert list(history["epoch"]) == list(range(1, len(history) + 1))
+    assert list(history["epoch"]) == list(range(1, 13))
     kept = {entry.name for entry in (run / "checkpoints").iterdir() if entry.is_dir()}
     assert f"epoch-{len(history):04d}" in kept and len(kept) <= 2
 
@@ -73,49 +79,24 @@ def test_each_image_is_in_one_split_and_each_test_image_is_judged_once(
     assert sum(map(sum, evaluation["confusion_matrix"])) == len(predictions)
 
 
-def test_a_finished_run_is_left_alone(
-    finished: subprocess.CompletedProcess[str], command: Command, runs: Path
+def test_a_finished_run_is_left_alone_also_from_its_saved_settings(
+    finished: subprocess.CompletedProcess[str], here: Here, runs: Path
 ) -> None:
     before = (runs / "digits/report.html").stat().st_mtime_ns
-    again = command("train", "--out", runs / "digits", *EPOCHS)
-    assert again.returncode == 0
-    assert again.stdout == finished.stdout
-    assert "finished: nothing to do" in again.stderr
+    for arguments in (
+        ["--out", runs / "digits", *EPOCHS],
+        ["--config", runs / "digits/config.yaml"],
+    ):
+        code, out, err = here("train", *arguments)
+        assert (code, out) == (0, finished.stdout)
+        assert "finished: nothing to do" in err
     assert (runs / "digits/report.html").stat().st_mtime_ns == before
 
 
-def test_its_saved_settings_make_the_same_run_again_and_other_settings_are_refused(
-    finished: subprocess.CompletedProcess[str], command: Command, refused: Refused, runs: Path
+def test_other_settings_are_refused(
+    finished: subprocess.CompletedProcess[str], refused: Refused, runs: Path
 ) -> None:
-    same = command("train", "--config", runs / "digits/config.yaml")
-    assert same.returncode == 0 and "finished" in same.stderr
     assert "lr 0.003, not 0.5" in refused("train", "--out", runs / "digits", *EPOCHS, "--lr", "0.5")
-
-
-def test_a_run_killed_in_its_third_epoch_goes_on_and_ends_with_a_full_history(
-    finished: subprocess.CompletedProcess[str], start: Start, command: Command, runs: Path
-) -> None:
-    arguments = ("train", "--out", runs / "train-killed", "--epochs", 5)
-    process = start(*arguments)
-    wait_for(process, lambda: (runs / "train-killed/checkpoints/epoch-0002").is_dir())
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert not (runs / "train-killed/report.html").exists()
-    again = command(*arguments)
-    assert again.returncode == 0, again.stderr
-    assert "nothing to decode" in again.stderr
-    rows = [line.split()[0] for line in again.stderr.splitlines() if "/5 " in line]
-    assert rows and "1/5" not in rows
-    assert list(pd.read_csv(runs / "train-killed/history.csv")["epoch"]) == list(range(1, 6))
-
-
-def test_ctrl_c_ends_with_130_and_one_line(start: Start, runs: Path) -> None:
-    process = start("train", "--out", runs / "train-stopped", "--epochs", 500)
-    wait_for(process, lambda: (runs / "train-stopped/checkpoints/epoch-0001").is_dir())
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err.splitlines()[-1] == "stopped; the same command goes on from here"
 
 
 def test_a_dry_run_tells_and_writes_nothing(command: Command, runs: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from cnn.config import TrainConfig
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Start = Callable[..., subprocess.Popen[str]]
 Refused = Callable[..., str]
+Here = Callable[..., tuple[int, str, str]]
 
 CONTRACT = {
     "leaderboard.csv", "best.yaml", "space.yaml", "trials", "model", "evaluation.json",
@@ -99,13 +100,13 @@ def test_the_best_settings_are_settings_of_a_training_run(
 def test_a_finished_search_is_left_alone_and_another_space_is_refused(
     done: subprocess.CompletedProcess[str],
     killed: tuple[list[object], dict[str, str], list[str]],
-    command: Command,
+    here: Here,
     refused: Refused,
     runs: Path,
     tmp_path: Path,
 ) -> None:
-    again = command(*killed[0])
-    assert again.stdout == done.stdout and "finished: nothing to do" in again.stderr
+    code, out, err = here(*killed[0])
+    assert (code, out) == (0, done.stdout) and "finished: nothing to do" in err
     space = tmp_path / "space.yaml"
     space.write_text("lr: {loguniform: [1e-3, 1e-2]}\n")
     assert "another space" in refused(*killed[0], "--space", space)

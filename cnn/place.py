@@ -1,0 +1,135 @@
+"""A place: a file or folder on a disk or in a bucket, under the verbs of pathlib that runs need."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem
+
+from cnn.errors import Mendable
+
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+@dataclass(frozen=True)
+class BucketPath:
+    """A path in an object store, or on another file system that pyarrow speaks to.
+
+    text: the URI, as the user gave it or with names added; two paths are equal where it is.
+    path: the same for `filesystem`, without scheme and options.
+    Faults of the store are OSErrors, as those of a disk are. Pickles as its text alone.
+    """
+
+    text: str
+    filesystem: FileSystem = field(compare=False, repr=False)
+    path: str = field(compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __reduce__(self) -> "tuple[Callable[[str], Place], tuple[str]]":
+        return place, (self.text,)
+
+    def __truediv__(self, names: str) -> "BucketPath":
+        head, mark, options = self.text.partition("?")
+        text = f"{head.rstrip('/')}/{names}{mark}{options}"
+        return BucketPath(text, self.filesystem, f"{self.path.rstrip('/')}/{names}")
+
+    @property
+    def name(self) -> str:
+        return self.path.rstrip("/").rpartition("/")[2]
+
+    @property
+    def parent(self) -> "BucketPath":
+        head, mark, options = self.text.partition("?")
+        above = head.rstrip("/").rpartition("/")[0]
+        return BucketPath(
+            f"{above}{mark}{options}", self.filesystem, self.path.rstrip("/").rpartition("/")[0]
+        )
+
+    def absolute(self) -> "BucketPath":
+        return self
+
+    resolve = absolute
+
+    def exists(self) -> bool:
+        return bool(self._info.type != FileType.NotFound)
+
+    def is_file(self) -> bool:
+        return bool(self._info.type == FileType.File)
+
+    def is_dir(self) -> bool:
+        return bool(self._info.type == FileType.Directory)
+
+    @property
+    def _info(self) -> FileInfo:
+        return self.filesystem.get_file_info(self.path)
+
+    def iterdir(self) -> "Iterator[BucketPath]":
+        """The files and folders in this folder."""
+        yield from (self / name for name in self._below(recursive=False))
+
+    def rglob(self, name: str) -> "Iterator[BucketPath]":
+        """The files of this name at any depth: a plain name, no pattern."""
+        below = self._below(recursive=True)
+        yield from (self / found for found in below if found.rpartition("/")[2] == name)
+
+    def _below(self, recursive: bool) -> list[str]:
+        infos = self.filesystem.get_file_info(FileSelector(self.path, recursive=recursive))
+        return [info.path.removeprefix(f"{self.path.rstrip('/')}/") for info in infos]
+
+    def open(self, mode: str = "rb") -> Any:
+        """The file for reading at any offset."""
+        if mode != "rb":
+            raise ValueError(f"mode {mode!r}: files of a bucket are written whole, see cnn.atomic")
+        return self.filesystem.open_input_file(self.path)
+
+    def read_bytes(self) -> bytes:
+        with self.open() as stream:
+            content: bytes = stream.read()
+            return content
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        return self.read_bytes().decode(encoding)
+
+    def put(self, content: bytes | pa.Buffer | BinaryIO) -> None:
+        """Write the file. A store shows it when the last byte has come, and never half of it."""
+        with self.filesystem.open_output_stream(self.path) as stream:
+            if isinstance(content, bytes | pa.Buffer):
+                stream.write(content)
+            else:
+                stream.upload(content)
+
+    def mkdir(self, parents: bool = True, exist_ok: bool = True) -> None:
+        self.filesystem.create_dir(self.path, recursive=parents)
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        if not missing_ok or self.exists():
+            self.filesystem.delete_file(self.path)
+
+
+Place = Path | BucketPath
+
+
+def place(text: str) -> Place:
+    """The place that a user names: a path of this machine, or a URI such as s3://bucket/folder.
+
+    Mendable where there is no such kind of place, or no access to it.
+    """
+    try:
+        filesystem, path = locate(text)
+    except (ValueError, OSError, ImportError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())
+        raise Mendable(f"{text}: {reason}; check the address and the credentials") from None
+    return Path(path) if filesystem is None else BucketPath(text, filesystem, path)
+
+
+def locate(text: str) -> tuple[FileSystem | None, str]:
+    """The file system of a path or URI, None for this machine's, and the path there."""
+    if not _URI.match(text):
+        return None, text
+    filesystem, path = FileSystem.from_uri(text)
+    return (None if isinstance(filesystem, LocalFileSystem) else filesystem), path

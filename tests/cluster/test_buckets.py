@@ -1,0 +1,120 @@
+"""Laws of buckets: images come from a real S3 server and runs go to it, as from and to a disk."""
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pytest
+from moto.server import ThreadedMotoServer
+
+from cnn import parquet
+from cnn.cluster import score_run, train_run, tune_run
+from cnn.command import parse
+from cnn.config import ScoreConfig, TrainConfig, TuneConfig
+from cnn.console import Console
+from cnn.errors import Mendable
+from cnn.place import Place, place
+
+SMALL = ("--filters", "8,16", "--epochs", "2", "--workers", "1", "--precision", "float32")
+
+
+@pytest.fixture(scope="module")
+def uri() -> Iterator[str]:
+    """The address of a bucket's folder, less the folder's name; `{}` stands for it."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    options = f"endpoint_override={host}:{port}&scheme=http&region=us-east-1"
+    (place(f"s3://key:secret@tests?{options}&allow_bucket_creation=true")).mkdir()
+    yield f"s3://key:secret@tests/{{}}?{options}"
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def images(uri: str, digits: Path) -> str:
+    """The digits in the bucket."""
+    folder = place(uri.format("digits"))
+    for file in digits.rglob("*.png"):
+        target = folder / str(file.relative_to(digits))
+        target.put(file.read_bytes())
+    return str(folder)
+
+
+def names(folder: Place) -> set[str]:
+    return {entry.name for entry in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def trained(uri: str, images: str) -> Place:
+    run = uri.format("runs/a")
+    train_run.train(
+        parse(TrainConfig, [images, "--out", run, "--image-size", "16", *SMALL]), Console()
+    )
+    return place(run)
+
+
+def test_a_run_in_a_bucket_holds_what_a_run_on_a_disk_holds(trained: Place, digits: Path) -> None:
+    assert names(trained) == {
+        "model", "config.yaml", "history.csv", "manifest.parquet", "predictions.parquet",
+        "evaluation.json", "report.html", "checkpoints",
+    }  # fmt: skip
+    manifest = parquet.read(trained / "manifest.parquet")
+    assert sorted(manifest["path"].to_pylist()) == sorted(
+        str(file.relative_to(digits)) for file in digits.rglob("*.png")
+    )
+    assert sorted(manifest["error"].drop_null().to_pylist()) == ["not_an_image", "truncated"]
+    assert len(names(trained / "checkpoints") & {"epoch-0001", "epoch-0002"}) >= 1
+
+
+def test_a_finished_run_is_left_alone_and_more_images_are_refused(
+    trained: Place, images: str, uri: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    same = [images, "--out", str(trained), "--image-size", "16", *SMALL]
+    train_run.train(parse(TrainConfig, same), Console())
+    assert "finished: nothing to do" in capsys.readouterr().err
+    one = next(iter((place(images) / "3").iterdir()))
+    (place(images) / "3/more.png").put(one.read_bytes())
+    try:
+        with pytest.raises(Mendable, match="1 added"):
+            train_run.train(parse(TrainConfig, same), Console())
+    finally:
+        (place(images) / "3/more.png").unlink()
+
+
+def test_a_bucket_is_scored_into_a_bucket_as_a_disk_is_into_a_disk(
+    trained: Place, images: str, uri: str, digits: Path, tmp_path: Path
+) -> None:
+    outs = (place(uri.format("scores/a")), tmp_path / "out")
+    for folder, out in zip((images, digits), outs, strict=True):
+        arguments = [str(trained), str(folder), "--out", str(out), "--workers", "1"]
+        score_run.score(parse(ScoreConfig, arguments), Console())
+    assert names(outs[0]) == names(outs[1])
+    accuracies = [json.loads((out / "evaluation.json").read_text())["accuracy"] for out in outs]
+    assert accuracies[0] == accuracies[1]
+    tables = [parquet.read(out / "predictions/part-000000.parquet") for out in outs]
+    assert tables[0].equals(tables[1])
+    assert pc.sum(pc.is_valid(tables[0]["error"])).as_py() <= 2
+
+
+@pytest.mark.slow
+def test_a_search_in_a_bucket_ends_and_is_left_alone(
+    images: str, uri: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = uri.format("runs/search")
+    settings = parse(
+        TuneConfig, [images, "--out", run, "--image-size", "16", "--trials", "2", *SMALL]
+    )
+    tune_run.tune(settings, Console())
+    assert {"leaderboard.csv", "best.yaml", "model", "report.html"} <= names(place(run))
+    tune_run.tune(settings, Console())
+    assert "finished: nothing to do" in capsys.readouterr().err
+
+
+def test_a_bucket_that_is_not_there_is_one_line(uri: str, images: str) -> None:
+    nowhere = uri.replace("@tests", "@nowhere").format("run")
+    with pytest.raises(Mendable, match="give another --out") as refused:
+        train_run.train(parse(TrainConfig, [images, "--out", nowhere, *SMALL]), Console())
+    assert "\n" not in str(refused.value)

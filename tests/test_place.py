@@ -1,0 +1,85 @@
+"""Laws of places: a path in a bucket behaves as the same path on a disk does."""
+
+import pickle
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
+
+from cnn import parquet
+from cnn.atomic import holds_anything, write_atomically, writing
+from cnn.errors import Mendable
+from cnn.place import BucketPath, Place, place
+
+
+@pytest.fixture(params=["disk", "bucket"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """An empty folder; the bucket's files lie on this disk, behind pyarrow's interface."""
+    if request.param == "disk":
+        return tmp_path / "run"
+    filesystem = SubTreeFileSystem(str(tmp_path), LocalFileSystem())
+    return BucketPath("s3://bucket/run?region=x", filesystem, "run")
+
+
+def test_what_is_written_is_read_and_listed(folder: Place) -> None:
+    assert not folder.exists() and not holds_anything(folder)
+    (folder / "a" / "b").mkdir(parents=True)
+    write_atomically(folder / "a" / "text.txt", "né\n")
+    with writing(folder / "a" / "b" / "data") as draft:
+        draft.write_bytes(b"12")
+    assert (folder / "a" / "text.txt").read_text(encoding="utf-8") == "né\n"
+    assert (folder / "a/b/data").read_bytes() == b"12"
+    assert sorted(entry.name for entry in (folder / "a").iterdir()) == ["b", "text.txt"]
+    assert list(folder.rglob("data")) == [folder / "a/b/data"]
+    assert holds_anything(folder) and folder.is_dir() and not folder.is_file()
+    (folder / "a/text.txt").unlink()
+    (folder / "a/text.txt").unlink(missing_ok=True)
+    assert not (folder / "a/text.txt").exists()
+
+
+def test_a_block_that_raises_leaves_nothing(folder: Place) -> None:
+    folder.mkdir(parents=True)
+    with pytest.raises(ZeroDivisionError), writing(folder / "file") as draft:
+        draft.write_bytes(b"half")
+        raise ZeroDivisionError
+    assert list(folder.iterdir()) == []
+
+
+def test_a_table_comes_back_whole_or_by_columns(folder: Place) -> None:
+    folder.mkdir(parents=True)
+    table = pa.table({"a": [1, 2], "b": ["x", None]})
+    parquet.write(folder / "t.parquet", table)
+    assert parquet.read(folder / "t.parquet").equals(table)
+    assert parquet.read(folder / "t.parquet", ["b"]).equals(table.select(["b"]))
+
+
+def test_what_is_not_there_is_the_same_error(folder: Place) -> None:
+    with pytest.raises(FileNotFoundError):
+        (folder / "nothing").read_bytes()
+    with pytest.raises(FileNotFoundError):
+        list((folder / "nowhere").iterdir())
+
+
+def test_names_are_added_before_the_options_of_a_uri(tmp_path: Path) -> None:
+    root = BucketPath("s3://b/run/?region=x", SubTreeFileSystem("/", LocalFileSystem()), "b/run/")
+    file = root / "model" / "model.json"
+    assert (str(file), file.path) == (
+        "s3://b/run/model/model.json?region=x",
+        "b/run/model/model.json",
+    )
+    assert (file.name, file.parent) == ("model.json", root / "model")
+    assert (str(root.parent), root.name) == ("s3://b?region=x", "run")
+
+
+def test_a_uri_is_a_bucket_a_path_is_a_path_and_both_cross_processes(tmp_path: Path) -> None:
+    assert place(str(tmp_path)) == place(f"file://{tmp_path}") == tmp_path
+    found = place("s3://bucket/run?region=eu-west-1") / "model"
+    assert isinstance(found, BucketPath)
+    assert pickle.loads(pickle.dumps(found)) == found
+
+
+def test_a_scheme_that_nobody_speaks_is_one_line() -> None:
+    with pytest.raises(Mendable, match=r"ftp://host/x: .*check the address") as refused:
+        place("ftp://host/x")
+    assert "\n" not in str(refused.value)
