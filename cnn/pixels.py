@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable
 import pyarrow as pa
 
 from cnn import prepared
+from cnn.decoding import Decoder, decoder
 from cnn.folder import Reader
-from cnn.image import Fit, Unreadable, decode
+from cnn.image import Fit, Unreadable
 from cnn.prepared import Prepared
 from cnn.worklist import Root
 
@@ -17,19 +18,22 @@ Pixels = Callable[[pa.Table], pa.Table]
 class Decode:
     """The pixels of images in folders: read and decoded, or the reason why not."""
 
-    def __init__(self, roots: list[Root], image_size: int, fit: Fit) -> None:
-        self.roots, self.image_size, self.fit = roots, image_size, fit
+    def __init__(self, roots: list[Root], image_size: int, fit: Fit, careful: bool = False) -> None:
+        self.roots, self.image_size, self.fit, self.careful = roots, image_size, fit, careful
         self.readers = [Reader(root.place) for root in roots]
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         columns = (rows[name].to_pylist() for name in ("root", "path", "error"))
-        found = [self.look(*row) for row in zip(*columns, strict=True)]
+        with decoder(self.careful) as decode:
+            found = [self.look(decode, *row) for row in zip(*columns, strict=True)]
         images, errors = zip(*found, strict=True)
         return with_images(rows, images).set_column(
             rows.column_names.index("error"), "error", pa.array(errors, pa.string())
         )
 
-    def look(self, root: int, path: str, error: str | None) -> tuple[bytes | None, str | None]:
+    def look(
+        self, decode: Decoder, root: int, path: str, error: str | None
+    ) -> tuple[bytes | None, str | None]:
         """Pixels or error of one image."""
         if error is not None:
             return None, error

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cnn import parquet
 from cnn.atomic import write_atomically
+from cnn.decoding import Decoder
 from cnn.errors import Mendable
 from cnn.image import Fit, Unreadable, decode
 from cnn.manifest import Manifest, assign_splits, classes, hash_content
@@ -123,14 +124,19 @@ def shard_file(folder: Place, shard: int) -> Place:
 
 
 def write_shard(
-    file: Place, rows: pa.Table, read: Callable[[str], bytes], image_size: int, fit: Fit
+    file: Place,
+    rows: pa.Table,
+    read: Callable[[str], bytes],
+    image_size: int,
+    fit: Fit,
+    decode: Decoder = decode,
 ) -> int:
     """Decode the listed `rows` (path, error) into one shard; returns how many had pixels.
 
     Every row is kept: with its image, or with its error. The file appears whole or not at all.
     """
     records = [
-        prepare_image(path, error, read, image_size, fit)
+        prepare_image(path, error, read, image_size, fit, decode)
         for path, error in zip(rows["path"].to_pylist(), rows["error"].to_pylist(), strict=True)
     ]
     hashes, errors, images = zip(*records, strict=True)
@@ -148,7 +154,12 @@ def write_shard(
 
 
 def prepare_image(
-    path: str, error: str | None, read: Callable[[str], bytes], image_size: int, fit: Fit
+    path: str,
+    error: str | None,
+    read: Callable[[str], bytes],
+    image_size: int,
+    fit: Fit,
+    decode: Decoder = decode,
 ) -> tuple[str | None, str | None, bytes | None]:
     """Content hash, error and pixels of one listed file; exactly one of the last two is null."""
     if error is not None:

@@ -34,3 +34,33 @@ def killed_while_writing(code: str, limit: int) -> None:
     # -B: the process is to die of the file that is tested, not of a compiled module it caches.
     command = [sys.executable, "-B", "-c", MORTAL.format(limit=limit) + code]
     assert subprocess.run(command, cwd=ROOT).returncode == -signal.SIGXFSZ
+
+
+FAULTY_DECODER = """
+import os, time
+from PIL import GifImagePlugin
+
+opened = GifImagePlugin.GifImageFile._open
+
+def open_or_fail(self):
+    content = self.fp.read()
+    if b"CRASH" in content:
+        os.kill(os.getpid(), 11)
+    if b"HANG" in content:
+        time.sleep(1000)
+    self.fp.seek(0)
+    opened(self)
+
+GifImagePlugin.GifImageFile._open = open_or_fail
+"""
+
+
+def faulty_decoder(folder: Path) -> Path:
+    """A folder for PYTHONPATH: GIFs that say so crash their decoder, or let it hang.
+
+    No file is known that does so to the real one; the signal is that of a fault in native code.
+    """
+    path = folder / "faulty"
+    path.mkdir()
+    (path / "sitecustomize.py").write_text(FAULTY_DECODER)
+    return path

@@ -10,7 +10,10 @@ import ray
 
 from cnn import prepared
 from cnn.atomic import holds_anything
+from cnn.cluster.passes import TASK_RETRIES, make_all
 from cnn.config import Images
+from cnn.console import Console
+from cnn.decoding import decoder
 from cnn.errors import Mendable
 from cnn.folder import Reader, list_folder
 from cnn.image import DECODER_VERSION
@@ -18,9 +21,6 @@ from cnn.manifest import Manifest, label_images, listing_key
 from cnn.parts import part_rows
 from cnn.place import Place, place
 from cnn.prepared import Card, Prepared
-
-# A file that kills its decoder takes the task with it; Ray alone would try for ever.
-TASK_RETRIES = 2
 
 Advance = Callable[[int, int], None]
 """Told of progress: images done, images in all."""
@@ -80,7 +80,7 @@ def is_prepared(source: Source, folder: Place) -> bool:
     raise Mendable(f"{folder} exists and is no prepared dataset: name another folder")
 
 
-def prepare(source: Source, folder: Place, advance: Advance) -> Prepared:
+def prepare(source: Source, folder: Place, advance: Advance, console: Console) -> Prepared:
     """Decode every image of `source` once, into `folder`.
 
     What is missing of a run that was cut off is done: shards are whole or not there, and the card
@@ -96,7 +96,11 @@ def prepare(source: Source, folder: Place, advance: Advance) -> Prepared:
         shards=len(shards),
     )
     prepared.begin(folder, card)
-    decode(source, folder, shards, advance)
+    make_all(
+        missing=lambda: prepared.missing(folder, len(shards)),
+        attempt=lambda left, careful: decode(source, folder, shards, left, careful, advance),
+        console=console,
+    )
     prepared.finish(folder, card, placed(source, folder, order, len(shards)))
     return Prepared.open(folder)
 
@@ -108,20 +112,24 @@ def cut(rows: pa.Table, image_size: int) -> list[pa.Table]:
     return [rows.slice(start, size).select(["path", "error"]) for start in starts]
 
 
-def decode(source: Source, folder: Place, shards: list[pa.Table], advance: Advance) -> None:
+def decode(
+    source: Source,
+    folder: Place,
+    shards: list[pa.Table],
+    missing: list[int],
+    careful: bool,
+    advance: Advance,
+) -> None:
     """Write the missing shards, one task each, wherever the cluster has a CPU."""
-    missing = prepared.missing(folder, len(shards))
     total = sum(len(rows) for rows in shards)
     done = total - sum(len(shards[number]) for number in missing)
     advance(done, total)
-    if not missing:
-        return
     blocks = [
         shards[number].append_column("shard", pa.array([number] * len(shards[number])))
         for number in missing
     ]
     written = ray.data.from_arrow(blocks).map_batches(
-        WriteShard(source, folder),
+        WriteShard(source, folder, careful),
         batch_size=None,
         batch_format="pyarrow",
         ray_remote_args_fn=lambda: {"max_retries": TASK_RETRIES},
@@ -134,14 +142,15 @@ def decode(source: Source, folder: Place, shards: list[pa.Table], advance: Advan
 class WriteShard:
     """The task of one shard: read, decode, resize, write."""
 
-    def __init__(self, source: Source, folder: Place) -> None:
-        self.root, self.settings, self.folder = source.root, source.settings, folder
+    def __init__(self, source: Source, folder: Place, careful: bool) -> None:
+        self.root, self.settings = source.root, source.settings
+        self.folder, self.careful = folder, careful
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         file = prepared.shard_file(self.folder, rows["shard"][0].as_py())
-        prepared.write_shard(
-            file, rows, Reader(self.root), self.settings.image_size, self.settings.fit
-        )
+        size, fit = self.settings.image_size, self.settings.fit
+        with decoder(self.careful) as decode:
+            prepared.write_shard(file, rows, Reader(self.root), size, fit, decode)
         return pa.table({"images": [len(rows)]})
 
 

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from cnn import digits
-from cnn.cluster import ingest, resources
+from cnn.cluster import ingest, nodes, resources
 from cnn.cluster.ingest import Source
 from cnn.cluster.progress import patiently
 from cnn.cluster.session import session
@@ -19,7 +19,11 @@ def prepare(settings: PrepareConfig, console: Console) -> None:
     """Decode a folder of images once, into a prepared dataset."""
     folder = place(settings.out).absolute()
     dataset = ensure_prepared(ingest.list_source(settings.images, settings.data), folder, console)
-    console.result(f"{dataset.manifest.table.num_rows} images in {len(dataset.classes)} classes")
+    table = dataset.manifest.table
+    unreadable = table.num_rows - table["error"].null_count
+    console.result(
+        f"{table.num_rows:,} images in {len(dataset.classes)} classes, {unreadable:,} unreadable"
+    )
     console.result(f"wrote {settings.out}")
 
 
@@ -30,8 +34,10 @@ def ensure_prepared(source: Source, folder: Place, console: Console) -> Prepared
         return Prepared.open(folder)
     files = source.manifest.table.num_rows
     with session(resources.PREPARE_CPUS), console.bar("decode", "images") as advance:
+        nodes.require_shared_images(source.root)
+        nodes.require_shared_folder(folder)
         started = time.monotonic()
-        dataset = patiently(lambda: ingest.prepare(source, folder, advance))
+        dataset = patiently(lambda: ingest.prepare(source, folder, advance, console))
     seconds = time.monotonic() - started
     console.say(f"prepared {files} images in {seconds:.0f} s: {folder}")
     return dataset

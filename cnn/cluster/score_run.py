@@ -8,17 +8,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from ray.exceptions import (
-    ObjectLostError,
-    OutOfMemoryError,
-    RayActorError,
-    WorkerCrashedError,
-)
 
 from cnn import bundle
 from cnn.bundle import Bundle
-from cnn.cluster import resources, scoring
+from cnn.cluster import nodes, resources, scoring
 from cnn.cluster.ingest import Advance
+from cnn.cluster.passes import make_all
 from cnn.cluster.progress import patiently
 from cnn.cluster.resources import ScoringPlan
 from cnn.cluster.session import session
@@ -37,10 +32,6 @@ from cnn.score_folder import ScoreFolder, checksums, identity
 from cnn.sorting import UNCERTAIN, ClassFolder, SortedFolder, class_folder
 from cnn.spreadsheet import write_csv
 from cnn.worklist import Worklist, list_images
-
-# Lost workers cost what they were at; three in a row without a part to show are no accident.
-ATTEMPTS = 3
-LOST = (RayActorError, WorkerCrashedError, OutOfMemoryError, ObjectLostError)
 
 
 @dataclass(frozen=True)
@@ -134,42 +125,29 @@ def fill(task: Task, console: Console) -> tuple[float, int]:
         console.say(f"{before:,} of {total:,} images are scored already")
     with session(resources.scoring_cpus(task.settings.pool)):
         plan = resources.plan_scoring(task.settings.pool, len(task.run.missing(task.parts)))
+        for root in task.work.roots:
+            nodes.require_shared_images(root.place)
         console.say(f"plan     {plan}")
         started = time.monotonic()
         with console.bar("score", "images") as advance:
-            patiently(lambda: insist(task, plan, advance, console))
+            patiently(
+                lambda: make_all(
+                    missing=lambda: task.run.missing(task.parts),
+                    attempt=lambda left, careful: stream(task, left, plan, careful, advance),
+                    console=console,
+                )
+            )
     return time.monotonic() - started, total - before
 
 
-def insist(task: Task, plan: ScoringPlan, advance: Advance, console: Console) -> None:
-    """Score what is missing until nothing is, also where workers are lost on the way.
-
-    Gives up where `ATTEMPTS` in a row bring nothing new: then something kills every worker.
-    """
-    missing, failures = task.run.missing(task.parts), 0
-    while missing:
-        try:
-            stream(task, missing, plan, advance)
-            error: Exception = RuntimeError("Ray Data left parts out")
-        except LOST as lost:
-            error = lost
-        left = task.run.missing(task.parts)
-        failures = failures + 1 if len(left) == len(missing) else 0
-        if failures == ATTEMPTS:
-            raise error
-        if left:
-            console.say(
-                f"a worker was lost ({type(error).__name__}): going on with what is missing"
-            )
-        missing = left
-
-
-def stream(task: Task, missing: list[int], plan: ScoringPlan, advance: Advance) -> None:
+def stream(
+    task: Task, missing: list[int], plan: ScoringPlan, careful: bool, advance: Advance
+) -> None:
     """Score the missing parts, and commit each as it gets ready."""
     card, total = task.model.card, len(task.manifest)
     done = total - sum(len(task.parts[number]) for number in missing)
     advance(done, total)
-    pixels = Decode(task.work.roots, card.image_size, card.fit)
+    pixels = Decode(task.work.roots, card.image_size, card.fit, careful)
     work = ((number, task.parts[number]) for number in missing)
     for number, table in scoring.score(work, pixels, task.model, plan):
         task.run.commit(number, table)

@@ -8,7 +8,7 @@ import ray
 import torch
 
 from cnn.bundle import Bundle, as_batch
-from cnn.cluster.ingest import TASK_RETRIES
+from cnn.cluster.passes import TASK_RETRIES
 from cnn.cluster.resources import ScoringPlan
 from cnn.pixels import Pixels
 from cnn.prediction import predictions

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from cnn import bundle, parquet, preflight
 from cnn.census import Census, take_census
-from cnn.cluster import ingest, resources, scoring, training
+from cnn.cluster import ingest, nodes, resources, scoring, training
 from cnn.cluster.ingest import Source
 from cnn.cluster.learning import split_rows
 from cnn.cluster.prepare_run import default_out, ensure_prepared, find_source, prepared_folder
@@ -43,6 +43,7 @@ def train(settings: TrainConfig, console: Console) -> None:
         if settings.dry_run:
             dry_run(source, settings, run, plan, console)
             return
+        nodes.require_shared_folder(run.path)
         run.begin(settings)
         dataset = ensure_prepared(source, prepared_folder(source, settings, run), console)
         census = split(dataset, settings, run)

@@ -6,7 +6,7 @@ import yaml
 
 from cnn import preflight, study
 from cnn.atomic import write_atomically
-from cnn.cluster import resources, training, tuning
+from cnn.cluster import nodes, resources, training, tuning
 from cnn.cluster.prepare_run import default_out, ensure_prepared, find_source, prepared_folder
 from cnn.cluster.resources import TuningPlan
 from cnn.cluster.session import session
@@ -49,6 +49,7 @@ def tune(settings: TuneConfig, console: Console) -> None:
     streamed = not base.resources.hold(len(source.manifest.table), max(space.image_sizes))
     with session(resources.tuning_cpus(settings, streamed)):
         plan = resources.plan_tuning(settings, streamed)
+        nodes.require_shared_folder(run.path)
         run.begin(settings)
         write_atomically(run.space, space.as_yaml())
         datasets = {

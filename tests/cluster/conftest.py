@@ -35,10 +35,11 @@ def dataset(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> "Prepared
     """The same digits, prepared at 16 pixels."""
     from cnn.cluster import ingest
     from cnn.config import Images
+    from cnn.console import Console
 
     source = ingest.list_source(str(digits), Images(image_size=16))
     folder = tmp_path_factory.mktemp("prepared") / "digits"
-    return ingest.prepare(source, folder, lambda done, total: None)
+    return ingest.prepare(source, folder, lambda done, total: None, Console())
 
 
 @pytest.fixture(scope="session")

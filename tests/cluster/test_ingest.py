@@ -9,6 +9,7 @@ import pytest
 from cnn import prepared
 from cnn.cluster import ingest
 from cnn.config import Images
+from cnn.console import Console
 from cnn.errors import Mendable
 from cnn.image import decode
 from cnn.parts import part_rows
@@ -65,7 +66,11 @@ def test_a_run_that_was_cut_off_decodes_only_what_is_missing(
     before = kept.stat().st_mtime_ns
     assert not ingest.is_prepared(source, folder)
     progress: list[tuple[int, int]] = []
-    again = ingest.prepare(source, folder, lambda done, total: progress.append((done, total)))
+
+    def advance(done: int, total: int) -> None:
+        progress.append((done, total))
+
+    again = ingest.prepare(source, folder, advance, Console())
     assert prepared.shard_file(folder, 0).stat().st_mtime_ns == before
     assert progress[0][0] == part_rows(16, 300) and progress[-1] == (300, 300)
     assert again.manifest.table.equals(dataset.manifest.table)

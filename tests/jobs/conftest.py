@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -29,13 +29,19 @@ def environment() -> Iterator[dict[str, str]]:
 
 @pytest.fixture(scope="session")
 def start(environment: dict[str, str]) -> Start:
-    """Start `python -m jobs.NAME …` in a process group of its own."""
+    """Start `python -m jobs.NAME …` in a process group of its own.
 
-    def start(job: str, *arguments: object) -> subprocess.Popen[str]:
+    Where `environment` is given, these variables are its own.
+    """
+    shared = environment
+
+    def start(
+        job: str, *arguments: object, environment: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", f"jobs.{job}", *map(str, arguments)],
             cwd=ROOT,
-            env=environment,
+            env={**shared, **(environment or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -49,8 +55,10 @@ def start(environment: dict[str, str]) -> Start:
 def command(start: Start) -> Command:
     """Run `python -m jobs.NAME …` to its end."""
 
-    def run(job: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-        process = start(job, *arguments)
+    def run(
+        job: str, *arguments: object, environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        process = start(job, *arguments, environment=environment)
         out, err = process.communicate(timeout=600)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 

@@ -1,0 +1,61 @@
+"""The nodes of a cluster, and whether they all see the same folder."""
+
+import os
+import uuid
+from pathlib import Path
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from cnn.errors import Mendable
+from cnn.place import Place
+
+
+def require_shared_images(root: str) -> None:
+    """Mendable where some node does not see a local folder: all its images would be missed."""
+    if "://" not in root and (blind := nodes_without(root)):
+        raise Mendable(
+            f"{root} is not on {', '.join(blind)}, where images would be decoded: "
+            "give a folder that is mounted on every node, or a URI such as s3://…"
+        )
+
+
+def require_shared_folder(folder: Place) -> None:
+    """Mendable where some node would write another folder than this one, of the same name."""
+    if not isinstance(folder, Path) or len(alive()) == 1:
+        return
+    probe = existing(folder.absolute()) / f".{uuid.uuid4().hex}.tmp"
+    try:
+        probe.touch()
+        blind = nodes_without(str(probe))
+    except OSError as error:
+        raise Mendable(f"{folder} cannot be written ({error.strerror}): give another") from None
+    finally:
+        probe.unlink(missing_ok=True)
+    if blind:
+        raise Mendable(
+            f"{folder} is another folder on {', '.join(blind)}, and workers write there: "
+            "give --out a folder that is mounted on every node, or a URI such as s3://…"
+        )
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    return folder if folder.is_dir() else existing(folder.parent)
+
+
+def nodes_without(file: str) -> list[str]:
+    """The addresses of the nodes that do not see a file."""
+    look = ray.remote(num_cpus=0)(os.path.lexists)
+    asked = {
+        node["NodeManagerAddress"]: look.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote(file)
+        for node in alive()
+    }
+    return [address for address, sees in asked.items() if not ray.get(sees)]
+
+
+def alive() -> list[dict[str, str]]:
+    """What Ray knows of each node that is up."""
+    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
