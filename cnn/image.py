@@ -16,7 +16,9 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-DECODER_VERSION: Final = 1
+from cnn.resizing import Box, resize
+
+DECODER_VERSION: Final = 2
 """Part of a prepared dataset's key: raise it whenever the same bytes give other pixels."""
 
 PIXEL_LIMIT: Final = 178_956_970
@@ -43,9 +45,6 @@ Reason = Literal[
 
 Fit = Literal["squash", "crop"]
 """`squash` squeezes the whole image into the square; `crop` keeps its aspect, and its centre."""
-
-
-_Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 
 
 class Unreadable(Exception):
@@ -180,7 +179,7 @@ def _opener(head: bytes) -> type[ImageFile]:
     raise Unreadable("not_an_image")
 
 
-def _view(width: float, height: float, fit: Fit) -> _Box:
+def _view(width: float, height: float, fit: Fit) -> Box:
     """The part of the image that fills the square.
 
     Odd margins are halved exactly, so that the view stays centred in all eight orientations.
@@ -191,11 +190,11 @@ def _view(width: float, height: float, fit: Fit) -> _Box:
     return (width - side) / 2, (height - side) / 2, (width + side) / 2, (height + side) / 2
 
 
-def _resize(image: Image.Image, size: int, view: _Box) -> Image.Image:
+def _resize(image: Image.Image, size: int, view: Box) -> Image.Image:
     """Resize the view to a `size` x `size` image of mode RGB."""
 
     def shrink(source: Image.Image) -> Image.Image:
-        return source.resize((size, size), Image.Resampling.BILINEAR, box=view)
+        return resize(source, size, view)
 
     if image.mode.startswith("I;16"):  # resized as floats: Pillow resizes big-endian I;16B wrongly
         return _eight_bits(shrink(image.convert("F")), ceilings=(65535,))

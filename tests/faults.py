@@ -1,4 +1,4 @@
-"""Real faults to test against: a disk that is full, and a process killed while it writes."""
+"""Real faults to test against: a full disk, a killed process, a greedy one."""
 
 import resource
 import signal
@@ -64,3 +64,10 @@ def faulty_decoder(folder: Path) -> Path:
     path.mkdir()
     (path / "sitecustomize.py").write_text(FAULTY_DECODER)
     return path
+
+
+def memory_beside(before: str, code: str) -> int:
+    """How many bytes more a process held at once while it ran `code` than `before` that."""
+    peak = "int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
+    script = f"{before}\nbase = {peak}\n{code}\nprint({peak} - base)"
+    return 1024 * int(subprocess.check_output([sys.executable, "-c", script], cwd=ROOT, text=True))

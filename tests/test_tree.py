@@ -37,7 +37,7 @@ LAYERS = (
     "report.columns report.tuning report.drawing manifest study",
     "folder parquet decoding",
     "image atomic",
-    "config place",
+    "config place resizing",
     "ranges",
     "errors",
 )
