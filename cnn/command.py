@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 from cnn.config import Positional
 from cnn.errors import Mendable
+from cnn.terminal import one_line
 
 Config = TypeVar("Config", bound=BaseModel)
 Location = tuple[str, ...]
@@ -27,8 +28,7 @@ def run(settings: type[Config], job: Callable[[Config], None]) -> None:
     try:
         job(parse(settings, sys.argv[1:]))
     except Mendable as error:
-        line = " ".join(str(error).splitlines())  # names of files and values may hold line breaks
-        print(f"error: {line}", file=sys.stderr)
+        print(f"error: {one_line(' '.join(str(error).splitlines()))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)

@@ -18,6 +18,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from cnn.terminal import one_line
+
 if TYPE_CHECKING:  # its module brings torch, a second's import in a process that only shows rows
     from cnn.loop import Epoch
 
@@ -44,11 +46,11 @@ class Console:
 
     def say(self, text: str) -> None:
         """A remark."""
-        self.terminal.print(text)
+        self.terminal.print(one_line(text))
 
     def result(self, text: str) -> None:
         """A line that scripts may read."""
-        sys.stdout.write(f"{text}\n")
+        sys.stdout.write(f"{one_line(text)}\n")
         sys.stdout.flush()
 
     @contextmanager

@@ -167,3 +167,12 @@ def test_a_log_hears_of_progress_now_and_then(capsys: pytest.CaptureFixture[str]
 )
 def test_a_pace_is_told_in_numbers_that_can_be_read(speed: float, text: str) -> None:
     assert pace(speed, "images") == text
+
+
+def test_no_name_commands_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "\x1b]0;owned\x07\x1b[2Jcat\r\n\u202e"
+    console = Console()
+    console.say(name)
+    console.result(name)
+    shown = "\\x1b]0;owned\\x07\\x1b[2Jcat\\r\\n\\u202e\n"
+    assert capsys.readouterr() == (shown, shown)

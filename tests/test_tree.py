@@ -39,7 +39,7 @@ LAYERS = (
     "image atomic",
     "config place resizing",
     "ranges",
-    "errors",
+    "errors terminal",
 )
 DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer.split()}
 
