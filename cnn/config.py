@@ -251,6 +251,9 @@ class TrainConfig(Experiment):
     dry_run: bool = Field(
         False, description="list, count, plan, time a few steps, and stop; trains nothing"
     )
+    preview: bool = Field(
+        False, description="write a page of augmented images, beside --out, and stop"
+    )
 
 
 class TuneConfig(Experiment):
@@ -284,6 +287,11 @@ class ScoreConfig(Settings):
     )
     min_confidence: Fraction | None = Field(
         None, description="predictions below it are uncertain: listed for a person to look at"
+    )
+    compare: str | None = Field(
+        None,
+        description="folder of another run that has scored the same images: report what changed "
+        "between the two models",
     )
     sort_into: str | None = Field(
         None, description="folder in which to link or copy each image below its predicted class"

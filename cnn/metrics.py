@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+
+COVERAGE_BINS = 100
 
 
 def confusion_counts(
@@ -99,3 +102,28 @@ def calibration_error(counts: NDArray[np.floating]) -> float:
     """
     total, confidence, correct = counts.T
     return float(np.abs(confidence - correct).sum() / max(total.sum(), 1.0))
+
+
+def coverage_counts(
+    confidence: NDArray[np.floating], correct: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """What accuracy against coverage needs to know of predictions, in additive form.
+
+    `confidence` in 0..1 and `correct` have shape (N,). Returns int64 of shape (COVERAGE_BINS, 2):
+    for each of equally wide bins of confidence, closed below, predictions and correct ones.
+    """
+    # As float32, like predictions themselves: a confidence of 0.7 is not below 0.7.
+    edges = (np.arange(COVERAGE_BINS) / COVERAGE_BINS).astype(np.float32)
+    bin_of = np.searchsorted(edges, np.asarray(confidence, np.float32), side="right") - 1
+    groups = (bin_of, bin_of[correct])
+    return np.stack([np.bincount(group, minlength=COVERAGE_BINS) for group in groups], axis=1)
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """How likely chance alone parts two classifiers at least so unevenly: the exact p-value.
+
+    `gained` and `lost` count images that only the one, or only the other, has right. McNemar,
+    "Note on the sampling error of the difference between correlated proportions" (Psychometrika,
+    1947), by the binomial test. 1 where there is no such image.
+    """
+    return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0

@@ -108,7 +108,7 @@ class RunFolder:
 class TrainFolder(RunFolder):
     """The folder of a training run."""
 
-    FREE = frozenset({"images", "out", "prepared", "dry_run", "resources"})
+    FREE = frozenset({"images", "out", "prepared", "dry_run", "preview", "resources"})
 
     @property
     def model(self) -> Place:

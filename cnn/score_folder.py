@@ -45,6 +45,10 @@ class ScoreFolder(RunFolder):
         return self.path / "uncertain.csv"
 
     @property
+    def lost(self) -> Place:
+        return self.path / "lost.csv"
+
+    @property
     def summary(self) -> Place:
         return self.path / "summary.json"
 
@@ -92,6 +96,13 @@ class ScoreFolder(RunFolder):
         """The predictions, part by part, in the order of the worklist."""
         for number in range(len(parts)):
             yield self.table(number)
+
+    def written(self) -> Iterator[pa.Table]:
+        """The predictions of a run that is done, part by part, however it was cut."""
+        number = 0
+        while self.part(number).is_file():
+            yield self.table(number)
+            number += 1
 
 
 def checksums(model: Place) -> str:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cnn import bundle
+from cnn.atomic import write_atomically
 from cnn.bundle import Bundle
 from cnn.cluster import nodes, resources, scoring
 from cnn.cluster.ingest import Advance
@@ -21,13 +22,16 @@ from cnn.config import ScoreConfig
 from cnn.console import Console
 from cnn.errors import Mendable
 from cnn.folder import Reader
+from cnn.manifest import Manifest
 from cnn.parts import Parts
 from cnn.pixels import Decode
 from cnn.place import place
 from cnn.prediction import confident, uncertain
 from cnn.report import Evaluation, evaluate
+from cnn.report.comparison import lost
 from cnn.report.mix import Mix, take_mix
-from cnn.report.scoring import Summary, write_scoring_report
+from cnn.report.scoring import Summary, judge_scores, scoring_report
+from cnn.report.thumbnail import SIDE, thumbnails
 from cnn.score_folder import ScoreFolder, checksums, identity
 from cnn.sorting import UNCERTAIN, ClassFolder, SortedFolder, class_folder
 from cnn.spreadsheet import write_csv
@@ -60,6 +64,7 @@ def score(settings: ScoreConfig, console: Console) -> None:
     """
     folder = bundle.find(place(settings.model))
     task = gather(settings, bundle.load(folder).with_flip(settings.tta))
+    check_other(task)
     run, sums = task.run, checksums(folder)
     run.check(settings, task.work.manifest)
     run.check_model(sums)
@@ -168,21 +173,48 @@ def conclude(task: Task, seconds: float, images: int, console: Console) -> None:
     summary = Summary.of(mix, len(task.manifest), ignored, seconds, images)
     summary.write(run.summary)
     evaluation = judge(task, mix, console) if task.work.labelled else None
-    write_scoring_report(
-        run, settings, evaluation, mix, summary, remarks(task.work, classes), task.predictions()
-    )
+    if evaluation is not None and (other := other_run(settings)):
+        write_csv(run.lost, lost(task.predictions(), other[1], classes, other[0]))
+    scored = judge_scores(task.predictions, mix, evaluation, other_run(settings))
+    if scored.evaluation is not None:
+        scored.evaluation.write(run.evaluation)
+    look = thumbnails(Decode(task.work.roots, SIDE, task.model.card.fit), task.manifest)
+    title, told = run.path.resolve().name, remarks(task.work, classes)
+    page = scoring_report(title, settings, scored, summary, told, task.predictions, look)
+    write_atomically(run.report, page)
 
 
 def judge(task: Task, mix: Mix, console: Console) -> Evaluation | None:
-    """The evaluation, written; None where no image has both a prediction and a known label."""
+    """The evaluation; None where no image has both a prediction and a known label."""
     counts = {"images": len(task.manifest), "unreadable": mix.unreadable.total()}
     try:
-        evaluation = evaluate(task.predictions(), task.model.card.classes, counts)
+        return evaluate(task.predictions(), task.model.card.classes, counts)
     except ValueError as error:
         console.say(f"no evaluation: {error}")
         return None
-    evaluation.write(task.run.evaluation)
-    return evaluation
+
+
+def other_run(settings: ScoreConfig) -> tuple[str, Iterator[pa.Table]] | None:
+    """The run to compare with, as it is called, and its predictions."""
+    if settings.compare is None:
+        return None
+    other = ScoreFolder(local(settings.compare))
+    return settings.compare, other.written()
+
+
+def check_other(task: Task) -> None:
+    """Mendable where the run to compare with is not done, or not of these images."""
+    if (name := task.settings.compare) is None:
+        return
+    if not task.work.labelled:
+        raise Mendable("--compare tells which model is right more often: it needs labelled images")
+    other = ScoreFolder(local(name))
+    if not (other.success.is_file() and other.manifest.is_file()):
+        raise Mendable(f"--compare {name} holds no finished scoring run: score with it first")
+    if not Manifest.read(other.manifest).table["path"].equals(task.manifest["path"]):
+        raise Mendable(
+            f"--compare {name} has scored other images: score the same folders with both models"
+        )
 
 
 def sorted_folder(task: Task, sums: str) -> SortedFolder | None:

@@ -5,6 +5,7 @@ import time
 import pyarrow as pa
 
 from cnn import bundle, parquet, preflight
+from cnn.atomic import write_atomically
 from cnn.census import Census, take_census
 from cnn.cluster import ingest, nodes, resources, scoring, training
 from cnn.cluster.ingest import Source
@@ -16,12 +17,14 @@ from cnn.config import Experiment, TrainConfig
 from cnn.console import Console
 from cnn.manifest import Manifest, assign_splits
 from cnn.parts import Parts
-from cnn.pixels import Gather
+from cnn.pixels import Decode, Gather, Pixels
 from cnn.place import place
 from cnn.prepared import Prepared
-from cnn.report import Evaluation, evaluate
-from cnn.report.training import write_training_report
+from cnn.report import Evaluation
+from cnn.report.preview import preview_page
+from cnn.report.training import Judged, judge_test, training_report
 from cnn.run_folder import TrainFolder
+from cnn.worklist import Root
 
 
 def train(settings: TrainConfig, console: Console) -> None:
@@ -33,6 +36,9 @@ def train(settings: TrainConfig, console: Console) -> None:
     run = TrainFolder(place(settings.out or default_out(settings.images)))
     source = find_source(settings, run)
     preflight.check_network(settings.network, source.settings, source.manifest)
+    if settings.preview:
+        preview(source, settings, run, console)
+        return
     run.check(settings, source.manifest)
     if run.finished:
         console.say(f"{run.path} is finished: nothing to do; another --out starts anew")
@@ -51,10 +57,29 @@ def train(settings: TrainConfig, console: Console) -> None:
         about = preflight.describe(census, settings, dataset.card.image_size, str(plan), console)
         trained = training.fit(settings, dataset, run.path, plan, console)
         keep(trained, run)
-        evaluation = judge(dataset, census, settings.seed, run, plan.scoring, console)
-    seconds = time.monotonic() - started
-    write_training_report(run, settings, dataset.manifest, census, evaluation, seconds, about)
+        judged = judge(dataset, census, settings.seed, run, plan.scoring, console)
+    seconds, title = time.monotonic() - started, run.path.resolve().name
+    page = training_report(title, settings, dataset, census, judged, seconds, about)
+    write_atomically(run.report, page)
     announce(run, console)
+
+
+def preview(source: Source, settings: TrainConfig, run: TrainFolder, console: Console) -> None:
+    """Write a page of what augmentation makes of some images, and nothing else."""
+    rows, pixels = source.manifest.table, source_pixels(source)
+    page = preview_page(run.path.resolve().name, rows, pixels, settings)
+    file = run.path.parent / f"{run.path.name}-preview.html"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, page)
+    console.result(f"wrote {file}")
+
+
+def source_pixels(source: Source) -> Pixels:
+    """The pixels of a source's images, wherever they are."""
+    if source.prepared is not None:
+        return Gather(Prepared.open(source.prepared))
+    decode = Decode([Root(source.root, "")], source.settings.image_size, source.settings.fit)
+    return lambda rows: decode(rows.append_column("root", pa.array([0] * len(rows), pa.int16())))
 
 
 def dry_run(
@@ -96,7 +121,7 @@ def judge(
     run: TrainFolder,
     pool: ScoringPlan,
     console: Console,
-) -> Evaluation:
+) -> Judged:
     """Score the test split with the run's model, once; write predictions and evaluation."""
     manifest = Manifest(split_rows(dataset.split(seed), "test"), {})
     parts = Parts.of(manifest, dataset.card.image_size)
@@ -108,9 +133,9 @@ def judge(
             advance(sum(map(len, found.values())), manifest.table.num_rows)
     predictions = parts.together(found)
     parquet.write(run.predictions, predictions)
-    evaluation = evaluate([predictions], model.card.classes, census.totals())
-    evaluation.write(run.evaluation)
-    return evaluation
+    judged = judge_test(predictions, model.card.classes, census, run.read_history())
+    judged.evaluation.write(run.evaluation)
+    return judged
 
 
 def announce(run: TrainFolder, console: Console) -> None:

@@ -19,7 +19,7 @@ from cnn.console import Console
 from cnn.errors import Mendable
 from cnn.place import place
 from cnn.prepared import Prepared
-from cnn.report.training import write_training_report
+from cnn.report.training import training_report
 from cnn.report.tuning import Trial, Tuning, leaderboard
 from cnn.run_folder import TuneFolder
 from cnn.space import Space, default_space, read_space
@@ -73,11 +73,10 @@ def tune(settings: TuneConfig, console: Console) -> None:
         else:
             trained = kept(tried[winner.number])
         keep(trained, run)
-        evaluation = judge(dataset, census, base.seed, run, plan.winner.scoring, console)
-    seconds = time.monotonic() - started
-    write_training_report(
-        run, settings, dataset.manifest, census, evaluation, seconds, about, summary
-    )
+        judged = judge(dataset, census, base.seed, run, plan.winner.scoring, console)
+    seconds, title = time.monotonic() - started, run.path.resolve().name
+    page = training_report(title, settings, dataset, census, judged, seconds, about, summary)
+    write_atomically(run.report, page)
     announce(run, console)
 
 
@@ -103,7 +102,9 @@ def conclude(tried: list[Tried], space: Space, run: TuneFolder) -> tuple[Tuning,
             f"all {len(trials)} trials have failed, the first because {trials[0].reason}: "
             "give other settings and another --out"
         )
-    best = space.settings(summary.best.point).model_dump(mode="json", exclude={"out", "dry_run"})
+    best = space.settings(summary.best.point).model_dump(
+        mode="json", exclude={"out", "dry_run", "preview"}
+    )
     write_atomically(run.best, yaml.safe_dump(best, sort_keys=False))
     return summary, summary.best
 

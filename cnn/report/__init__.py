@@ -2,16 +2,17 @@
 
 from cnn.report.evaluation import Evaluation, evaluate
 from cnn.report.mix import Mix, take_mix
-from cnn.report.page import write_report
+from cnn.report.page import Report, render
 from cnn.report.tuning import Trial, Tuning, leaderboard
 
 __all__ = [
     "Evaluation",
     "Mix",
+    "Report",
     "Trial",
     "Tuning",
     "evaluate",
     "leaderboard",
+    "render",
     "take_mix",
-    "write_report",
 ]

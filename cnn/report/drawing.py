@@ -1,6 +1,11 @@
-"""A drawing: matplotlib axes as inline SVG that follows the page's light or dark."""
+"""A drawing: matplotlib axes as inline SVG that follows the page's light or dark.
+
+The page's Content-Security-Policy allows no `style` in an element, so all that matplotlib writes
+there becomes attributes of the same names.
+"""
 
 import io
+import re
 import warnings
 from collections.abc import Callable
 from xml.etree import ElementTree
@@ -62,15 +67,29 @@ def short(name: str) -> str:
 def _inline(svg: str, name: str, width: int) -> str:
     """The SVG element alone: ids of its own on the page, no namespaces, the page's colours."""
     root = ElementTree.fromstring(svg)
-    for element in root.iter():
-        element.tag = element.tag.rpartition("}")[2]
-        element.attrib = {
+    for parent in root.iter():
+        for style_sheet in parent.findall("{*}style"):
+            parent.remove(style_sheet)
+        parent.tag = parent.tag.rpartition("}")[2]
+        parent.attrib = {
             key.rpartition("}")[2]: _localised(key, value, name)
-            for key, value in element.attrib.items()
+            for key, value in _without_style(parent.attrib).items()
         }
-    del root.attrib["width"], root.attrib["height"]
-    root.attrib["style"] = f"--width:{width}px"
+    height = root.attrib["viewBox"].split()[-1]
+    root.attrib |= {"width": f"{width}", "height": height, "stroke-linejoin": "round"}
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def _without_style(attributes: dict[str, str]) -> dict[str, str]:
+    """The attributes of an element, with the declarations of its `style` among them."""
+    declared = attributes.pop("style", "")
+    for declaration in filter(None, declared.split(";")):
+        key, value = (part.strip() for part in declaration.split(":", 1))
+        if key == "font":  # the size alone: the family is the page's
+            size = re.search(r"[\d.]+(?=px)", value)
+            key, value = "font-size", size[0] if size else "12"
+        attributes[key] = value
+    return attributes
 
 
 def _localised(key: str, value: str, name: str) -> str:

@@ -2,32 +2,31 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from cnn import metrics
 from cnn.atomic import write_atomically
 from cnn.place import Place
-from cnn.report import columns
+from cnn.report.tally import Tally, guesses_asked, nothing, take_tally
 
 CONFUSED_PAIRS = 10
 # A label is a folder's name, and some trees have a folder for every image.
 UNKNOWN_NAMED = 100
-TOP = 5
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
+    """A part of evaluation.json."""
+
     model_config = ConfigDict(frozen=True, serialize_by_alias=True)
 
 
-class ClassScores(_Frozen):
+class ClassScores(Frozen):
     """One row of `per_class`; `support` is how many images truly are of the class."""
 
     class_name: str = Field(alias="class")
@@ -37,7 +36,7 @@ class ClassScores(_Frozen):
     support: int
 
 
-class ConfusedPair(_Frozen):
+class ConfusedPair(Frozen):
     """`count` images of class `true` were taken for `predicted`: `share` of all of `true`."""
 
     true: str
@@ -46,7 +45,66 @@ class ConfusedPair(_Frozen):
     share: float
 
 
-class Evaluation(_Frozen):
+class Coverage(Frozen):
+    """What accepting only answers with at least this `confidence` would give.
+
+    `coverage` is the share of images with such an answer, `accuracy` that of them.
+    """
+
+    confidence: float
+    coverage: float
+    accuracy: float
+
+
+class Finding(Frozen):
+    """Something a person should know of a run, in words, and what to do next about it."""
+
+    title: str
+    text: str
+    step: str
+
+
+class Shown(Frozen):
+    """An image that is shown to people; `before` is what another model took it for."""
+
+    path: str
+    label: str | None
+    predicted: str
+    confidence: float
+    before: str | None = None
+
+
+class ClassChange(Frozen):
+    """How many of a class's images each of two models has right."""
+
+    class_name: str = Field(alias="class")
+    support: int
+    before: int
+    now: int
+
+
+class Comparison(Frozen):
+    """A run held against another over the same images; every judged image is in one count.
+
+    `gained` are right now and were wrong in the `other` run, `lost` the reverse. `p_value` is that
+    of McNemar's exact test: how likely chance alone parts the two at least so unevenly.
+    """
+
+    other: str
+    both_right: int
+    both_wrong: int
+    gained: int
+    lost: int
+    p_value: float
+    per_class: list[ClassChange]
+
+    @property
+    def judged(self) -> int:
+        """Images that both runs have answered and that have a known label."""
+        return self.both_right + self.both_wrong + self.gained + self.lost
+
+
+class Evaluation(Frozen):
     """The content of evaluation.json; every ratio is within 0..1.
 
     `accuracy_interval` is Wilson's, at 95%. `top5_accuracy` looks at the first min(5, classes)
@@ -56,7 +114,9 @@ class Evaluation(_Frozen):
     `unjudged` in it counts the others by reason. `unknown_classes` are the labels behind the
     reason unknown_class, the most frequent first: images of each, for the first UNKNOWN_NAMED.
     `calibration_counts` has a row per bin of confidence: predictions, sum of their confidence,
-    correct ones.
+    correct ones. `own_confidence` is, for each class, the mean probability that its images get
+    for it. `galleries` name the images that the report shows, by why they are shown;
+    `label_suspects` is how many labels may be wrong, shown or not.
     """
 
     accuracy: float
@@ -76,6 +136,13 @@ class Evaluation(_Frozen):
     calibration_error: float
     calibration_counts: list[tuple[int, float, int]]
     confused_pairs: list[ConfusedPair]
+    mean_confidence: float | None = None
+    coverage: list[Coverage] = Field(default_factory=list)
+    own_confidence: list[float] = Field(default_factory=list)
+    findings: list[Finding] = Field(default_factory=list)
+    label_suspects: int | None = None
+    galleries: dict[str, list[Shown]] = Field(default_factory=dict)
+    comparison: Comparison | None = None
 
     @property
     def headline(self) -> str:
@@ -85,6 +152,18 @@ class Evaluation(_Frozen):
             f"accuracy {self.accuracy:.3f} (95% interval {low:.3f} to {high:.3f}), "
             f"macro F1 {self.macro_f1:.3f}, {self.images['judged']:,} images"
         )
+
+    def showing(self, galleries: dict[str, list[Shown]], suspects: int | None) -> Self:
+        """The evaluation that names the images of the report."""
+        return self.model_copy(update={"galleries": galleries, "label_suspects": suspects})
+
+    def against(self, comparison: Comparison) -> Self:
+        """The evaluation held against another run's."""
+        return self.model_copy(update={"comparison": comparison})
+
+    def saying(self, findings: list[Finding]) -> Self:
+        """The evaluation with what it says in words."""
+        return self.model_copy(update={"findings": findings})
 
     def write(self, path: Place) -> None:
         """Write evaluation.json, whole or not at all."""
@@ -96,122 +175,35 @@ class Evaluation(_Frozen):
         return cls.model_validate_json(path.read_bytes())
 
 
-@dataclass(frozen=True, eq=False)
-class _Tally:
-    """What an evaluation needs to know of predictions, in sums: those of parts add up.
-
-    confusion: int64 (C, C), as metrics.confusion_counts; its sum is the images judged.
-    calibration: float64 (bins, 3), as metrics.calibration_counts. guessed: judged images that
-    carry all the guesses asked for. hits: those whose class is among them. unjudged: the other
-    rows by reason. unknown_classes: labels that are no class of the model.
-    """
-
-    confusion: NDArray[np.int64]
-    calibration: NDArray[np.float64]
-    guessed: int
-    hits: int
-    unjudged: Counter[str]
-    unknown_classes: Counter[str]
-
-    def __add__(self, other: Self) -> Self:
-        """The tally of both, which must be of the same classes."""
-        return type(self)(
-            confusion=self.confusion + other.confusion,
-            calibration=self.calibration + other.calibration,
-            guessed=self.guessed + other.guessed,
-            hits=self.hits + other.hits,
-            unjudged=self.unjudged + other.unjudged,
-            unknown_classes=self.unknown_classes + other.unknown_classes,
-        )
-
-
 def evaluate(parts: Iterable[pa.Table], classes: list[str], images: dict[str, Any]) -> Evaluation:
     """Judge predictions (a row per image) against their labels, one part at a time.
 
     Columns used: label, predicted (class names or null), confidence (float32 or null, 0..1),
-    top_classes (list of class names, best first), error (a short reason or null). A row with an
-    error, without a label or prediction, or with a label that is not one of `classes` is not
-    judged but counted by reason. `images` is what the caller knows: train, validation, test,
-    unreadable, duplicates, each a count. Raises ValueError, in one line, where no row can be
-    judged or a predicted class is not one of `classes`.
+    top_classes (list of class names, best first), top_probabilities (theirs), error (a short
+    reason or null). A row with an error, without a label or prediction, or with a label that is
+    not one of `classes` is not judged but counted by reason. `images` is what the caller knows:
+    train, validation, test, unreadable, duplicates, each a count. Raises ValueError, in one line,
+    where no row can be judged or a predicted class is not one of `classes`.
     """
     # `map` lets go of a part before it asks for the next; a comprehension would hold two.
-    tallies = map(partial(_tally, classes=classes), parts)
-    return _divided(sum(tallies, start=_nothing(len(classes))), classes, images)
+    tallies = map(partial(take_tally, classes=classes), parts)
+    return _divided(sum(tallies, start=nothing(len(classes))), classes, images)
 
 
-def _nothing(classes: int) -> _Tally:
-    """The tally of no predictions."""
-    nobody = np.zeros(0, np.int64)
-    never = metrics.calibration_counts(np.zeros(0), np.zeros(0, np.bool_))
-    return _Tally(
-        confusion=metrics.confusion_counts(nobody, nobody, classes),
-        calibration=never,
-        guessed=0,
-        hits=0,
-        unjudged=Counter(),
-        unknown_classes=Counter(),
-    )
-
-
-def _tally(part: pa.Table, classes: list[str]) -> _Tally:
-    """The tally of one part."""
-    part = part.combine_chunks()
-    reason = _reasons_against(part, classes)
-    judged = part.filter(pc.is_null(reason))
-    true, predicted = (columns.labels(judged[name], classes) for name in ("label", "predicted"))
-    guessed, hits = _guesses(judged, _guesses_asked(classes))
-    return _Tally(
-        confusion=metrics.confusion_counts(true, predicted, len(classes)),
-        calibration=metrics.calibration_counts(judged["confidence"].to_numpy(), true == predicted),
-        guessed=guessed,
-        hits=hits,
-        unjudged=columns.counts(reason),
-        unknown_classes=columns.counts(part["label"].filter(pc.equal(reason, "unknown_class"))),
-    )
-
-
-def _reasons_against(part: pa.Table, classes: list[str]) -> pa.ChunkedArray:
-    """For each row why it cannot be judged; null where it can."""
-    error, label = (part[name].cast(pa.string()) for name in ("error", "label"))
-    conditions = (
-        pc.is_valid(error),
-        pc.is_null(label),
-        pc.invert(pc.is_in(label, value_set=pa.array(classes, pa.string()))),
-        pc.invert(columns.has_prediction(part)),
-    )
-    return pc.case_when(
-        pc.make_struct(*conditions), error, "no_label", "unknown_class", "no_prediction"
-    )
-
-
-def _guesses_asked(classes: list[str]) -> int:
-    """How many guesses the top-5 accuracy looks at."""
-    return min(TOP, len(classes))
-
-
-def _guesses(judged: pa.Table, k: int) -> tuple[int, int]:
-    """How many images carry `k` guesses, and of how many the class is among the first `k`."""
-    guesses = pc.list_slice(judged["top_classes"].cast(pa.list_(pa.string())), 0, k)
-    guessed = pc.sum(pc.equal(pc.list_value_length(guesses), k))
-    asked = judged["label"].take(pc.list_parent_indices(guesses))
-    hits = pc.sum(pc.equal(pc.list_flatten(guesses), asked.cast(pa.string())))
-    return guessed.as_py() or 0, hits.as_py() or 0
-
-
-def _divided(tally: _Tally, classes: list[str], images: dict[str, Any]) -> Evaluation:
+def _divided(tally: Tally, classes: list[str], images: dict[str, Any]) -> Evaluation:
     """The ratios of a tally: here, and nowhere before, sums are divided."""
-    judged = int(tally.confusion.sum())
+    judged = tally.judged
     unjudged = dict(sorted(tally.unjudged.items()))
     if not judged:
         found = ", ".join(f"{count} {name}" for name, count in unjudged.items())
         raise ValueError(f"no image can be judged: {found or 'there are no predictions'}")
     scores = metrics.summarise(tally.confusion)
     per_class = zip(classes, scores.pop("per_class"), strict=True)
+    support = tally.confusion.sum(axis=1)
     return Evaluation(
         **scores,
         accuracy_interval=metrics.wilson_interval(tally.confusion.trace(), judged),
-        top5_accuracy=_top_accuracy(tally, judged, _guesses_asked(classes)),
+        top5_accuracy=_top_accuracy(tally, guesses_asked(classes)),
         classes=classes,
         confusion_matrix=tally.confusion.tolist(),
         per_class=[ClassScores.model_validate({"class": name} | row) for name, row in per_class],
@@ -220,12 +212,29 @@ def _divided(tally: _Tally, classes: list[str], images: dict[str, Any]) -> Evalu
         calibration_error=metrics.calibration_error(tally.calibration),
         calibration_counts=tally.calibration.tolist(),
         confused_pairs=_confused_pairs(tally.confusion, classes),
+        mean_confidence=tally.calibration[:, 1].sum() / judged,
+        coverage=_coverage(tally.coverage),
+        own_confidence=(tally.own / np.maximum(support, 1)).tolist(),
     )
 
 
-def _top_accuracy(tally: _Tally, judged: int, k: int) -> float | None:
+def _top_accuracy(tally: Tally, k: int) -> float | None:
     """The share of images whose class is among the first `k` guesses, where all carry `k`."""
-    return tally.hits / judged if k > 1 and tally.guessed == judged else None
+    return tally.hits / tally.judged if k > 1 and tally.guessed == tally.judged else None
+
+
+def _coverage(counts: NDArray[np.int64]) -> list[Coverage]:
+    """A point for each least confidence that some image reaches, from the lowest."""
+    accepted, right = counts[::-1].cumsum(axis=0)[::-1].T
+    return [
+        Coverage(
+            confidence=bin_of / len(counts),
+            coverage=accepted[bin_of] / accepted[0],
+            accuracy=right[bin_of] / accepted[bin_of],
+        )
+        for bin_of in range(len(counts))
+        if accepted[bin_of]
+    ]
 
 
 def _most_frequent(counts: Counter[str]) -> dict[str, int]:

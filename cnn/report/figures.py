@@ -8,13 +8,15 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
 from cnn.metrics import wilson_interval
+from cnn.report.confusion import View
 from cnn.report.drawing import ACCENT, INK, MUTED, drawn, short
+from cnn.report.evaluation import Coverage, Evaluation
 
 # One hue from clear to solid, so lightness alone carries the value: safe for the colour-blind,
 # and a middle tone, because pixels cannot follow the page's colours.
 RAMP = LinearSegmentedColormap.from_list("ramp", [(0.16, 0.47, 0.84, 0.0), (0.16, 0.47, 0.84, 1.0)])
-NAMED_CLASSES = 40
-NUMBERED_CLASSES = 20
+# More numbers do not fit into the cells.
+NUMBERED_CLASSES = 30
 
 
 def learning_curves(history: pd.DataFrame) -> list[str]:
@@ -28,22 +30,28 @@ def learning_curves(history: pd.DataFrame) -> list[str]:
     ]
 
 
-def confusion_heatmap(matrix: list[list[int]], classes: list[str]) -> str:
-    """Counts (C, C), rows true, as shares of the true class.
+def confusion_heatmap(evaluation: Evaluation, view: View) -> str:
+    """A view of the confusion matrix, rows true, as shares of all images of the true class.
 
-    Cells carry whole percents up to 20 classes, axes carry names up to 40.
+    Cells carry whole percents where there is room for them, and axes names.
     """
-    side = min(680, max(300, 29 * len(classes) + 150))
-    room_for_scale = 0 if len(classes) <= NUMBERED_CLASSES else 80
-    size = (side + room_for_scale, side)
-    shares = np.asarray(matrix) / np.maximum(np.sum(matrix, axis=1, keepdims=True), 1)
-    return drawn("confusion", size, lambda axes: _heatmap(axes, shares, classes))
+    matrix = np.asarray(evaluation.confusion_matrix)
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    names = [evaluation.classes[label] for label in view.order] if view.named else []
+    side = min(900, max(300, 29 * len(names) + 150)) if names else 900
+    chosen = shares[np.ix_(view.order, view.order)]
+    return drawn(f"confusion-{view.key}", (side, side), lambda axes: _heatmap(axes, chosen, names))
 
 
 def reliability_diagram(counts: list[tuple[int, float, int]]) -> str:
     """Accuracy against confidence: a dot per bin of `calibration_counts`, with Wilson's 95%."""
     filled = np.asarray([row for row in counts if row[0]])
     return drawn("reliability", (440, 420), lambda axes: _reliability(axes, filled))
+
+
+def coverage_curve(points: list[Coverage], accuracy: float) -> str:
+    """Accuracy of the answers above a least confidence, by the share of images that have one."""
+    return drawn("coverage", (440, 420), lambda axes: _coverage(axes, points, accuracy))
 
 
 def confidence_histogram(counts: NDArray[np.int64], min_confidence: float | None) -> str:
@@ -67,22 +75,17 @@ def _curves(axes: Axes, history: pd.DataFrame, measure: str) -> None:
     axes.legend(loc="best", labelcolor=INK)
 
 
-def _heatmap(axes: Axes, shares: NDArray[np.floating], classes: list[str]) -> None:
+def _heatmap(axes: Axes, shares: NDArray[np.floating], names: list[str]) -> None:
     # The square root lifts the few percents, which are the mistakes one looks for, off the page.
-    image = axes.imshow(shares, RAMP, norm=PowerNorm(0.5, 0, 1), interpolation="none")
+    axes.imshow(shares, RAMP, norm=PowerNorm(0.5, 0, 1), interpolation="none")
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.spines[:].set(visible=True, alpha=0.3)
     axes.tick_params(length=0, labelcolor=INK)
-    names = [short(name) for name in classes] if len(classes) <= NAMED_CLASSES else []
-    axes.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
-    axes.set_yticks(range(len(names)), names, parse_math=False)
-    if len(classes) <= NUMBERED_CLASSES:
+    axes.set_xticks(range(len(names)), list(map(short, names)), rotation=90, parse_math=False)
+    axes.set_yticks(range(len(names)), list(map(short, names)), parse_math=False)
+    if len(shares) <= NUMBERED_CLASSES:
         _number_cells(axes, shares)
-        return
-    bar = axes.figure.colorbar(image, ax=axes, shrink=0.4, aspect=30, ticks=[0, 0.1, 0.5, 1])
-    bar.ax.yaxis.set_major_formatter(PercentFormatter(xmax=1))
-    bar.outline.set_visible(False)
 
 
 def _number_cells(axes: Axes, shares: NDArray[np.floating]) -> None:
@@ -107,6 +110,35 @@ def _reliability(axes: Axes, filled: NDArray[np.floating]) -> None:
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
     axes.grid(color=MUTED, alpha=0.2, linewidth=0.75)
     axes.set_axisbelow(True)
+
+
+def _coverage(axes: Axes, points: list[Coverage], accuracy: float) -> None:
+    covered = [point.coverage for point in points]
+    axes.axhline(accuracy, color=MUTED, linewidth=1, linestyle=(0, (4, 4)))
+    axes.plot(covered, [point.accuracy for point in points], color=ACCENT)
+    named = _milestones(points)
+    axes.plot([p.coverage for p in named], [p.accuracy for p in named], "o", color=ACCENT)
+    for point in named:
+        at, beside = (point.coverage, point.accuracy), (4, 5)
+        label = f"{point.confidence:.1f}"
+        axes.annotate(label, at, beside, textcoords="offset points", color=MUTED, size=10)
+    for axis, name in ((axes.xaxis, "images answered"), (axes.yaxis, "of them right")):
+        axis.set_label_text(name)
+        axis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    axes.set_xlim(-0.03, 1.03)
+    axes.margins(y=0.1)
+    axes.grid(color=MUTED, alpha=0.2, linewidth=0.75)
+    axes.set_axisbelow(True)
+
+
+def _milestones(points: list[Coverage]) -> list[Coverage]:
+    """The points at tenths of confidence that have room for a name beside one another."""
+    found: list[Coverage] = []
+    for point in points:
+        apart = not found or found[-1].coverage - point.coverage > 0.04
+        if round(100 * point.confidence) % 10 == 0 and point.coverage < 1 and apart:
+            found.append(point)
+    return found
 
 
 def _histogram(axes: Axes, counts: NDArray[np.int64], min_confidence: float | None) -> None:

@@ -1,194 +1,143 @@
 """A report: one HTML file, complete in itself, that shows a person what predictions add up to."""
 
-from collections import Counter
+import base64
+import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from cnn.atomic import write_atomically
-from cnn.place import Place
-from cnn.report import figures, tuning_figures
-from cnn.report.evaluation import Evaluation
+from cnn.report import sections, tuning_figures
+from cnn.report.album import Album
+from cnn.report.evaluation import Evaluation, Finding, Shown
 from cnn.report.mix import Mix
-from cnn.report.tuning import Tuning, columns_of, ranked
+from cnn.report.tuning import Tuning
 
-UNREADABLE_SHOWN = 200
-WEAKEST_SHOWN = 5
-UNKNOWN_SHOWN = 10
-# Beyond it classes fold away: twenty fit on a screen, and a fold of two or three is a nuisance.
-MIX_SHOWN = 20
-MIX_FOLDED = 5
-TRIALS_OPEN = 10
-TRIALS_SHOWN = 50
-
-
-class ClassMix(NamedTuple):
-    """A row of the class mix: `share` of all images, `bar` of the most frequent class."""
-
-    class_name: str
-    images: int
-    share: float
-    bar: float
-    confidence: float | None
+# Each section in its order: what the page calls it, and the content that it is there for. Its
+# template, and its place to jump to, have its key for a name.
+SECTIONS = {
+    "findings": ("Findings", "findings"),
+    "comparison": ("Comparison", "comparison"),
+    "search": ("Search", "search"),
+    "confusion": ("Mistakes", "evaluation"),
+    "images": ("Images", "galleries"),
+    "mix": ("Class mix", "class_mix"),
+    "classes": ("Classes", "evaluation"),
+    "confidence": ("Confidence", "evaluation"),
+    "learning": ("Learning", "curves"),
+    "unreadable": ("Unreadable files", "unreadable_reasons"),
+    "settings": ("Settings", "facts"),
+}
 
 
-def write_report(
-    path: Place,
-    *,
-    title: str,
-    evaluation: Evaluation | None,
-    facts: Mapping[str, str],
-    mix: Mix | None = None,
-    history: pd.DataFrame | None = None,
-    unreadable: Sequence[tuple[str, str]] | None = None,
-    warnings: Sequence[str] | None = None,
-    tuning: Tuning | None = None,
-) -> None:
-    """Write the report, whole or not at all.
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """All that a page tells; what is not there is not shown.
 
-    `evaluation` is None where no image could be judged; `facts` are shown as they are (command
-    and settings); `mix` is that of a scoring run; `history` has a row per epoch, as in
-    history.csv; `unreadable` are pairs of path and reason, with a `mix` no more than are shown,
-    for it knows how many there are; `warnings` are sentences for the top of the page;
-    `tuning` is the search whose best trial is evaluated. All text is escaped.
+    evaluation: None where no image could be judged. made: what made the run, shown at the top as
+    it is; facts: every setting, at the end. mix: that of a scoring run. history: a row per epoch,
+    as in history.csv. unreadable: pairs of path and reason; with a `mix` no more than are shown,
+    for it knows how many there are. warnings: sentences for the top. tuning: the search whose best
+    trial is evaluated. album: the images to show; thumbnails: theirs, as `data:` URIs by path.
     """
-    unreadable = unreadable or ()
-    reasons = mix.unreadable if mix else Counter(reason for _, reason in unreadable)
-    shown = unreadable[:UNREADABLE_SHOWN]
-    template = _environment().get_template("template.html.jinja")
-    page = template.render(
-        title=title,
-        evaluation=evaluation,
-        facts=facts,
-        warnings=warnings or (),
-        mix=mix,
-        counts=(_judged_counts(evaluation) if evaluation else {}) | (_counts(mix) if mix else {}),
-        unreadable=shown,
-        unreadable_reasons=dict(reasons.most_common()),
-        unreadable_rest=reasons.total() - len(shown),
-        **_judgement(evaluation) if evaluation else {},
-        **_mixture(mix) if mix and mix.scored else {},
-        **_training(history) if history is not None and len(history) else {},
-        **_search(tuning) if tuning else {},
-    )
-    write_atomically(path, page)
+
+    title: str
+    evaluation: Evaluation | None
+    made: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+    findings: Sequence[Finding] = ()
+    mix: Mix | None = None
+    history: pd.DataFrame | None = None
+    unreadable: Sequence[tuple[str, str]] = ()
+    warnings: Sequence[str] = ()
+    tuning: Tuning | None = None
+    album: Album | None = None
+    thumbnails: Mapping[str, str] = field(default_factory=dict)
 
 
-def _judged_counts(evaluation: Evaluation) -> dict[str, str]:
-    """The small figures under the accuracy, by name."""
-    counts = {"macro F1": _percent(evaluation.macro_f1)}
-    if evaluation.top5_accuracy is not None and len(evaluation.classes) > 5:
-        counts["top 5"] = _percent(evaluation.top5_accuracy)
-    counts["classes"] = _count(len(evaluation.classes))
-    known = {name: n for name, n in evaluation.images.items() if isinstance(n, int | float)}
-    return counts | {name: _count(n) for name, n in known.items() if name != "judged"}
-
-
-def _counts(mix: Mix) -> dict[str, str]:
-    """The small figures that need no labels, by name."""
-    counts = {"classes": _count(len(mix.classes)), "scored": _count(mix.scored)}
-    if mix.min_confidence is not None:
-        counts["uncertain"] = _count(mix.uncertain)
-    if mix.no_prediction:
-        counts["without prediction"] = _count(mix.no_prediction)
-    return counts | {"unreadable": _count(mix.unreadable.total())}
-
-
-def _judgement(evaluation: Evaluation) -> dict[str, Any]:
-    """What the template shows of an evaluation beyond its own fields."""
-    present = (row for row in evaluation.per_class if row.support)
-    return {
-        "unknown": list(evaluation.unknown_classes.items())[:UNKNOWN_SHOWN],
-        "weakest": sorted(present, key=lambda row: row.f1)[:WEAKEST_SHOWN],
-        "confusion": Markup(
-            figures.confusion_heatmap(evaluation.confusion_matrix, evaluation.classes)
-        ),
-        "reliability": Markup(figures.reliability_diagram(evaluation.calibration_counts)),
+def render(report: Report) -> str:
+    """The page of a report. All text is escaped; nothing is loaded, and no other script runs."""
+    evaluation, mix, history = report.evaluation, report.mix, report.history
+    content = {
+        "evaluation": evaluation,
+        "mix": mix,
+        "facts": report.facts,
+        "findings": report.findings,
+        "galleries": sections.galleries(report.album) if report.album else [],
+        **sections.unreadable(report.unreadable, mix),
+        **(sections.judgement(evaluation, report.album, report.thumbnails) if evaluation else {}),
+        **(sections.mixture(mix) if mix and mix.scored else {}),
+        **(sections.training(history) if history is not None and len(history) else {}),
+        **(sections.search(report.tuning) if report.tuning else {}),
     }
-
-
-def _mixture(mix: Mix) -> dict[str, Any]:
-    """What the template shows of a mix that is not empty, beyond its own fields."""
-    most_frequent_first = np.argsort(-mix.images, kind="stable")
-    rows = [_class_mix(mix, label) for label in most_frequent_first]
-    shown = MIX_SHOWN if len(rows) > MIX_SHOWN + MIX_FOLDED else len(rows)
-    return {
-        "class_mix": rows[:shown],
-        "class_mix_rest": rows[shown:],
-        "histogram": Markup(figures.confidence_histogram(mix.histogram, mix.min_confidence)),
-    }
-
-
-def _class_mix(mix: Mix, label: int) -> ClassMix:
-    images = int(mix.images[label])
-    return ClassMix(
-        class_name=mix.classes[label],
-        images=images,
-        share=images / mix.scored,
-        bar=images / int(mix.images.max()),
-        confidence=mix.confidence[label] / images if images else None,
+    return page(
+        "report.html.jinja",
+        title=report.title,
+        counts=sections.counts(evaluation, mix),
+        made=report.made,
+        warnings=report.warnings,
+        thumbnails=report.thumbnails,
+        sections={key: SECTIONS[key][0] for key in SECTIONS if content.get(SECTIONS[key][1])},
+        **content,
     )
 
 
-def _training(history: pd.DataFrame) -> dict[str, Any]:
-    """The learning curves, and the epoch that did best on validation (if one was measured)."""
-    measured = history.dropna(subset="val_accuracy")
-    best = measured.loc[measured["val_accuracy"].idxmax()] if len(measured) else None
-    return {"curves": [Markup(svg) for svg in figures.learning_curves(history)], "best": best}
+def page(template: str, **content: Any) -> str:
+    """A page from a template, with our style and script, and a policy that allows no other."""
+    environment = _environment()
+    style, script = (_text(environment, name) for name in ("style.css", "script.js"))
+    return environment.get_template(template).render(
+        style=Markup(style), script=Markup(script), policy=_policy(style, script), **content
+    )
 
 
-def _search(tuning: Tuning) -> dict[str, Any]:
-    """What the template shows of a search."""
-    rows = ranked(tuning.trials)
-    failed = [trial for trial in rows if trial.outcome == "failed"]
-    others = [trial for trial in rows if trial.outcome != "failed"]
-    return {
-        "search": tuning,
-        "importances": _bars(tuning.importances),
-        "columns": columns_of(tuning.dimensions),
-        "leaders": others[:TRIALS_OPEN],
-        "followers": others[TRIALS_OPEN:TRIALS_SHOWN],
-        "trials_rest": len(others[TRIALS_SHOWN:]),
-        "failures": failed[:TRIALS_SHOWN],
-        "failures_rest": len(failed[TRIALS_SHOWN:]),
-        **(_search_figures(tuning) if tuning.best else {}),
-    }
+def _policy(style: str, script: str) -> str:
+    """The Content-Security-Policy: images of the page's own, this style, this script."""
+    return (
+        f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
 
 
-def _search_figures(tuning: Tuning) -> dict[str, Any]:
-    """The curves of all trials, and a slice per dimension by its name."""
-    slices = {name: tuning_figures.trial_slice(tuning, name) for name in tuning.dimensions}
-    return {
-        "trial_curves": Markup(tuning_figures.trial_curves(tuning)),
-        "slices": {name: Markup(svg) for name, svg in slices.items()},
-    }
+def _source(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
-def _bars(importances: Mapping[str, float]) -> list[tuple[str, float, float]]:
-    """Name and share of each dimension, and the length of its bar against the longest."""
-    longest = max(importances.values(), default=0.0) or 1.0
-    return [(name, share, share / longest) for name, share in importances.items()]
+def _text(environment: Environment, name: str) -> str:
+    """A file of the templates' folder, as it is."""
+    assert environment.loader
+    return environment.loader.get_source(environment, name)[0]
 
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("cnn.report", "."),
+        loader=PackageLoader("cnn.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": _percent, "count": _count, "text": tuning_figures.text_of}
+    environment.filters |= {
+        "percent": sections.percent,
+        "count": sections.count,
+        "text": tuning_figures.text_of,
+        "told": _told,
+        "breakable": _breakable,
+    }
     return environment
 
 
-def _percent(share: float, decimals: int = 1) -> str:
-    return f"{share:.{decimals}%}"
+def _told(image: Shown) -> str:
+    """An image in words, for those who do not see it."""
+    if image.label is None or image.label == image.predicted:
+        return f"{image.predicted}: {image.path}"
+    return f"{image.label} taken for {image.predicted}: {image.path}"
 
 
-def _count(number: float) -> str:
-    return f"{number:,}"
+def _breakable(path: str) -> Markup:
+    """A path that may go on in another line after each folder."""
+    return Markup("/<wbr>").join(map(escape, path.split("/")))

@@ -1,6 +1,7 @@
 """The report of a scoring run, and the same in numbers: summary.json."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Self
 
@@ -11,11 +12,18 @@ from pydantic import BaseModel, ConfigDict
 from cnn.atomic import write_atomically
 from cnn.config import ScoreConfig
 from cnn.place import Place
+from cnn.report.album import Album, take_album
+from cnn.report.comparison import compare
 from cnn.report.evaluation import Evaluation
+from cnn.report.findings import findings_of_scoring
 from cnn.report.mix import Mix
-from cnn.report.page import UNREADABLE_SHOWN, write_report
+from cnn.report.page import Report, render
 from cnn.report.provenance import provenance, settings_facts
-from cnn.score_folder import ScoreFolder
+from cnn.report.sections import UNREADABLE_SHOWN
+from cnn.report.thumbnail import Thumbnails
+
+Predictions = Callable[[], Iterable[pa.Table]]
+"""Gives the predictions part by part, from the first, each time that it is asked."""
 
 
 class Summary(BaseModel):
@@ -83,30 +91,59 @@ class Summary(BaseModel):
         return ", ".join(parts)
 
 
-def write_scoring_report(
-    run: ScoreFolder,
-    settings: ScoreConfig,
-    evaluation: Evaluation | None,
+@dataclass(frozen=True)
+class Scored:
+    """What a scoring run has found; no evaluation where no image could be judged."""
+
+    mix: Mix
+    evaluation: Evaluation | None
+    album: Album
+
+
+def judge_scores(
+    predictions: Predictions,
     mix: Mix,
+    evaluation: Evaluation | None,
+    other: tuple[str, Iterable[pa.Table]] | None,
+) -> Scored:
+    """What the predictions show and say, held against those of `other`, a run by its name."""
+    album = take_album(predictions(), mix.classes, evaluation)
+    if evaluation is None:
+        return Scored(mix, None, album)
+    if other is not None:
+        name, before = other
+        comparison, changed = compare(predictions(), before, mix.classes, name)
+        evaluation = evaluation.against(comparison)
+        album = replace(album, changed=changed)
+    evaluation = evaluation.showing(album.galleries | album.changed, album.suspects)
+    return Scored(mix, evaluation.saying(findings_of_scoring(mix, evaluation)), album)
+
+
+def scoring_report(
+    title: str,
+    settings: ScoreConfig,
+    scored: Scored,
     summary: Summary,
     remarks: list[str],
-    predictions: Iterable[pa.Table],
-) -> None:
-    """Write report.html, the last file of a run: it says that the run is done."""
+    predictions: Predictions,
+    look: Thumbnails,
+) -> str:
+    """The content of report.html; `remarks` are what the user was told of the labels."""
     speed = f"{summary.images_per_second:,.0f}" if summary.images_per_second else "none scored now"
-    write_report(
-        run.report,
-        title=run.path.resolve().name,
-        evaluation=evaluation,
-        mix=mix,
-        facts={
-            **settings_facts(settings),
-            "images per second": speed,
-            **provenance(summary.seconds),
-        },
-        unreadable=list(islice(unreadable(predictions), UNREADABLE_SHOWN)),
+    made = {"model": settings.model, "images": ", ".join(settings.images)}
+    report = Report(
+        title=title,
+        evaluation=scored.evaluation,
+        mix=scored.mix,
+        made={**made, "images per second": speed, **provenance(summary.seconds)},
+        facts=settings_facts(settings),
+        findings=findings_of_scoring(scored.mix, scored.evaluation),
+        unreadable=list(islice(unreadable(predictions()), UNREADABLE_SHOWN)),
         warnings=remarks,
+        album=scored.album,
+        thumbnails=look(scored.album.paths()),
     )
+    return render(report)
 
 
 def unreadable(predictions: Iterable[pa.Table]) -> Iterator[tuple[str, str]]:

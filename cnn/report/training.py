@@ -1,42 +1,80 @@
 """The report of a training run, or of a search and the model that it found."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cnn.census import Census
 from cnn.config import Experiment
-from cnn.manifest import LEAKS, Manifest
-from cnn.report.evaluation import Evaluation
-from cnn.report.page import write_report
+from cnn.manifest import LEAKS
+from cnn.pixels import Gather
+from cnn.prepared import Prepared
+from cnn.report.album import Album, take_album
+from cnn.report.evaluation import Evaluation, evaluate
+from cnn.report.findings import findings_of_training
+from cnn.report.page import Report, render
 from cnn.report.provenance import provenance, settings_facts
+from cnn.report.thumbnail import thumbnails
 from cnn.report.tuning import Tuning
-from cnn.run_folder import TrainFolder
 
 
-def write_training_report(
-    run: TrainFolder,
+@dataclass(frozen=True)
+class Judged:
+    """A trained model by its test split: `history` has a row per epoch, as in history.csv."""
+
+    evaluation: Evaluation
+    album: Album
+    history: pd.DataFrame
+
+
+def judge_test(
+    predictions: pa.Table, classes: list[str], census: Census, history: pd.DataFrame
+) -> Judged:
+    """The evaluation of the test split's predictions, what it says in words, what it shows."""
+    evaluation = evaluate([predictions], classes, census.totals())
+    album = take_album([predictions], classes, evaluation)
+    evaluation = evaluation.showing(album.galleries, album.suspects)
+    findings = findings_of_training(evaluation, census, history)
+    return Judged(evaluation.saying(findings), album, history)
+
+
+def training_report(
+    title: str,
     settings: Experiment,
-    manifest: Manifest,
+    dataset: Prepared,
     census: Census,
-    evaluation: Evaluation,
+    judged: Judged,
     seconds: float,
-    about: dict[str, str],
+    about: Mapping[str, str],
     tuning: Tuning | None = None,
-) -> None:
-    """Write report.html, the last file of a run: it says that the run is done.
+) -> str:
+    """The content of report.html.
 
     `about` are the lines that told the user of data, network and plan, by name.
     """
-    write_report(
-        run.report,
-        title=run.path.resolve().name,
-        evaluation=evaluation,
-        facts={**settings_facts(settings), **about, **provenance(seconds)},
-        history=run.read_history(),
-        unreadable=unreadable(manifest.table),
+    look = thumbnails(Gather(dataset), dataset.manifest.table)
+    report = Report(
+        title=title,
+        evaluation=judged.evaluation,
+        made={
+            "images": settings.images or "the embedded digits",
+            "network": about["network"],
+            "seed": str(settings.seed),
+            **provenance(seconds),
+        },
+        facts={**settings_facts(settings), **about},
+        findings=judged.evaluation.findings,
+        history=judged.history,
+        unreadable=unreadable(dataset.manifest.table),
         warnings=census.warnings(),
         tuning=tuning,
+        album=judged.album,
+        thumbnails=look(judged.album.paths()),
     )
+    return render(report)
 
 
 def unreadable(table: pa.Table) -> list[tuple[str, str]]:

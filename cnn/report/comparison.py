@@ -1,0 +1,100 @@
+"""A comparison: what two models made of the same images, image by image."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from cnn import metrics
+from cnn.errors import Mendable
+from cnn.report import columns
+from cnn.report.album import Pick
+from cnn.report.evaluation import ClassChange, Comparison, Shown
+
+
+def compare(
+    parts: Iterable[pa.Table], others: Iterable[pa.Table], classes: list[str], name: str
+) -> tuple[Comparison, dict[str, list[Shown]]]:
+    """Hold predictions against those of another run, called `name`, one part at a time.
+
+    An image counts where both runs have answered and its label is one of `classes`. Also returns
+    the most confident images of those `lost` and `gained`. Mendable where the runs have not
+    listed the same images; their parts may be of different sizes.
+    """
+    # Images of each class by whether the other run, and this one, has them right: sums again.
+    counts = np.zeros((len(classes), 2, 2), np.int64)
+    picks = {"lost": Pick("sureness"), "gained": Pick("sureness")}
+    for part, other in aligned(parts, others, name):
+        rows = _answered(part, other, classes)
+        before, now = (rows[column].to_numpy() for column in ("was_right", "is_right"))
+        label = columns.labels(rows["label"], classes)
+        np.add.at(counts, (label, before.astype(int), now.astype(int)), 1)
+        picks["lost"].see(rows.filter(pa.array(before & ~now)))
+        picks["gained"].see(rows.filter(pa.array(now & ~before)))
+    galleries = {change: pick.shown() for change, pick in picks.items()}
+    return _added_up(counts, classes, name), galleries
+
+
+def lost(
+    parts: Iterable[pa.Table], others: Iterable[pa.Table], classes: list[str], name: str
+) -> Iterator[pa.Table]:
+    """The predictions that are wrong where those of the run called `name` are right."""
+    for part, other in aligned(parts, others, name):
+        rows = _answered(part, other, classes)
+        yield rows.filter(pc.and_(rows["was_right"], pc.invert(rows["is_right"])))
+
+
+def aligned(
+    parts: Iterable[pa.Table], others: Iterable[pa.Table], name: str
+) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Both runs' rows of the same images, cut anew where either is cut; Mendable if they differ."""
+    coming, rest = iter(others), None
+    for part in parts:
+        while part.num_rows:
+            while rest is None or not rest.num_rows:
+                if (rest := next(coming, None)) is None:
+                    raise _differ(name)
+            size = min(part.num_rows, rest.num_rows)
+            here, there = part.slice(0, size), rest.slice(0, size)
+            if not here["path"].equals(there["path"]):
+                raise _differ(name)
+            yield here, there
+            part, rest = part.slice(size), rest.slice(size)
+    if (rest is not None and rest.num_rows) or any(table.num_rows for table in coming):
+        raise _differ(name)
+
+
+def _differ(name: str) -> Mendable:
+    return Mendable(f"--compare {name} has scored other images: score the same folders with both")
+
+
+def _answered(part: pa.Table, other: pa.Table, classes: list[str]) -> pa.Table:
+    """The rows that both runs have answered, with `was_right`, `is_right`, `before`."""
+    both = part.append_column("before", other["predicted"])
+    judged = pc.is_null(columns.reasons_against(part, classes))
+    rows = both.filter(pc.and_(judged, columns.has_prediction(other))).combine_chunks()
+    rows = rows.append_column("was_right", pc.equal(rows["before"], rows["label"]))
+    rows = rows.append_column("is_right", pc.equal(rows["predicted"], rows["label"]))
+    return rows.append_column("sureness", pc.negate(rows["confidence"]))
+
+
+def _added_up(counts: NDArray[np.int64], classes: list[str], name: str) -> Comparison:
+    (both_wrong, gained), (lost, both_right) = counts.sum(axis=0).tolist()
+    per_class = zip(
+        classes, counts.sum(axis=(1, 2)), counts[:, 1].sum(axis=1), counts[:, :, 1].sum(axis=1),
+        strict=True,
+    )  # fmt: skip
+    return Comparison(
+        other=name,
+        both_right=both_right,
+        both_wrong=both_wrong,
+        gained=gained,
+        lost=lost,
+        p_value=metrics.mcnemar(gained, lost),
+        per_class=[
+            ClassChange.model_validate({"class": c, "support": n, "before": b, "now": a})
+            for c, n, b, a in per_class
+        ],
+    )

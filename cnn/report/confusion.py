@@ -1,0 +1,80 @@
+"""The confusion matrix as people look at it: which classes, and in which order."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.spatial.distance import squareform
+
+from cnn.report.evaluation import Evaluation
+
+# More names do not fit beside a matrix; beyond it, one sees the classes most mixed up first.
+NAMED_CLASSES = 40
+MIXED_CLASSES = 30
+# So few are seen at a glance in any order.
+FEW_CLASSES = 8
+# The order of leaves takes time with the cube of their number: seconds at a thousand.
+ORDERED_LEAVES = 250
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to look at the matrix: the labels of the rows and columns that it shows, in order."""
+
+    key: str
+    title: str
+    order: list[int]
+
+    @property
+    def named(self) -> bool:
+        """Whether its rows and columns have room for names."""
+        return len(self.order) <= NAMED_CLASSES
+
+
+def views(evaluation: Evaluation) -> list[View]:
+    """The ways to look at an evaluation's matrix, the one to begin with first."""
+    matrix = np.asarray(evaluation.confusion_matrix)
+    by_name = list(range(len(matrix)))
+    if len(matrix) < FEW_CLASSES:
+        return [View("name", "by name", by_name)]
+    similar = by_similarity(matrix)
+    every = [
+        View("similar", "by similarity", similar),
+        View("trouble", "by trouble", by_trouble(evaluation)),
+        View("name", "by name", by_name),
+    ]
+    if len(matrix) <= NAMED_CLASSES:
+        return every
+    mixed = most_mixed(matrix, MIXED_CLASSES)
+    first = View("mixed", f"the {len(mixed)} most mixed up", [c for c in similar if c in mixed])
+    return [first, *every]
+
+
+def by_trouble(evaluation: Evaluation) -> list[int]:
+    """The labels, those of the lowest F1 first."""
+    return [int(c) for c in np.argsort([row.f1 for row in evaluation.per_class], kind="stable")]
+
+
+def by_similarity(matrix: NDArray[np.int64]) -> list[int]:
+    """The labels, those that are taken for one another side by side.
+
+    Hierarchical clustering (average linkage) of the shares of each class that go to the other.
+    """
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    distance = 1 - (shares + shares.T) / 2
+    np.fill_diagonal(distance, 0)
+    tree = linkage(squareform(distance), "average", optimal_ordering=len(matrix) <= ORDERED_LEAVES)
+    return [int(label) for label in leaves_list(tree)]
+
+
+def most_mixed(matrix: NDArray[np.int64], limit: int) -> set[int]:
+    """The labels of the most frequent mistakes, both true and predicted, up to `limit` of them."""
+    mistakes = matrix - np.diag(matrix.diagonal())
+    found: set[int] = set()
+    for cell in np.argsort(-mistakes, axis=None, kind="stable"):
+        pair = {int(label) for label in divmod(cell, len(matrix))}
+        if not mistakes.flat[cell] or len(found | pair) > limit:
+            break
+        found |= pair
+    return found

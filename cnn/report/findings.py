@@ -1,0 +1,288 @@
+"""Findings: what the numbers of a run say, in words, and what to do next about each."""
+
+from collections.abc import Iterator
+from math import ceil
+from statistics import median
+
+import pandas as pd
+
+from cnn.census import Census
+from cnn.metrics import wilson_interval
+from cnn.report.evaluation import ClassScores, Comparison, Evaluation, Finding
+from cnn.report.mix import Mix
+
+TROUBLED = 3  # classes that are named
+ONE_WAY = 0.3  # of a class's mistakes go to one other
+GAP, CLOSE = 0.10, 0.04  # between training and validation accuracy
+IMBALANCE = 3.0  # times the images of the smallest class
+SUSPECTS = 0.02  # of the judged images
+MISJUDGED = 0.03  # between confidence and accuracy
+BLURRED = 0.10  # half of an interval
+GOALS = (0.99, 0.95, 0.9, 0.8)  # accuracies that one may wish to be sure of
+WORTHWHILE = 0.3  # of the images, at least, for a goal to be of use
+UNCERTAIN, DOMINANT = 0.2, 0.5  # of the scored images
+CHANCE = 0.05
+Z = 1.96
+
+
+def findings_of_training(
+    evaluation: Evaluation, census: Census, history: pd.DataFrame
+) -> list[Finding]:
+    """What a person should know of a training run; `history` has a row per epoch."""
+    return [
+        *troubled_classes(evaluation),
+        *learning(history),
+        *suspected_labels(evaluation),
+        *calibration(evaluation),
+        *imbalance(census),
+        *files(census),
+        *small_test(evaluation),
+        *acceptance(evaluation),
+    ]
+
+
+def findings_of_scoring(mix: Mix, evaluation: Evaluation | None) -> list[Finding]:
+    """What a person should know of a scoring run."""
+    found = [*unreadable(mix), *uncertainty(mix), *one_sided(mix)]
+    if evaluation is None:
+        return found
+    comparison = evaluation.comparison
+    return [
+        *(change(comparison) if comparison else ()),
+        *troubled_classes(evaluation),
+        *suspected_labels(evaluation),
+        *calibration(evaluation),
+        *found,
+        *small_test(evaluation),
+        *acceptance(evaluation),
+    ]
+
+
+def troubled_classes(evaluation: Evaluation) -> Iterator[Finding]:
+    """The classes that are surely recognised worse than images are on the whole."""
+    rows = [row for row in evaluation.per_class if row.support and _surely_below(row, evaluation)]
+    for row in sorted(rows, key=lambda row: row.f1)[:TROUBLED]:
+        low, high = wilson_interval(round(row.recall * row.support), row.support)
+        goes = _goes_to(evaluation, evaluation.classes.index(row.class_name))
+        yield Finding(
+            title=f"{row.class_name} is recognised {row.recall:.0%} of the time",
+            text=f"That is {round(row.recall * row.support):,} of {row.support:,} images (95% "
+            f"interval {low:.0%} to {high:.0%}), against {evaluation.accuracy:.0%} of all. {goes}",
+            step=_against_confusion(evaluation, evaluation.classes.index(row.class_name)),
+        )
+
+
+def _surely_below(row: ClassScores, evaluation: Evaluation) -> bool:
+    return wilson_interval(round(row.recall * row.support), row.support)[1] < evaluation.accuracy
+
+
+def _goes_to(evaluation: Evaluation, label: int) -> str:
+    """The classes that a class is most taken for, as a sentence."""
+    counts = evaluation.confusion_matrix[label]
+    support = sum(counts)
+    others = sorted((c for c in range(len(counts)) if c != label), key=lambda c: -counts[c])[:2]
+    named = [
+        f"{counts[c] / support:.0%} goes to {evaluation.classes[c]}" for c in others if counts[c]
+    ]
+    return f"{' and '.join(named)}."
+
+
+def _against_confusion(evaluation: Evaluation, label: int) -> str:
+    """What helps a class: it depends on whether its mistakes have one direction."""
+    mistakes = list(evaluation.confusion_matrix[label])
+    mistakes[label] = 0
+    most = max(range(len(mistakes)), key=lambda other: mistakes[other])
+    if mistakes[most] >= ONE_WAY * sum(mistakes):
+        other = evaluation.classes[most]
+        return (
+            f"Look at those that go to {other} in the matrix below. Where people cannot tell the "
+            "two apart either, merge them; else add images of both that show the difference."
+        )
+    return (
+        "Its mistakes go many ways. See whether its labels are right, and add training images "
+        "that show more of its variety."
+    )
+
+
+def learning(history: pd.DataFrame) -> Iterator[Finding]:
+    """Over-fitting, or room to learn more, by the epoch that did best on validation."""
+    measured = history.dropna(subset=["val_accuracy", "train_accuracy"])
+    if not len(measured):
+        return
+    best = measured.loc[measured["val_accuracy"].idxmax()]
+    train, validation = float(best["train_accuracy"]), float(best["val_accuracy"])
+    figures = (
+        f"At the best epoch, {int(best['epoch'])}, {train:.1%} of the training images are "
+        f"recognised, although augmented, and {validation:.1%} of the validation images."
+    )
+    if train - validation > GAP:
+        yield Finding(
+            title=f"It over-fits, by {100 * (train - validation):.0f} points",
+            text=figures,
+            step="Add training images; or augment more (--rotation, --shift, --zoom) or raise "
+            "--dropout or --weight-decay: jobs.tune searches for these.",
+        )
+    elif train - validation < CLOSE and train < 1 - GAP:
+        yield Finding(
+            title="It has room to learn more",
+            text=f"{figures} What it has seen it knows little better than what is new.",
+            step="Train for longer (--epochs), or a larger network (--filters).",
+        )
+
+
+def suspected_labels(evaluation: Evaluation) -> Iterator[Finding]:
+    """Labels that confident learning doubts, where they are many."""
+    suspects, judged = evaluation.label_suspects or 0, evaluation.images["judged"]
+    if suspects >= max(1, SUSPECTS * judged):
+        yield Finding(
+            title=f"{suspects:,} {'label' if suspects == 1 else 'labels'} may be wrong",
+            text=f"So many of {judged:,} images are taken for another class with at least the "
+            "confidence that images of that class usually get. Most will be mistakes of the "
+            "network, not of the labels, if it is not very accurate.",
+            step="Go through the suspected label errors below, and mend those that are wrong.",
+        )
+
+
+def calibration(evaluation: Evaluation) -> Iterator[Finding]:
+    """Over- or under-confidence beyond what chance explains."""
+    confidence, (low, high) = evaluation.mean_confidence, evaluation.accuracy_interval
+    if confidence is None or low <= confidence <= high:
+        return
+    excess = confidence - evaluation.accuracy
+    if abs(excess) >= MISJUDGED:
+        yield Finding(
+            title=f"It is {'over' if excess > 0 else 'under'}-confident "
+            f"by {100 * abs(excess):.0f} points",
+            text=f"Its mean confidence is {confidence:.1%}, and {evaluation.accuracy:.1%} of its "
+            "answers are right.",
+            step="Choose a least confidence by the accuracy that it gives (below), not by what "
+            "it promises.",
+        )
+
+
+def imbalance(census: Census) -> Iterator[Finding]:
+    """Training classes of very different sizes."""
+    sizes = {name: row["train"] for name, row in census.counts.items() if row["train"]}
+    if census.imbalance >= IMBALANCE:
+        most, least = max(sizes, key=lambda name: sizes[name]), min(sizes, key=lambda n: sizes[n])
+        yield Finding(
+            title=f"Classes are of unequal size, up to {census.imbalance:.1f} to 1",
+            text=f"{most} has {sizes[most]:,} training images and {least} {sizes[least]:,}.",
+            step="Collect images of the rare classes, or train with --balance sampling; judge by "
+            "macro F1, to which every class counts alike.",
+        )
+
+
+def files(census: Census) -> Iterator[Finding]:
+    """Files that could not be used, or should not be trusted."""
+    if broken := sum(census.unreadable.values()):
+        yield Finding(
+            title=f"{_files(broken)} could not be read",
+            text=f"By reason: {_listed(census.unreadable)}.",
+            step="Replace or remove them; they are listed below.",
+        )
+    if census.conflicts:
+        yield Finding(
+            title=f"Identical images under more than one label: {len(census.conflicts):,}",
+            text="Identical files lie in folders of different classes: whatever is answered, one "
+            "of them counts as wrong.",
+            step="Keep each in the folder of one class; manifest.parquet has equal content_hash.",
+        )
+    if census.duplicates:
+        yield Finding(
+            title=f"Exact copies in the data: {census.duplicates:,}",
+            text="Exact copies, always on one side of the split: they weigh more, and add nothing.",
+            step="Remove the copies; manifest.parquet has equal content_hash.",
+        )
+
+
+def small_test(evaluation: Evaluation) -> Iterator[Finding]:
+    """A test too small to tell classes apart."""
+    rows = [row for row in evaluation.per_class if row.support]
+    images = int(median(row.support for row in rows))
+    share = sum(row.recall for row in rows) / len(rows)
+    low, high = wilson_interval(round(share * images), images)
+    if len(rows) > 1 and (half := (high - low) / 2) > BLURRED:
+        enough = ceil(Z * Z * max(share * (1 - share), 0.05) / 0.05**2)
+        yield Finding(
+            title="The test is too small to tell classes apart",
+            text=f"Half of the classes have {images:,} test images or fewer: their recall is "
+            f"known to about {100 * half:.0f} points up or down, and a smaller difference "
+            "between two classes may be chance.",
+            step=f"About {enough:,} test images of a class would tell its recall to 5 points.",
+        )
+
+
+def acceptance(evaluation: Evaluation) -> Iterator[Finding]:
+    """What accepting confident answers only would give."""
+    for goal in GOALS:
+        point = next((p for p in evaluation.coverage if p.accuracy >= goal), None)
+        if point and goal > evaluation.accuracy and point.coverage >= WORTHWHILE:
+            yield Finding(
+                title=f"{point.coverage:.0%} of the images can be answered with {goal:.0%} right",
+                text=f"Of the answers with a confidence of {point.confidence:.2f} or more, "
+                f"{point.accuracy:.1%} are right here.",
+                step=f"Score with --min-confidence {point.confidence:g}: the others are listed in "
+                "uncertain.csv, for a person to look at.",
+            )
+            return
+
+
+def change(comparison: Comparison) -> Iterator[Finding]:
+    """Whether another model is better, or not by more than chance."""
+    gained, lost, p = comparison.gained, comparison.lost, comparison.p_value
+    figures = (
+        f"{gained:,} images are right now and were wrong in {comparison.other}, {lost:,} the "
+        f"reverse. Chance alone would part them as unevenly with a probability of {p:.2g} "
+        "(McNemar's exact test)."
+    )
+    if p >= CHANCE:
+        title = "As far as these images tell, the two models are equally good"
+        step = "Take the cheaper one, or compare them on more images."
+    else:
+        title = f"{'This' if gained > lost else 'The other'} model is better, and not by chance"
+        step = "Look at what changed from right to wrong before you take it."
+    yield Finding(title=title, text=figures, step=step)
+
+
+def unreadable(mix: Mix) -> Iterator[Finding]:
+    """Files without pixels."""
+    if broken := mix.unreadable.total():
+        yield Finding(
+            title=f"{_files(broken)} could not be read",
+            text=f"By reason: {_listed(dict(mix.unreadable.most_common()))}.",
+            step="Replace them and score them into another --out; they are listed below.",
+        )
+
+
+def uncertainty(mix: Mix) -> Iterator[Finding]:
+    """Many answers below the least confidence that was asked for."""
+    if mix.scored and mix.uncertain >= UNCERTAIN * mix.scored:
+        yield Finding(
+            title=f"{mix.uncertain / mix.scored:.0%} of the answers are uncertain",
+            text=f"{mix.uncertain:,} of {mix.scored:,} lie below the least confidence asked for.",
+            step="Look at those in uncertain.csv, label some hundred of them and train with them: "
+            "they teach the most.",
+        )
+
+
+def one_sided(mix: Mix) -> Iterator[Finding]:
+    """A class that takes most of the images, or classes that take none."""
+    if not mix.scored or len(mix.classes) < 3:
+        return
+    most = int(mix.images.argmax())
+    if (share := mix.images[most] / mix.scored) > DOMINANT:
+        yield Finding(
+            title=f"{share:.0%} of the images are taken for {mix.classes[most]}",
+            text="One class of several takes more than all others together.",
+            step="Where you did not expect that, look whether the images are of the kind that the "
+            "model was trained on.",
+        )
+
+
+def _files(number: int) -> str:
+    return f"{number:,} {'file' if number == 1 else 'files'}"
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in counts.items())

@@ -1,0 +1,238 @@
+"""What each section of a report shows, as its template wants it."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from cnn.report import confusion, figures, tuning_figures
+from cnn.report.album import Album
+from cnn.report.evaluation import ClassChange, Comparison, Evaluation, Shown
+from cnn.report.mix import Mix
+from cnn.report.tuning import Tuning, columns_of, ranked
+
+UNREADABLE_SHOWN = 200
+WEAKEST_SHOWN = 10
+UNKNOWN_SHOWN = 10
+# Beyond it classes fold away: twenty fit on a screen, and a fold of two or three is a nuisance.
+MIX_SHOWN = 20
+MIX_FOLDED = 5
+TRIALS_OPEN = 10
+TRIALS_SHOWN = 50
+
+GALLERIES = {
+    "suspects": (
+        "Suspected label errors",
+        "The network says another class, and is as sure of it as it usually is of images that are "
+        "of that class. Either the label is wrong, or the network is, and should be less sure.",
+    ),
+    "mistakes": ("Other confident mistakes", "The labels seem right, the answers were sure."),
+    "uncertain": ("Least confident", "Nothing in these images speaks for one class."),
+    "right": ("Right, a sample", "Chosen at random."),
+}
+
+
+class ClassMix(NamedTuple):
+    """A row of the class mix: `share` of all images, `bar` of the most frequent class."""
+
+    class_name: str
+    images: int
+    share: float
+    bar: float
+    confidence: float | None
+
+
+def counts(evaluation: Evaluation | None, mix: Mix | None) -> dict[str, str]:
+    """The small figures at the top, by name."""
+    return (_judged_counts(evaluation) if evaluation else {}) | (_mix_counts(mix) if mix else {})
+
+
+def _judged_counts(evaluation: Evaluation) -> dict[str, str]:
+    found = {"macro F1": percent(evaluation.macro_f1)}
+    if evaluation.top5_accuracy is not None and len(evaluation.classes) > 5:
+        found["top 5"] = percent(evaluation.top5_accuracy)
+    found["classes"] = count(len(evaluation.classes))
+    known = {name: n for name, n in evaluation.images.items() if isinstance(n, int | float)}
+    # Nothing unreadable and no duplicates is worth telling; no conflicts goes without saying.
+    told = {name: n for name, n in known.items() if n or name in ("unreadable", "duplicates")}
+    return found | {name: count(n) for name, n in told.items() if name != "judged"}
+
+
+def _mix_counts(mix: Mix) -> dict[str, str]:
+    found = {"classes": count(len(mix.classes)), "scored": count(mix.scored)}
+    if mix.min_confidence is not None:
+        found["uncertain"] = count(mix.uncertain)
+    if mix.no_prediction:
+        found["without prediction"] = count(mix.no_prediction)
+    return found | {"unreadable": count(mix.unreadable.total())}
+
+
+def unreadable(files: Sequence[tuple[str, str]], mix: Mix | None) -> dict[str, Any]:
+    """The files without pixels: the first of them, and all by reason."""
+    reasons = mix.unreadable if mix else Counter(reason for _, reason in files)
+    shown = files[:UNREADABLE_SHOWN]
+    return {
+        "unreadable": shown,
+        "unreadable_reasons": dict(reasons.most_common()),
+        "unreadable_rest": reasons.total() - len(shown),
+    }
+
+
+def galleries(album: Album) -> list[tuple[str, str, list[Shown]]]:
+    """Title, explanation and images of each gallery that has any."""
+    found = ((*GALLERIES[name], images) for name, images in album.galleries.items())
+    return [gallery for gallery in found if gallery[-1]]
+
+
+def judgement(
+    evaluation: Evaluation, album: Album | None, thumbnails: Mapping[str, str]
+) -> dict[str, Any]:
+    """The sections that an evaluation fills."""
+    present = (row for row in evaluation.per_class if row.support)
+    return {
+        "unknown": list(evaluation.unknown_classes.items())[:UNKNOWN_SHOWN],
+        "weakest": sorted(present, key=lambda row: row.f1)[:WEAKEST_SHOWN],
+        "pairs": _pairs(evaluation),
+        **_matrix(evaluation, album, thumbnails),
+        "reliability": Markup(figures.reliability_diagram(evaluation.calibration_counts)),
+        **_coverage(evaluation),
+        **(_comparison(evaluation.comparison, album) if evaluation.comparison else {}),
+    }
+
+
+def _pairs(evaluation: Evaluation) -> list[tuple[Any, str]]:
+    """The most confused pairs, each with its cell of the matrix."""
+    label = {name: number for number, name in enumerate(evaluation.classes)}
+    return [(p, f"{label[p.true]},{label[p.predicted]}") for p in evaluation.confused_pairs]
+
+
+def _matrix(
+    evaluation: Evaluation, album: Album | None, thumbnails: Mapping[str, str]
+) -> dict[str, Any]:
+    """The confusion matrix: a drawing per view, and what the script tells of its cells."""
+    matrix = np.asarray(evaluation.confusion_matrix)
+    views = confusion.views(evaluation)
+    examples = album.cells if album else {}
+    data = {
+        "classes": evaluation.classes,
+        "support": matrix.sum(axis=1).tolist(),
+        "counts": [[*map(int, cell), int(matrix[tuple(cell)])] for cell in np.argwhere(matrix)],
+        "views": {view.key: view.order for view in views},
+        "examples": {
+            f"{true},{predicted}": [
+                (image.path, image.confidence, thumbnails[image.path])
+                for image in images
+                if image.path in thumbnails
+            ]
+            for (true, predicted), images in examples.items()
+        },
+    }
+    drawn = [
+        {
+            "key": view.key,
+            "title": view.title,
+            "drawing": Markup(figures.confusion_heatmap(evaluation, view)),
+        }
+        for view in views
+    ]
+    return {"views": drawn, "confusion_data": data}
+
+
+def _coverage(evaluation: Evaluation) -> dict[str, Any]:
+    """Accuracy against coverage, which evaluations from before it was known do not tell."""
+    if not evaluation.coverage:
+        return {}
+    return {"coverage": Markup(figures.coverage_curve(evaluation.coverage, evaluation.accuracy))}
+
+
+def _comparison(comparison: Comparison, album: Album | None) -> dict[str, Any]:
+    rows = [row for row in comparison.per_class if row.support]
+    galleries = album.changed if album else {}
+    return {
+        "comparison": comparison,
+        "class_changes": sorted(rows, key=_gain),
+        "changed": [
+            ("Right before, wrong now", galleries.get("lost", [])),
+            ("Wrong before, right now", galleries.get("gained", [])),
+        ],
+    }
+
+
+def _gain(row: ClassChange) -> float:
+    return (row.now - row.before) / row.support
+
+
+def mixture(mix: Mix) -> dict[str, Any]:
+    """The class mix and the histogram of a mix that is not empty."""
+    most_frequent_first = np.argsort(-mix.images, kind="stable")
+    rows = [_class_mix(mix, label) for label in most_frequent_first]
+    shown = MIX_SHOWN if len(rows) > MIX_SHOWN + MIX_FOLDED else len(rows)
+    return {
+        "class_mix": rows[:shown],
+        "class_mix_rest": rows[shown:],
+        "histogram": Markup(figures.confidence_histogram(mix.histogram, mix.min_confidence)),
+    }
+
+
+def _class_mix(mix: Mix, label: int) -> ClassMix:
+    images = int(mix.images[label])
+    return ClassMix(
+        class_name=mix.classes[label],
+        images=images,
+        share=images / mix.scored,
+        bar=images / int(mix.images.max()),
+        confidence=mix.confidence[label] / images if images else None,
+    )
+
+
+def training(history: pd.DataFrame) -> dict[str, Any]:
+    """The learning curves, and the epoch that did best on validation (if one was measured)."""
+    measured = history.dropna(subset="val_accuracy")
+    best = measured.loc[measured["val_accuracy"].idxmax()] if len(measured) else None
+    return {"curves": [Markup(svg) for svg in figures.learning_curves(history)], "best": best}
+
+
+def search(tuning: Tuning) -> dict[str, Any]:
+    """What a search has tried, and what mattered."""
+    rows = ranked(tuning.trials)
+    failed = [trial for trial in rows if trial.outcome == "failed"]
+    others = [trial for trial in rows if trial.outcome != "failed"]
+    return {
+        "search": tuning,
+        "importances": _bars(tuning.importances),
+        "columns": columns_of(tuning.dimensions),
+        "leaders": others[:TRIALS_OPEN],
+        "followers": others[TRIALS_OPEN:TRIALS_SHOWN],
+        "trials_rest": len(others[TRIALS_SHOWN:]),
+        "failures": failed[:TRIALS_SHOWN],
+        "failures_rest": len(failed[TRIALS_SHOWN:]),
+        **(_search_figures(tuning) if tuning.best else {}),
+    }
+
+
+def _search_figures(tuning: Tuning) -> dict[str, Any]:
+    """The curves of all trials, and a slice per dimension by its name."""
+    slices = {name: tuning_figures.trial_slice(tuning, name) for name in tuning.dimensions}
+    return {
+        "trial_curves": Markup(tuning_figures.trial_curves(tuning)),
+        "slices": {name: Markup(svg) for name, svg in slices.items()},
+    }
+
+
+def _bars(importances: Mapping[str, float]) -> list[tuple[str, float, float]]:
+    """Name and share of each dimension, and the length of its bar against the longest."""
+    longest = max(importances.values(), default=0.0) or 1.0
+    return [(name, share, share / longest) for name, share in importances.items()]
+
+
+def percent(share: float, decimals: int = 1) -> str:
+    """A share of 0..1 as people read it."""
+    return f"{share:.{decimals}%}"
+
+
+def count(number: float) -> str:
+    """A number with its thousands apart."""
+    return f"{number:,}"

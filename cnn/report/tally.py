@@ -1,0 +1,98 @@
+"""The tally: what an evaluation needs to know of predictions, in sums that add up over parts."""
+
+from collections import Counter
+from dataclasses import dataclass, fields
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from cnn import metrics
+from cnn.report import columns
+
+TOP = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Tally:
+    """Sums over predictions with labels: those of parts add up to those of their union.
+
+    confusion: int64 (C, C), as metrics.confusion_counts; its sum is the images judged.
+    calibration: float64 (bins, 3), as metrics.calibration_counts. coverage: int64 (bins, 2), as
+    metrics.coverage_counts. own: float64 (C,), the sum over a class's images of the probability
+    that they got for it (0 where it is not among their guesses). guessed: judged images that
+    carry all the guesses asked for. hits: those whose class is among them. unjudged: the other
+    rows by reason. unknown_classes: labels that are no class of the model.
+    """
+
+    confusion: NDArray[np.int64]
+    calibration: NDArray[np.float64]
+    coverage: NDArray[np.int64]
+    own: NDArray[np.float64]
+    guessed: int
+    hits: int
+    unjudged: Counter[str]
+    unknown_classes: Counter[str]
+
+    def __add__(self, other: Self) -> Self:
+        """The tally of both, which must be of the same classes."""
+        names = [field.name for field in fields(self)]
+        return type(self)(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
+    @property
+    def judged(self) -> int:
+        """Images with both a prediction and a label that the model knows."""
+        return int(self.confusion.sum())
+
+
+def nothing(classes: int) -> Tally:
+    """The tally of no predictions."""
+    nobody, never = np.zeros(0, np.int64), np.zeros(0, np.bool_)
+    return Tally(
+        confusion=metrics.confusion_counts(nobody, nobody, classes),
+        calibration=metrics.calibration_counts(np.zeros(0), never),
+        coverage=metrics.coverage_counts(np.zeros(0), never),
+        own=np.zeros(classes),
+        guessed=0,
+        hits=0,
+        unjudged=Counter(),
+        unknown_classes=Counter(),
+    )
+
+
+def take_tally(part: pa.Table, classes: list[str]) -> Tally:
+    """The tally of one part."""
+    part = part.combine_chunks()
+    reason = columns.reasons_against(part, classes)
+    judged = part.filter(pc.is_null(reason))
+    true, predicted = (columns.labels(judged[name], classes) for name in ("label", "predicted"))
+    # What a rounded softmax has above 1 would fall out of the last bin.
+    confidence = np.clip(judged["confidence"].to_numpy(), 0, 1)
+    guessed, hits = _guesses(judged, guesses_asked(classes))
+    own = np.bincount(true, columns.own_probability(judged), len(classes))
+    return Tally(
+        confusion=metrics.confusion_counts(true, predicted, len(classes)),
+        calibration=metrics.calibration_counts(confidence, true == predicted),
+        coverage=metrics.coverage_counts(confidence, true == predicted),
+        own=own.astype(np.float64),
+        guessed=guessed,
+        hits=hits,
+        unjudged=columns.counts(reason),
+        unknown_classes=columns.counts(part["label"].filter(pc.equal(reason, "unknown_class"))),
+    )
+
+
+def guesses_asked(classes: list[str]) -> int:
+    """How many guesses the top-5 accuracy looks at."""
+    return min(TOP, len(classes))
+
+
+def _guesses(judged: pa.Table, k: int) -> tuple[int, int]:
+    """How many images carry `k` guesses, and of how many the class is among the first `k`."""
+    guesses = pc.list_slice(judged["top_classes"].cast(pa.list_(pa.string())), 0, k)
+    guessed = pc.sum(pc.equal(pc.list_value_length(guesses), k))
+    asked = judged["label"].take(pc.list_parent_indices(guesses))
+    hits = pc.sum(pc.equal(pc.list_flatten(guesses), asked.cast(pa.string())))
+    return guessed.as_py() or 0, hits.as_py() or 0
