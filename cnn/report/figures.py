@@ -77,7 +77,9 @@ def _curves(axes: Axes, history: pd.DataFrame, measure: str) -> None:
 
 def _heatmap(axes: Axes, shares: NDArray[np.floating], names: list[str]) -> None:
     # The square root lifts the few percents, which are the mistakes one looks for, off the page.
-    axes.imshow(shares, RAMP, norm=PowerNorm(0.5, 0, 1), interpolation="none")
+    # Where a cell is a few pixels, more so.
+    gamma = 0.5 if names else 0.3
+    axes.imshow(shares, RAMP, norm=PowerNorm(gamma, 0, 1), interpolation="none")
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.spines[:].set(visible=True, alpha=0.3)

@@ -19,6 +19,7 @@ SUSPECTS = 0.02  # of the judged images
 MISJUDGED = 0.03  # between confidence and accuracy
 BLURRED = 0.10  # half of an interval
 GOALS = (0.99, 0.95, 0.9, 0.8)  # accuracies that one may wish to be sure of
+LEAST_GAIN = 0.02  # of accuracy
 WORTHWHILE = 0.3  # of the images, at least, for a goal to be of use
 UNCERTAIN, DOMINANT = 0.2, 0.5  # of the scored images
 CHANCE = 0.05
@@ -81,10 +82,8 @@ def _goes_to(evaluation: Evaluation, label: int) -> str:
     counts = evaluation.confusion_matrix[label]
     support = sum(counts)
     others = sorted((c for c in range(len(counts)) if c != label), key=lambda c: -counts[c])[:2]
-    named = [
-        f"{counts[c] / support:.0%} goes to {evaluation.classes[c]}" for c in others if counts[c]
-    ]
-    return f"{' and '.join(named)}."
+    goes = [f"{counts[c] / support:.0%} to {evaluation.classes[c]}" for c in others if counts[c]]
+    return f"Of its images go {' and '.join(goes)}."
 
 
 def _against_confusion(evaluation: Evaluation, label: int) -> str:
@@ -217,7 +216,7 @@ def acceptance(evaluation: Evaluation) -> Iterator[Finding]:
     """What accepting confident answers only would give."""
     for goal in GOALS:
         point = next((p for p in evaluation.coverage if p.accuracy >= goal), None)
-        if point and goal > evaluation.accuracy and point.coverage >= WORTHWHILE:
+        if point and goal > evaluation.accuracy + LEAST_GAIN and point.coverage >= WORTHWHILE:
             yield Finding(
                 title=f"{point.coverage:.0%} of the images can be answered with {goal:.0%} right",
                 text=f"Of the answers with a confidence of {point.confidence:.2f} or more, "

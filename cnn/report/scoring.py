@@ -130,12 +130,16 @@ def scoring_report(
 ) -> str:
     """The content of report.html; `remarks` are what the user was told of the labels."""
     speed = f"{summary.images_per_second:,.0f}" if summary.images_per_second else "none scored now"
-    made = {"model": settings.model, "images": ", ".join(settings.images)}
     report = Report(
         title=title,
         evaluation=scored.evaluation,
         mix=scored.mix,
-        made={**made, "images per second": speed, **provenance(summary.seconds)},
+        made={
+            "model": settings.model,
+            "images": ", ".join(settings.images),
+            **provenance(summary.seconds),
+            "images per second": speed,
+        },
         facts=settings_facts(settings),
         findings=findings_of_scoring(scored.mix, scored.evaluation),
         unreadable=list(islice(unreadable(predictions()), UNREADABLE_SHOWN)),

@@ -1,0 +1,168 @@
+"""An album is bounded, shows what it says, and is the same however the predictions are cut."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from cnn.errors import Mendable
+from cnn.pixels import Decode
+from cnn.report.album import CELL_IMAGES, GALLERY, SAMPLE, cell_sizes, take_album
+from cnn.report.comparison import compare, lost
+from cnn.report.confusion import by_similarity, views
+from cnn.report.evaluation import evaluate
+from cnn.report.thumbnail import SIDE, thumbnails
+from cnn.worklist import Root, list_images
+from tests.test_report import predictions
+
+CLASSES = [f"class {i}" for i in range(12)]
+TABLE = predictions(CLASSES, rows=400)
+EVALUATION = evaluate([TABLE], CLASSES, {})
+
+
+def cut(table: pa.Table, cuts: list[int]) -> list[pa.Table]:
+    edges = [0, *sorted(cuts), table.num_rows]
+    return [table.slice(low, high - low) for low, high in pairwise(edges)]
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.lists(st.integers(0, 400), max_size=4))
+def test_an_album_is_the_same_however_predictions_are_cut(cuts: list[int]) -> None:
+    whole = take_album([TABLE], CLASSES, EVALUATION)
+    assert take_album(cut(TABLE, cuts), CLASSES, EVALUATION) == whole
+    assert take_album(reversed(cut(TABLE, cuts)), CLASSES, EVALUATION) == whole
+
+
+def test_galleries_hold_what_they_are_called() -> None:
+    galleries = take_album([TABLE], CLASSES, EVALUATION).galleries
+    wrong = [*galleries["suspects"], *galleries["mistakes"]]
+    assert all(image.label != image.predicted for image in wrong)
+    assert len({image.path for image in wrong}) == len(wrong)
+    assert all(image.label == image.predicted for image in galleries["right"])
+    least = sorted(TABLE["confidence"].to_pylist())[:SAMPLE]
+    assert [image.confidence for image in galleries["uncertain"]] == least
+    sure = [image.confidence for image in galleries["mistakes"]]
+    assert sure == sorted(sure, reverse=True)
+
+
+def test_a_suspected_label_is_one_that_the_network_contradicts_with_its_usual_confidence() -> None:
+    rows = {
+        "label": list("aabbb"),
+        "predicted": list("ababb"),
+        "confidence": [0.9, 0.8, 0.6, 0.7, 0.7],
+    }
+    guesses = [["a", "b"], ["b", "a"], ["a", "b"], ["b", "a"], ["b", "a"]]
+    confidence = pa.array(rows.pop("confidence"), pa.float32())
+    table = predictions(["a", "b"], rows=5, top_classes=guesses, confidence=confidence, **rows)
+    probabilities = [[c, 1 - c] for c in confidence.to_pylist()]
+    at = table.column_names.index("top_probabilities")
+    table = table.set_column(at, "top_probabilities", pa.array(probabilities))
+    evaluation = evaluate([table], ["a", "b"], {})
+    assert evaluation.own_confidence == pytest.approx([(0.9 + 0.2) / 2, (0.4 + 0.7 + 0.7) / 3])
+    album = take_album([table], ["a", "b"], evaluation)
+    assert album.suspects == 2  # b at 0.8 against the usual 0.6, a at 0.6 against 0.55
+    assert [image.path for image in album.galleries["suspects"]] == ["1.jpg", "2.jpg"]
+
+
+@pytest.mark.parametrize("classes", [2, 12, 60])
+def test_an_album_stays_small_and_shows_no_more_of_a_cell_than_there_is(classes: int) -> None:
+    names = [f"{i}" for i in range(classes)]
+    table = predictions(names, rows=3000)
+    evaluation = evaluate([table], names, {})
+    album = take_album(cut(table, [1000, 2000]), names, evaluation)
+    matrix = np.asarray(evaluation.confusion_matrix)
+    sizes = cell_sizes(matrix)
+    assert sizes.sum() <= CELL_IMAGES
+    assert (sizes <= matrix).all()
+    assert {cell: len(images) for cell, images in album.cells.items()} == {
+        tuple(map(int, cell)): sizes[tuple(cell)] for cell in np.argwhere(sizes)
+    }
+    assert len(album.paths()) <= CELL_IMAGES + 2 * GALLERY + 2 * SAMPLE
+
+
+def test_without_labels_the_least_confident_are_shown() -> None:
+    errors = ["bomb"] * 5 + [None] * 395
+    album = take_album([predictions(CLASSES, rows=400, error=errors)], CLASSES, None)
+    assert list(album.galleries) == ["uncertain"]
+    assert len(album.galleries["uncertain"]) == 2 * SAMPLE
+    assert not {f"{i}.jpg" for i in range(5)} & set(album.paths())
+
+
+def test_thumbnails_are_small_and_a_broken_file_has_none(tmp_path: Path) -> None:
+    colours = np.random.default_rng(0).integers(0, 255, (400, 300, 3), np.uint8)
+    Image.fromarray(colours).save(tmp_path / "good.png")
+    (tmp_path / "broken.png").write_bytes((tmp_path / "good.png").read_bytes()[:500])
+    (tmp_path / "text.png").write_text("<script>alert(1)</script>")
+    rows = list_images([str(tmp_path)], CLASSES).manifest.table
+    look = thumbnails(Decode([Root(str(tmp_path), "")], 2 * SIDE, "squash"), rows)
+    found = look(["good.png", "broken.png", "text.png", "never listed.png"])
+    assert list(found) == ["good.png"]
+    assert found["good.png"].startswith("data:image/jpeg;base64,")
+    assert len(found["good.png"]) < 20_000
+    assert look([]) == {}
+
+
+def test_similar_classes_stand_side_by_side() -> None:
+    matrix = 90 * np.eye(8, dtype=np.int64)
+    for one, other in ((0, 5), (1, 6), (2, 7), (3, 4)):
+        matrix[one, other] = matrix[other, one] = 10
+    order = by_similarity(matrix)
+    assert {frozenset(pair) for pair in zip(order[::2], order[1::2], strict=True)} == {
+        frozenset(pair) for pair in ((0, 5), (1, 6), (2, 7), (3, 4))
+    }
+
+
+@pytest.mark.parametrize(("classes", "keys"), [(3, ["name"]), (20, ["similar", "trouble", "name"])])
+def test_every_view_of_the_matrix_has_every_class_once(classes: int, keys: list[str]) -> None:
+    names = [f"{i}" for i in range(classes)]
+    found = views(evaluate([predictions(names)], names, {}))
+    assert [view.key for view in found] == keys
+    assert all(sorted(view.order) == list(range(classes)) for view in found)
+
+
+def test_of_200_classes_the_most_mixed_up_are_seen_first_by_name() -> None:
+    names = [f"{i}" for i in range(200)]
+    first, *others = views(evaluate([predictions(names, rows=2000)], names, {}))
+    assert (first.key, first.named) == ("mixed", True)
+    assert not any(view.named for view in others)
+
+
+def before() -> pa.Table:
+    """What another model made of TABLE's images."""
+    return predictions(CLASSES, rows=400, seed=5, label=TABLE["label"])
+
+
+def test_a_comparison_counts_every_image_once_whatever_the_parts() -> None:
+    comparison, galleries = compare(cut(TABLE, [7, 300]), cut(before(), [150]), CLASSES, "other")
+    label, now, was = (
+        t.to_pylist() for t in (TABLE["label"], TABLE["predicted"], before()["predicted"])
+    )
+    pairs = [(w == y, n == y) for y, n, w in zip(label, now, was, strict=True)]
+    counts = comparison.both_right, comparison.both_wrong, comparison.gained, comparison.lost
+    assert counts == tuple(
+        map(pairs.count, [(True, True), (False, False), (False, True), (True, False)])
+    )
+    assert comparison.judged == 400
+    assert sum(row.now for row in comparison.per_class) == sum(n for _, n in pairs)
+    assert all(i.before == i.label != i.predicted for i in galleries["lost"])
+    assert all(i.before != i.label == i.predicted for i in galleries["gained"])
+    assert sum(map(len, lost([TABLE], [before()], CLASSES, "other"))) == comparison.lost
+
+
+def test_a_run_against_itself_has_changed_nothing() -> None:
+    comparison, galleries = compare([TABLE], [TABLE], CLASSES, "itself")
+    assert (comparison.gained, comparison.lost, comparison.p_value) == (0, 0, 1.0)
+    assert galleries == {"lost": [], "gained": []}
+
+
+@pytest.mark.parametrize(
+    "others", [[], [TABLE.slice(1)], [TABLE, TABLE.slice(0, 1)], [TABLE.slice(0, 9)]]
+)
+def test_a_run_of_other_images_is_refused(others: list[pa.Table]) -> None:
+    with pytest.raises(Mendable, match="other images"):
+        compare([TABLE], others, CLASSES, "other")

@@ -1,0 +1,152 @@
+"""A finding is told where the numbers say it, and where they do not, it is not."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from cnn.census import Census
+from cnn.metrics import mcnemar
+from cnn.report import Evaluation, evaluate, findings, take_mix
+from cnn.report.evaluation import Comparison, Finding
+from tests.test_report import history, predictions
+
+
+def of_counts(confusion: list[list[int]], confidence: float = 0.9) -> Evaluation:
+    """The evaluation of as many images as a confusion matrix of `a`, `b`, `c` … counts."""
+    names = [chr(ord("a") + label) for label in range(len(confusion))]
+    cells = [(t, p) for t, row in enumerate(confusion) for p, n in enumerate(row) for _ in range(n)]
+    label, predicted = ([names[cell[side]] for cell in cells] for side in (0, 1))
+    guesses = [[name, *(other for other in names if other != name)] for name in predicted]
+    sure = pa.array([confidence] * len(cells), pa.float32())
+    table = predictions(
+        names, len(cells), label=label, predicted=predicted, top_classes=guesses, confidence=sure
+    )
+    return evaluate([table], names, {})
+
+
+def only(found: Any) -> Finding:
+    (finding,) = found
+    return finding
+
+
+GOOD = [[400, 0, 0], [0, 400, 0], [0, 0, 400]]
+
+
+def test_a_class_in_trouble_is_named_with_what_it_is_taken_for() -> None:
+    found = only(findings.troubled_classes(of_counts([[69, 31, 0], [0, 100, 0], [2, 0, 98]])))
+    assert found.title == "a is recognised 69% of the time"
+    assert "69 of 100 images" in found.text
+    assert "31% to b" in found.text
+    assert "go to b" in found.step
+    assert list(findings.troubled_classes(of_counts(GOOD))) == []
+
+
+def test_a_class_whose_mistakes_go_many_ways_gets_other_advice() -> None:
+    matrix = (100 * np.eye(8, dtype=int)).tolist()
+    matrix[0] = [30, 10, 10, 10, 10, 10, 10, 10]
+    assert "many ways" in only(findings.troubled_classes(of_counts(matrix))).step
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "title"),
+    [(0.95, 0.70, "It over-fits, by 25 points"), (0.72, 0.70, "It has room to learn more")],
+)
+def test_a_gap_between_training_and_validation_is_told(
+    train: float, validation: float, title: str
+) -> None:
+    epochs = history(3).assign(train_accuracy=train, val_accuracy=[0.1, validation, 0.2])
+    found = only(findings.learning(epochs))
+    assert (found.title, "epoch, 2," in found.text) == (title, True)
+
+
+def test_a_good_fit_and_an_unmeasured_one_are_no_findings() -> None:
+    fits = history(3).assign(train_accuracy=0.98, val_accuracy=0.95)
+    unmeasured = history(3).assign(val_accuracy=np.nan)
+    assert [*findings.learning(fits), *findings.learning(unmeasured)] == []
+
+
+@pytest.mark.parametrize(("sure", "title"), [(0.95, "over"), (0.4, "under"), (0.71, None)])
+def test_confidence_that_chance_does_not_explain_is_told(sure: float, title: str | None) -> None:
+    found = [f.title for f in findings.calibration(of_counts([[70, 30], [30, 70]], sure))]
+    assert found == (
+        [f"It is {title}-confident by {abs(sure - 0.7) * 100:.0f} points"] if title else []
+    )
+
+
+def test_a_small_test_says_how_many_images_would_do() -> None:
+    found = only(findings.small_test(of_counts([[7, 3], [3, 7]])))
+    assert "10 test images or fewer" in found.text
+    assert "323 test images" in found.step
+    assert list(findings.small_test(of_counts(GOOD))) == []
+
+
+def test_a_goal_that_confident_answers_reach_is_told_with_its_confidence() -> None:
+    right = [True] * 80 + [False] * 20
+    table = predictions(
+        ["a", "b"],
+        rows=100,
+        label=["a"] * 100,
+        predicted=["a" if hit else "b" for hit in right],
+        confidence=pa.array([0.9 if hit else 0.55 for hit in right], pa.float32()),
+    )
+    found = only(findings.acceptance(evaluate([table], ["a", "b"], {})))
+    assert found.title == "80% of the images can be answered with 99% right"
+    assert "--min-confidence 0.56" in found.step
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "title"),
+    [(10, 9, "equally good"), (40, 5, "This model is better"), (5, 40, "The other model is")],
+)
+def test_a_difference_counts_where_chance_does_not_explain_it(
+    gained: int, lost: int, title: str
+) -> None:
+    p = mcnemar(gained, lost)
+    comparison = Comparison(
+        other="x", both_right=9, both_wrong=9, gained=gained, lost=lost, p_value=p, per_class=[]
+    )
+    assert title in only(findings.change(comparison)).title
+
+
+def test_what_is_wrong_with_the_files_is_counted() -> None:
+    counts = {
+        "a": {"train": 90, "validation": 0, "test": 9},
+        "b": {"train": 9, "validation": 0, "test": 9},
+    }
+    conflicts = {"hash": [("a/1", "a"), ("b/1", "b")]}
+    census = Census(counts, {"bomb": 2, "truncated": 1}, {}, {}, 4, conflicts)  # type: ignore[arg-type]
+    titles = [f.title for f in [*findings.files(census), *findings.imbalance(census)]]
+    assert titles == [
+        "3 files could not be read",
+        "Identical images under more than one label: 1",
+        "Exact copies in the data: 4",
+        "Classes are of unequal size, up to 10.0 to 1",
+    ]
+    clean = Census({"a": counts["a"]}, {}, {}, {}, 0, {})  # type: ignore[dict-item]
+    assert [*findings.files(clean), *findings.imbalance(clean)] == []
+
+
+def test_a_scoring_run_without_labels_speaks_of_what_it_has() -> None:
+    table = predictions(
+        list("abc"),
+        rows=10,
+        predicted=["a"] * 10,
+        confidence=pa.array([0.3] * 4 + [0.9] * 6, pa.float32()),
+        error=["bomb"] + [None] * 9,
+    )
+    found = findings.findings_of_scoring(take_mix([table], list("abc"), 0.5), None)
+    assert [finding.title for finding in found] == [
+        "1 file could not be read",
+        "33% of the answers are uncertain",
+        "100% of the images are taken for a",
+    ]
+
+
+def test_a_training_run_with_nothing_wrong_has_little_to_say() -> None:
+    epochs = pd.DataFrame(history(2)).assign(train_accuracy=0.99, val_accuracy=0.98)
+    row = {"train": 400, "validation": 40, "test": 400}
+    census = Census({"a": row, "b": row, "c": row}, {}, {}, {}, 0, {})  # type: ignore[dict-item]
+    assert findings.findings_of_training(of_counts(GOOD, 0.99), census, epochs) == []
