@@ -15,6 +15,7 @@ TROUBLED = 3  # classes that are named
 ONE_WAY = 0.3  # of a class's mistakes go to one other
 GAP, CLOSE = 0.10, 0.04  # between training and validation accuracy
 IMBALANCE = 3.0  # times the images of the smallest class
+TRUSTED = 0.8  # accuracy of a network whose doubts are worth a sentence
 SUSPECTS = 0.02  # of the judged images
 MISJUDGED = 0.03  # between confidence and accuracy
 BLURRED = 0.10  # half of an interval
@@ -130,14 +131,14 @@ def learning(history: pd.DataFrame) -> Iterator[Finding]:
 
 
 def suspected_labels(evaluation: Evaluation) -> Iterator[Finding]:
-    """Labels that confident learning doubts, where they are many."""
+    """Labels that confident learning doubts: many, and doubted by a network that is mostly right."""
     suspects, judged = evaluation.label_suspects or 0, evaluation.images["judged"]
-    if suspects >= max(1, SUSPECTS * judged):
+    if evaluation.accuracy >= TRUSTED and suspects >= max(1, SUSPECTS * judged):
         yield Finding(
             title=f"{suspects:,} {'label' if suspects == 1 else 'labels'} may be wrong",
             text=f"So many of {judged:,} images are taken for another class with at least the "
-            "confidence that images of that class usually get. Most will be mistakes of the "
-            "network, not of the labels, if it is not very accurate.",
+            "confidence that images of that class usually get. Some will be mistakes of the "
+            "network, not of the labels.",
             step="Go through the suspected label errors below, and mend those that are wrong.",
         )
 

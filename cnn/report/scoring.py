@@ -7,14 +7,14 @@ from typing import Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from cnn.atomic import write_atomically
 from cnn.config import ScoreConfig
 from cnn.place import Place
 from cnn.report.album import Album, take_album
 from cnn.report.comparison import compare
-from cnn.report.evaluation import Evaluation
+from cnn.report.evaluation import Evaluation, Finding
 from cnn.report.findings import findings_of_scoring
 from cnn.report.mix import Mix
 from cnn.report.page import Report, render
@@ -32,7 +32,8 @@ class Summary(BaseModel):
     Every listed image is in `scored`, in `unreadable` or (a network that says NaN) in
     `no_prediction`; `reasons` divides the unreadable, `ignored` counts what is no image. `seconds`
     and `images_per_second` are of the last session, which may have found some images scored; null
-    where it found all.
+    where it found all. `predicted` counts images by predicted class, `confidence_histogram` by
+    confidence, in equally wide bins over 0..1; `findings` say in words what there is to know.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -47,6 +48,9 @@ class Summary(BaseModel):
     mean_confidence: float | None
     seconds: float
     images_per_second: float | None
+    predicted: dict[str, int] = Field(default_factory=dict)
+    confidence_histogram: list[int] = Field(default_factory=list)
+    findings: list[Finding] = Field(default_factory=list)
 
     @classmethod
     def of(
@@ -64,6 +68,9 @@ class Summary(BaseModel):
             mean_confidence=mix.mean_confidence,
             seconds=round(seconds, 3),
             images_per_second=round(session / seconds, 1) if session else None,
+            predicted=dict(zip(mix.classes, mix.images.tolist(), strict=True)),
+            confidence_histogram=mix.histogram.tolist(),
+            findings=findings_of_scoring(mix, None),
         )
         if summary.scored + summary.unreadable + summary.no_prediction != images:
             raise RuntimeError(f"{images} images were listed, and the predictions are not as many")
