@@ -198,7 +198,7 @@ def other_run(settings: ScoreConfig) -> tuple[str, Iterator[pa.Table]] | None:
     """The run to compare with, as it is called, and its predictions."""
     if settings.compare is None:
         return None
-    other = ScoreFolder(local(settings.compare))
+    other = ScoreFolder(place(settings.compare))
     return settings.compare, other.written()
 
 
@@ -208,7 +208,7 @@ def check_other(task: Task) -> None:
         return
     if not task.work.labelled:
         raise Mendable("--compare tells which model is right more often: it needs labelled images")
-    other = ScoreFolder(local(name))
+    other = ScoreFolder(place(name))
     if not (other.success.is_file() and other.manifest.is_file()):
         raise Mendable(f"--compare {name} holds no finished scoring run: score with it first")
     if not Manifest.read(other.manifest).table["path"].equals(task.manifest["path"]):

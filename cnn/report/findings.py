@@ -131,7 +131,7 @@ def learning(history: pd.DataFrame) -> Iterator[Finding]:
 
 
 def suspected_labels(evaluation: Evaluation) -> Iterator[Finding]:
-    """Labels that confident learning doubts: many, and doubted by a network that is mostly right."""
+    """Labels that confident learning doubts: many, by a network that is mostly right."""
     suspects, judged = evaluation.label_suspects or 0, evaluation.images["judged"]
     if evaluation.accuracy >= TRUSTED and suspects >= max(1, SUSPECTS * judged):
         yield Finding(

@@ -1,0 +1,164 @@
+"""Laws of clusters: several nodes give what one gives, also when one of them goes away."""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from runs import epochs_kept, wait_for
+
+from cnn.cluster import environment as ray_environment
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+Start = Callable[..., subprocess.Popen[str]]
+
+pytestmark = pytest.mark.slow
+
+ray_environment.prepare()
+
+# Without batch norm and augmentation, workers together do exactly what one does alone.
+EXACT = (
+    "--normalisation", "none", "--dropout", 0, "--rotation", 0, "--shift", 0, "--zoom", 0,
+    "--no-flip", "--precision", "float32",
+)  # fmt: skip
+
+
+class Nodes:
+    """A Ray cluster of several nodes on this machine; its head has no CPUs, as in cluster.yaml."""
+
+    def __init__(self, number: int) -> None:
+        from ray.cluster_utils import Cluster
+
+        self.folder = Path(tempfile.mkdtemp(prefix="ray"))
+        arguments = {"num_cpus": 0, "temp_dir": str(self.folder)}
+        self.cluster = Cluster(initialize_head=True, head_node_args=arguments)
+        self.workers = [self.cluster.add_node(num_cpus=4) for _ in range(number)]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a submitted job finds in its environment."""
+        return {"RAY_ADDRESS": self.cluster.address}
+
+    def lose(self) -> None:
+        """A node goes away without grace."""
+        self.cluster.remove_node(self.workers.pop(), allow_graceful=False)
+
+    def end(self) -> None:
+        self.cluster.shutdown()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def nodes(request: pytest.FixtureRequest) -> Iterator[Nodes]:
+    nodes = Nodes(request.param)
+    yield nodes
+    nodes.end()
+
+
+@pytest.fixture
+def two_nodes() -> Iterator[Nodes]:
+    nodes = Nodes(2)
+    yield nodes
+    nodes.end()
+
+
+def rows(out: Path) -> pa.Table:
+    parts = sorted((out / "predictions").glob("part-*.parquet"))
+    return pa.concat_tables(pq.read_table(part, partitioning=None) for part in parts)
+
+
+@pytest.fixture(scope="module")
+def alone(command: Command, runs: Path) -> Path:
+    """A short training on this machine, without a cluster."""
+    out = runs / "nodes" / "alone"
+    done = command("train", "--out", out, "--epochs", 2, *EXACT)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_training_on_several_nodes_equals_training_on_one(
+    command: Command, nodes: Nodes, alone: Path, runs: Path
+) -> None:
+    number = len(nodes.workers)
+    out = runs / "nodes" / f"train-{number}"
+    arguments = ("train", "--out", out, "--epochs", 2, "--workers", number, *EXACT)
+    done = command(*arguments, environment=nodes.environment)
+    assert done.returncode == 0, done.stderr
+    assert f"{number} CPU workers" in done.stderr
+    mine, theirs = (pd.read_csv(run / "history.csv") for run in (alone, out))
+    for name in ("train_loss", "val_loss"):
+        assert list(mine[name]) == pytest.approx(list(theirs[name]), rel=1e-2)
+
+
+def test_scoring_on_several_nodes_equals_scoring_on_one(
+    command: Command, nodes: Nodes, alone: Path, runs: Path
+) -> None:
+    images, number = runs / "nodes" / "digits-images", len(nodes.workers)
+    outs = runs / "nodes" / f"score-{number}", runs / "nodes" / f"score-alone-{number}"
+    for out, where in zip(outs, (nodes.environment, None), strict=True):
+        done = command("score", alone, images, "--out", out, environment=where)
+        assert done.returncode == 0, done.stderr
+    columns = ["path", "label", "predicted", "error"]
+    assert rows(outs[0]).select(columns).equals(rows(outs[1]).select(columns))
+
+
+def test_a_search_on_several_nodes_ends(command: Command, nodes: Nodes, runs: Path) -> None:
+    out = runs / "nodes" / f"tune-{len(nodes.workers)}"
+    arguments = ("tune", "--out", out, "--trials", 3, "--epochs", 2, "--filters", "8,16")
+    done = command(*arguments, environment=nodes.environment)
+    assert done.returncode == 0, done.stderr
+    assert len(pd.read_csv(out / "leaderboard.csv")) == 3
+
+
+def test_training_goes_on_when_a_node_is_lost(start: Start, two_nodes: Nodes, runs: Path) -> None:
+    out = runs / "nodes" / "bereft"
+    arguments = ("train", "--out", out, "--epochs", 30, "--workers", 2)
+    process = start(*arguments, environment=two_nodes.environment)
+    wait_for(process, lambda: epochs_kept(out) >= 2)
+    two_nodes.lose()
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert list(pd.read_csv(out / "history.csv")["epoch"]) == list(range(1, 31))
+    assert json.loads((out / "evaluation.json").read_text())["accuracy"] > 0.95
+
+
+def test_scoring_goes_on_when_a_node_is_lost(
+    start: Start, two_nodes: Nodes, alone: Path, runs: Path
+) -> None:
+    out, images = runs / "nodes" / "score-bereft", runs / "nodes" / "digits-images"
+    arguments = ("score", alone, images, "--out", out, "--batch-size", 1)
+    process = start(*arguments, environment=two_nodes.environment)
+    wait_for(process, lambda: len(list((out / "predictions").glob("part-*"))) >= 3)
+    two_nodes.lose()
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert sorted(images / path for path in rows(out)["path"].to_pylist()) == sorted(
+        images.rglob("*.png")
+    )
+
+
+def test_a_folder_that_only_one_node_has_is_refused(
+    command: Command, two_nodes: Nodes, tmp_path: Path
+) -> None:
+    """The third node has an empty /tmp of its own, as another machine would."""
+    own_tmp = "mount -t tmpfs none {tmp} && exec ray start --address {address} --num-cpus 1 --block"
+    script = own_tmp.format(tmp=tmp_path, address=two_nodes.cluster.address)
+    environment = {**os.environ, "RAY_TMPDIR": str(two_nodes.folder)}
+    node = subprocess.Popen(["unshare", "-m", "sh", "-c", script], env=environment)
+    try:
+        two_nodes.cluster.wait_for_nodes()
+        out = tmp_path / "run"
+        done = command("train", "--out", out, environment=two_nodes.environment)
+        assert done.returncode == 2, done.stderr
+        assert "is another folder on" in done.stderr and done.stderr.count("\n") == 1
+        assert not out.exists()
+    finally:
+        node.terminate()
+        node.wait()
