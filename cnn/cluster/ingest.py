@@ -129,7 +129,7 @@ def decode(
         for number in missing
     ]
     written = ray.data.from_arrow(blocks).map_batches(
-        WriteShard(source, folder, careful),
+        DecodeShard(source, folder, careful),
         batch_size=None,
         batch_format="pyarrow",
         ray_remote_args_fn=lambda: {"max_retries": TASK_RETRIES},
@@ -139,7 +139,7 @@ def decode(
         advance(done, total)
 
 
-class WriteShard:
+class DecodeShard:
     """The task of one shard: read, decode, resize, write."""
 
     def __init__(self, source: Source, folder: Place, careful: bool) -> None:

@@ -69,7 +69,7 @@ class StreamedTrainingBatches:
     def epoch(self, number: int) -> Iterator[Batch]:
         local = self.batch_size // self.share.workers
         rows = self.rows.take(self.order(number))
-        read = ReadShard(self.dataset, self.augmentation, (self.seed, number, self.share.rank))
+        read = AugmentShard(self.dataset, self.augmentation, (self.seed, number, self.share.rank))
         yield from stream(rows, read, local)
 
     def order(self, number: int) -> np.ndarray:
@@ -91,10 +91,10 @@ class StreamedEvaluationBatches:
         self.steps = -(-len(self.rows.label) // EVALUATION_BATCH)
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        yield from stream(self.rows, ReadShard(self.dataset), EVALUATION_BATCH)
+        yield from stream(self.rows, AugmentShard(self.dataset), EVALUATION_BATCH)
 
 
-def stream(rows: Rows, read: "ReadShard", batch_size: int) -> Iterator[Batch]:
+def stream(rows: Rows, read: "AugmentShard", batch_size: int) -> Iterator[Batch]:
     """Batches of `rows` in their order, read by tasks across the cluster while others train."""
     if not len(rows.label):
         return
@@ -114,7 +114,7 @@ def stream(rows: Rows, read: "ReadShard", batch_size: int) -> Iterator[Batch]:
         yield as_batch(batch["image"].copy()), torch.from_numpy(batch["label"].copy())
 
 
-class ReadShard:
+class AugmentShard:
     """The task of one stretch of a shard: read the images, augment them if asked to."""
 
     def __init__(
