@@ -1,4 +1,4 @@
-"""Augmentation: a random rotation, flip, shift and zoom of each image, as one affine warp."""
+"""Augmentation: a random warp of each image, and squares of one image put into another."""
 
 import math
 
@@ -47,3 +47,22 @@ def draw(count: int, settings: Augmentation, generator: torch.Generator) -> Tens
     rows = [torch.stack([cos * mirror, -sin * turn, across], dim=1)]
     rows += [torch.stack([sin * mirror, cos * turn, down], dim=1)]
     return torch.stack(rows, dim=1)
+
+
+def cutmix(images: Tensor, labels: Tensor, probability: float) -> tuple[Tensor, Tensor, float]:
+    """With this probability, put a square of the next image into each: uint8 `(B, 3, H, W)`.
+
+    Returns the images, the labels of what was put in, and its part of the area, up to a half
+    (Yun et al. 2019, "CutMix"). The square is at the same place in all images of a batch. Drawn
+    from the CPU's global generator, as dropout is, so that every device mixes alike.
+    """
+    lot, part, across, down = torch.rand(4).tolist()
+    height, width = images.shape[2:]
+    rows, columns = (round(side * math.sqrt(part / 2)) for side in (height, width))
+    if lot >= probability or not rows * columns:
+        return images, labels, 0.0
+    top, left = round(down * (height - rows)), round(across * (width - columns))
+    square = (..., slice(top, top + rows), slice(left, left + columns))
+    mixed = images.clone()
+    mixed[square] = images.roll(1, dims=0)[square]
+    return mixed, labels.roll(1), rows * columns / (height * width)

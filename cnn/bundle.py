@@ -17,7 +17,7 @@ from cnn.atomic import write_atomically
 from cnn.errors import Mendable
 from cnn.place import Place
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 WEIGHTS, CARD = "model.safetensors", "model.json"
 
 
@@ -30,10 +30,13 @@ class Card(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     classes: list[str] = Field(min_length=2, description="names, in the order of the logits")
     image_size: int
     fit: Literal["squash", "crop"]
+    side: int | None = Field(
+        None, description="to which the network shrinks images, where training ended early"
+    )
     network: config.Network
     flip: bool = Field(False, description="average with the prediction for the mirror image")
     trained: dict[str, Any] = Field(default_factory=dict, description="how: seed, epoch, figures")
@@ -89,6 +92,7 @@ def load(folder: Place, device: torch.device | None = None) -> Bundle:
     try:
         empty = network.build(settings, card.image_size, len(card.classes))
         empty.load_state_dict(load_weights((folder / WEIGHTS).read_bytes()))
+        network.scale_of(empty).look_at(card.side or card.image_size)
     except network.NetworkError as error:
         raise BundleError(f"{folder / CARD}: {error}") from None
     except FileNotFoundError:

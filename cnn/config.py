@@ -9,11 +9,12 @@ from cnn.ranges import Choice, Integer, LogUniform, Uniform
 GIB = 2**30
 
 # Settings for the embedded digits, of 8x8 pixels, where the user gives no others: a mirrored
-# digit is another digit, or none.
+# digit is another digit, or none, and of half its pixels or half its area not much is left.
 DIGITS: dict[str, Any] = {
     "data": {"image_size": 16},
     "augmentation": {"flip": False},
     "network": {"filters": (32, 64, 128)},
+    "training": {"epochs": 28, "growing": 0.0, "cutmix": 0.0},
 }
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -105,7 +106,7 @@ class Network(Settings):
 class Training(Settings):
     """How the network is trained."""
 
-    epochs: int = Field(28, ge=1, description="passes over the training images")
+    epochs: int = Field(60, ge=1, description="passes over the training images")
     batch_size: Annotated[int, Choice((32, 64, 128))] = Field(
         64, ge=2, description="images per step, over all workers together"
     )
@@ -119,8 +120,18 @@ class Training(Settings):
         0.05, ge=0, description="decay of weights, not of norms or biases"
     )
     warmup: Fraction = Field(0.1, description="fraction of the steps in which the rate rises")
+    growing: Fraction = Field(
+        0.7,
+        description="fraction of the epochs that look at smaller images: of half the side, then "
+        "of three quarters; a step then costs 0.4 and 0.65 of one at the whole side",
+    )
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     label_smoothing: Fraction = Field(0.1, description="probability spread over the other classes")
+    cutmix: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5,
+        description="fraction of the steps in which each image gets a square of another one, up "
+        "to half of its area, and has both labels by their parts",
+    )
     balance: Literal["none", "loss", "sampling"] = Field(
         "none", description="for unequal classes: weigh the loss, or draw rare classes more often"
     )

@@ -113,8 +113,8 @@ def pace(speed: float, unit: str) -> str:
     return f"{speed:,.0f} {unit}/s" if speed >= 1 else f"{speed * 60:.1f} {unit}/min"
 
 
-def epoch_line(row: "Epoch", epochs: int) -> str:
-    """The table's row for one epoch; `left` is the time the remaining epochs will take."""
+def epoch_line(row: "Epoch", epochs: int, left: float) -> str:
+    """The table's row for one epoch; `left` is how many seconds the remaining ones will take."""
     return TABLE.format(
         epoch=f"{row['epoch']}/{epochs}",
         train_loss=f"{row['train_loss']:.3f}",
@@ -123,7 +123,7 @@ def epoch_line(row: "Epoch", epochs: int) -> str:
         val_accuracy=f"{row['val_accuracy']:.3f}",
         lr=f"{row['lr']:.5f}",
         rate=f"{row['images_per_second']:.0f}",
-        left=clock((epochs - row["epoch"]) * row["seconds"]),
+        left=clock(left),
     )
 
 

@@ -11,18 +11,22 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 from cnn import optim
+from cnn.augment import cutmix
 from cnn.batches import ALONE, Batches, Share, seed_of
 from cnn.config import Training
+from cnn.growth import Growth
+from cnn.network import scale_of
 
 
 class Epoch(TypedDict):
-    """One row of a history; losses are cross-entropies in nats per image."""
+    """One row of a history; losses are cross-entropies in nats per image, `side` is in pixels."""
 
     epoch: int
     train_loss: float
     train_accuracy: float
     val_loss: float
     val_accuracy: float
+    side: int
     lr: float
     seconds: float
     images_per_second: float
@@ -118,6 +122,8 @@ class Loop:
         # Dropout draws from the global generator: seeded per epoch, so that a resumed run draws
         # what an uninterrupted one would have drawn.
         torch.manual_seed(seed_of(self.seed, number, self.share.rank))
+        side = growth_of(state, self.settings).side(number, state.epochs)
+        scale_of(state.network).look_at(side)
         started = time.perf_counter()
         train_loss, train_accuracy, images = self.train_epoch(state, train).reduce()
         trained = time.perf_counter()
@@ -131,6 +137,7 @@ class Loop:
             train_accuracy=train_accuracy,
             val_loss=val_loss,
             val_accuracy=val_accuracy,
+            side=side,
             lr=state.optimizer.param_groups[0]["lr"],
             seconds=time.perf_counter() - started,
             images_per_second=images / (trained - started),
@@ -152,9 +159,19 @@ class Loop:
         """One step of the optimizer on one batch."""
         for group in state.optimizer.param_groups:
             group["lr"] = optim.learning_rate(self.settings, progress)
+        images, others, part = cutmix(images, labels, self.settings.cutmix)
         with autocast(self.device, self.settings.precision):
             logits = state.parallel(images)
         logits = logits.float()
+        loss = (1 - part) * self.loss(logits, labels) + part * self.loss(logits, others)
+        state.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(state.network.parameters(), self.settings.clip)
+        state.optimizer.step()
+        sums.add(logits.detach(), labels)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """What a step makes smaller: the mean cross-entropy, with smoothed labels."""
         losses = functional.cross_entropy(
             logits,
             labels,
@@ -162,11 +179,7 @@ class Loop:
             label_smoothing=self.settings.label_smoothing,
             reduction="none",
         )
-        state.optimizer.zero_grad(set_to_none=True)
-        losses.mean().backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(state.network.parameters(), self.settings.clip)
-        state.optimizer.step()
-        sums.add(logits.detach(), labels)
+        return losses.mean()
 
     @torch.inference_mode()
     def validate(self, network: nn.Module, batches: Batches) -> Sums:
@@ -194,11 +207,27 @@ class Loop:
         if self.settings.max_minutes is None:
             return state.epochs
         left = self.settings.max_minutes * 60 - sum(row["seconds"] for row in state.history)
-        fitting = len(state.history) + max(0, int(left / state.history[-1]["seconds"]))
-        agreed = torch.tensor(min(fitting, state.epochs), device=self.device)
+        fitting = max(
+            epochs
+            for epochs in range(len(state.history), state.epochs + 1)
+            if seconds_left(state, self.settings, epochs) <= max(0, left)
+        )
+        agreed = torch.tensor(fitting, device=self.device)
         if distributed.is_initialized():
             distributed.broadcast(agreed, src=0)
         return int(agreed)
+
+
+def growth_of(state: State, settings: Training) -> Growth:
+    """The sides of a run's images, as far as its network takes smaller ones."""
+    scale = scale_of(state.network)
+    return Growth(settings.growing, scale.image_size, scale.smallest)
+
+
+def seconds_left(state: State, settings: Training, epochs: int) -> float:
+    """The time from here to the last of `epochs`, at the pace of the epoch just ended."""
+    last, growth = state.history[-1], growth_of(state, settings)
+    return last["seconds"] * growth.left(last["epoch"], epochs, last["side"])
 
 
 def share_statistics(network: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -11,7 +12,7 @@ from cnn.census import Census
 from cnn.config import TrainConfig
 from cnn.console import Console, clock
 from cnn.folder import Reader
-from cnn.loop import Loop, State, Sums
+from cnn.loop import Loop, State, Sums, growth_of
 from cnn.manifest import Manifest, classes
 from cnn.prepared import prepare_image
 
@@ -115,7 +116,7 @@ def estimate(
         census.split_sizes["train"] // settings.training.batch_size,
     )
     device = torch.device("cuda" if gpu else "cpu")
-    seconds = timed_step(settings, image_size, len(census.counts), device)
+    seconds = mean_step(settings, image_size, len(census.counts), device)
     console.say(f"disk     {disk / MIB:,.0f} MiB for the prepared images")
     console.say(
         f"time     about {clock(seconds * steps * epochs)} for {epochs} epochs of {steps} steps, "
@@ -123,12 +124,24 @@ def estimate(
     )
 
 
-def timed_step(settings: TrainConfig, image_size: int, classes: int, device: torch.device) -> float:
-    """The seconds of one training step, the median of a few after a first that warms up."""
+def mean_step(settings: TrainConfig, image_size: int, classes: int, device: torch.device) -> float:
+    """The seconds of one training step, the mean over all epochs: early images are smaller."""
     built = network.build(settings.network, image_size, classes).to(device)
-    state = State(built, built, optim.optimizer(built, settings.training), epochs=1)
+    epochs = settings.training.epochs
+    state = State(built, built, optim.optimizer(built, settings.training), epochs)
+    growth = growth_of(state, settings.training)
+    seconds = 0.0
+    for side, times in Counter(growth.side(n + 1, epochs) for n in range(epochs)).items():
+        network.scale_of(built).look_at(side)
+        seconds += times / epochs * timed_step(settings, state, classes, device)
+    return seconds
+
+
+def timed_step(settings: TrainConfig, state: State, classes: int, device: torch.device) -> float:
+    """The seconds of one training step, the median of a few after a first that warms up."""
     loop = Loop(settings.training, device, settings.seed)
-    size = (settings.training.batch_size, 3, image_size, image_size)
+    side = network.scale_of(state.network).image_size
+    size = (settings.training.batch_size, 3, side, side)
     images = torch.randint(0, 256, size, dtype=torch.uint8, device=device)
     labels = torch.randint(0, classes, size[:1], device=device)
     times = []

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cnn.augment import augment, draw
+from cnn.augment import augment, cutmix, draw
 from cnn.config import Augmentation
 
 OFF = Augmentation(rotation=0, shift=0, zoom=0, flip=False, vertical_flip=False)
@@ -180,3 +180,41 @@ def test_a_rotation_turns_about_the_centre_by_the_drawn_angle() -> None:
     turned = torch.atan2(moved[:, 1], moved[:, 0]).rad2deg()
     assert torch.allclose(moved.norm(dim=1), start.norm(), atol=0.02)
     assert torch.allclose(turned, -angles, atol=2)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(2, 6), st.integers(2, 20), st.integers(0, 99))
+def test_a_square_of_the_next_image_is_put_into_each(count: int, size: int, seed: int) -> None:
+    # Image n is all of the byte n + 1: every pixel tells where it comes from.
+    bytes_of = torch.arange(1, count + 1, dtype=torch.uint8)
+    images = bytes_of[:, None, None, None].expand(-1, 3, size, size)
+    torch.manual_seed(seed)
+    mixed, others, part = cutmix(images, torch.arange(count), 1.0)
+    own = mixed == images
+    assert torch.equal(others.roll(-1) if part else others, torch.arange(count))
+    assert (own | (mixed == images.roll(1, dims=0))).all()
+    assert (~own[:, 0]).float().mean(dim=(1, 2)).tolist() == pytest.approx([part] * count)
+    assert part <= 0.5 + 1 / size
+    inside = ~own[0, 0]
+    rows, columns = inside.any(dim=1), inside.any(dim=0)
+    assert torch.equal(inside, rows[:, None] & columns[None, :])  # one rectangle
+
+
+def test_mixing_leaves_the_images_it_was_given_and_their_layout() -> None:
+    images, labels = noise(4, 8), torch.arange(4)
+    before = images.clone()
+    mixed, _, part = cutmix(images, labels, 1.0)
+    assert part > 0
+    assert torch.equal(images, before)
+    assert mixed.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
+def test_images_are_mixed_as_often_as_asked_for(probability: float) -> None:
+    torch.manual_seed(0)
+    images, labels = noise(2, 16), torch.arange(2)
+    parts = torch.tensor([cutmix(images, labels, probability)[2] for _ in range(400)])
+    assert (parts > 0).float().mean().item() == pytest.approx(probability, abs=0.08)
+    assert parts.max() <= 0.5
+    if probability == 1:
+        assert parts.mean().item() == pytest.approx(0.25, abs=0.03)

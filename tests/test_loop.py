@@ -15,10 +15,21 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cnn import checkpoint, config, network, optim
+from cnn import bundle, checkpoint, config, network, optim
+from cnn.augment import cutmix
 from cnn.batches import Batch, EvaluationBatches, Share, TrainingBatches
 from cnn.bundle import Card
-from cnn.loop import DivergedError, Epoch, Loop, State, Sums, class_weights
+from cnn.loop import (
+    DivergedError,
+    Epoch,
+    Loop,
+    State,
+    Sums,
+    class_weights,
+    growth_of,
+    seconds_left,
+)
+from cnn.network import scale_of
 
 CPU = torch.device("cpu")
 CLASSES = ["blue", "green", "red"]
@@ -26,7 +37,7 @@ OFF = config.Augmentation(rotation=0, shift=0, zoom=0, flip=False, vertical_flip
 ON = config.Augmentation(rotation=20, shift=0.2, zoom=0.2, flip=True, vertical_flip=False)
 NETWORK = config.Network(
     network="cnn",
-    filters=(4, 6),
+    filters=(8, 16),
     convolutions=2,
     residual=True,
     kernel_size=3,
@@ -41,8 +52,10 @@ TRAINING = config.Training(
     lr=0.01,
     weight_decay=0.05,
     warmup=0.1,
+    growing=0.0,
     clip=1.0,
     label_smoothing=0.1,
+    cutmix=0.0,
     balance="none",
     patience=None,
     max_minutes=None,
@@ -110,12 +123,32 @@ def test_colours_are_learned() -> None:
 
 
 def test_an_epoch_row_says_what_the_network_it_leaves_says() -> None:
-    state = trained(training(epochs=2))
     images, labels = colours(30, seed=1)
-    logits = state.network.eval()(images)
-    row = state.history[-1]
-    assert row["val_loss"] == pytest.approx(functional.cross_entropy(logits, labels).item())
-    assert row["val_accuracy"] == pytest.approx((logits.argmax(1) == labels).float().mean().item())
+
+    def judge(state: State) -> None:
+        logits, row = state.network.eval()(images), state.history[-1]
+        accuracy = (logits.argmax(1) == labels).float().mean().item()
+        assert row["val_loss"] == pytest.approx(functional.cross_entropy(logits, labels).item())
+        assert row["val_accuracy"] == pytest.approx(accuracy)
+
+    settings = training(epochs=4, growing=0.5)
+    state = fresh(settings)
+    Loop(settings, CPU, 0).fit(state, training_batches(settings), VALIDATION, judge)
+    assert [row["side"] for row in state.history] == [4, 6, 8, 8]
+
+
+def test_a_checkpoint_of_an_early_epoch_looks_at_images_as_that_epoch_did(tmp_path: Path) -> None:
+    settings = training(epochs=4, growing=0.5)
+    state = fresh(settings)
+    state.history.append(
+        Loop(settings, CPU, 0).run_epoch(state, training_batches(settings), VALIDATION)
+    )
+    card = Card(classes=CLASSES, image_size=8, fit="squash", side=4, network=NETWORK)
+    checkpoint.save(tmp_path, state, card)
+    loaded, images = bundle.load(tmp_path), VALIDATION.images
+    assert torch.equal(loaded.network(images), state.network.eval()(images))
+    scale_of(loaded.network).look_at(8)
+    assert not torch.equal(loaded.network(images), state.network(images))
 
 
 def test_the_rate_follows_the_schedule_from_step_to_step() -> None:
@@ -174,8 +207,9 @@ class Interrupted(Exception):
 
 def test_a_run_that_was_cut_off_and_resumed_is_the_run_that_was_not(tmp_path: Path) -> None:
     card = Card(classes=CLASSES, image_size=8, fit="squash", network=NETWORK)
-    loop, batches = Loop(TRAINING, CPU, 0), training_batches(TRAINING, ON)
-    whole = trained(TRAINING, ON)
+    settings = training(growing=0.6, cutmix=0.5)
+    loop, batches = Loop(settings, CPU, 0), training_batches(settings, ON)
+    whole = trained(settings, ON)
 
     def save_and_stop(state: State) -> None:
         checkpoint.save(tmp_path, state, card)
@@ -183,8 +217,8 @@ def test_a_run_that_was_cut_off_and_resumed_is_the_run_that_was_not(tmp_path: Pa
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        loop.fit(fresh(TRAINING), batches, VALIDATION, save_and_stop)
-    resumed = fresh(TRAINING, seed=99)
+        loop.fit(fresh(settings), batches, VALIDATION, save_and_stop)
+    resumed = fresh(settings, seed=99)
     checkpoint.load(tmp_path, resumed)
     assert len(resumed.history) == 2
     loop.fit(resumed, batches, VALIDATION)
@@ -209,6 +243,7 @@ def row(epoch: int, val_accuracy: float = 0.5, seconds: float = 1.0) -> Epoch:
         train_accuracy=0.5,
         val_loss=1.0,
         val_accuracy=val_accuracy,
+        side=8,
         lr=0.1,
         seconds=seconds,
         images_per_second=1.0,
@@ -237,10 +272,9 @@ def test_patience_is_epochs_without_a_better_one(
 
 
 def test_a_run_without_progress_ends_when_patience_does() -> None:
-    # So small a rate changes no answer: the first epoch stays the best.
+    # So small a rate changes no answer, once the batch norms' statistics have settled.
     state = trained(training(epochs=50, lr=1e-12, patience=3))
-    assert len(state.history) == 4
-    assert state.best["epoch"] == 1
+    assert len(state.history) == state.best["epoch"] + 3 < 50
 
 
 @dataclass
@@ -292,6 +326,29 @@ def test_at_a_steady_pace_the_epochs_fill_the_time_and_the_rate_ends_near_zero(
     assert last_step < 0.01 * settings.lr
 
 
+def test_the_time_left_is_that_of_the_pixels_left() -> None:
+    settings = training(epochs=4, growing=0.5)
+    state = fresh(settings)
+    state.history = [{**row(1, seconds=3.0), "side": 4}]
+    assert seconds_left(state, settings, 4) == pytest.approx(3.0 * (6**2 + 2 * 8**2) / 4**2)
+    assert seconds_left(state, settings, 1) == 0
+
+
+@examples(deadline=None, max_examples=50)
+@given(st.integers(1, 200), st.integers(2, 60), st.floats(0, 0.9))
+def test_a_budget_is_kept_while_images_grow(budget: int, asked: int, growing: float) -> None:
+    settings = training(epochs=asked, growing=growing, max_minutes=budget / 60)
+    loop, state, spent = Loop(settings, CPU, 0), fresh(settings), 0.0
+    while len(state.history) < state.epochs:
+        number = len(state.history) + 1
+        side = growth_of(state, settings).side(number, state.epochs)
+        state.history.append({**row(number, seconds=side**2 / 64), "side": side})
+        state.epochs = loop.epochs_that_fit(state)
+    spent = sum(row["seconds"] for row in state.history)
+    assert spent <= budget
+    assert len(state.history) == asked or spent > budget - 1
+
+
 def test_a_rate_that_blows_up_is_said_with_the_epoch_and_what_to_lower() -> None:
     settings = training(optimizer="sgd", lr=1e30, warmup=0.0)
     with pytest.raises(DivergedError, match=r"loss became (nan|inf) in epoch 1: lower --lr"):
@@ -314,7 +371,7 @@ def test_a_class_without_images_has_a_finite_weight() -> None:
 
 def test_weights_in_the_loss_turn_the_answers_to_the_heavy_class() -> None:
     def answers(weights: Tensor) -> Tensor:
-        settings = training(epochs=2, lr=0.05)
+        settings = training(epochs=4, lr=0.05)
         state = fresh(settings)
         loop = Loop(settings, CPU, 0, class_weights=weights)
         loop.fit(state, training_batches(settings), VALIDATION)
@@ -332,6 +389,21 @@ def test_smoothed_labels_keep_the_network_from_certainty() -> None:
     assert confidence(0.0) > 0.95
     # Spread over three classes, 0.6 leaves 0.4 and a third of 0.6 to the right one.
     assert confidence(0.6) < 0.8
+
+
+def test_of_mixed_images_both_labels_are_learned() -> None:
+    settings = training(cutmix=1.0, label_smoothing=0.0, lr=0.02)
+    state, loop = fresh(settings), Loop(settings, CPU, 0)
+    images, labels = colours(16)
+    for _ in range(60):
+        torch.manual_seed(7)  # the same squares and the same dropout in each step
+        loop.step(state, images, labels, 0.5, Sums.zero(CPU))
+    torch.manual_seed(7)
+    mixed, others, _ = cutmix(images, labels, 1.0)
+    told = state.network(mixed).softmax(dim=1)
+    differ = labels != others
+    both = told[differ, labels[differ]] + told[differ, others[differ]]
+    assert both.mean() > 0.8
 
 
 def test_the_gradient_is_clipped() -> None:

@@ -10,9 +10,19 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn import functional
 
 from cnn.config import Network
-from cnn.network import NetworkError, Scale, Shortcut, build, parameter_count, shapes, stage
+from cnn.network import (
+    NetworkError,
+    Scale,
+    Shortcut,
+    build,
+    parameter_count,
+    scale_of,
+    shapes,
+    stage,
+)
 
 PLAIN = Network(
     network="cnn",
@@ -62,6 +72,48 @@ def test_the_first_module_scales_bytes_as_torchvision_weights_expect() -> None:
             assert scaled[0, channel].flatten().tolist() == pytest.approx(
                 [(byte / 255 - mean) / std] * 4, abs=1e-5
             )
+
+
+def test_half_the_side_is_the_mean_of_every_four_pixels() -> None:
+    scale, images = Scale(8, smallest=2), photos(3, 8)
+    whole = scale(images)
+    scale.look_at(4)
+    assert torch.allclose(scale(images), functional.avg_pool2d(whole, 2), atol=1e-6)
+
+
+@pytest.mark.parametrize(("whole", "side"), [(8, 4), (8, 6), (13, 7), (13, 10), (16, 12)])
+def test_every_pixel_has_its_part_in_a_smaller_image(whole: int, side: int) -> None:
+    scale = Scale(whole, smallest=2)
+    scale.look_at(side)
+    images = torch.rand(1, 3, whole, whole, requires_grad=True)
+    shrunk = scale(images)
+    assert shrunk.shape == (1, 3, side, side)
+    shrunk.sum().backward()
+    assert images.grad is not None
+    assert (images.grad > 0).all()
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_a_network_takes_images_down_to_its_smallest_side(residual: bool) -> None:
+    network = build(changed(residual=residual), 13, 3)
+    scale = scale_of(network)
+    for side in range(scale.smallest, 14):
+        scale.look_at(side)
+        assert network(photos(2, 13)).shape == (2, 3)
+    for side in (scale.smallest - 1, 14):
+        with pytest.raises(NetworkError, match=rf"side {side} is not from 4 to 13"):
+            scale.look_at(side)
+
+
+def test_a_torchvision_model_looks_at_whole_images_only() -> None:
+    assert scale_of(build(Network(network=TINY_TORCHVISION), 32, 2)).smallest == 32
+
+
+def test_pooling_before_relu_changes_nothing() -> None:
+    features = torch.randn(2, 3, 8, 8)
+    layers = stage(changed(convolutions=1, normalisation="none"), 3, 5)
+    convolved = of_type(layers, nn.Conv2d)[0](features)
+    assert torch.equal(layers(features), functional.max_pool2d(convolved.relu(), 2))
 
 
 def test_the_logits_of_an_image_do_not_depend_on_its_neighbours_when_judged() -> None:
@@ -188,7 +240,7 @@ def test_kernels_are_channels_last() -> None:
 
 def test_the_parameters_are_counted_as_by_hand_and_frozen_ones_are_not() -> None:
     network = build(changed(filters=(4,), convolutions=1, normalisation="none"), 8, 2)
-    kernel, output = 4 * 3 * 3 * 3 + 4, 2 * 4 * 4 * 4 + 2
+    kernel, output = 4 * 3 * 3 * 3 + 4, 2 * 4 + 2
     assert parameter_count(network) == kernel + output
     of_type(network, nn.Linear)[0].requires_grad_(False)
     assert parameter_count(network) == kernel

@@ -36,7 +36,7 @@ LAYERS = (
     "report.evaluation report.tuning_figures report.mix",
     "score_folder pixels",
     "bundle batches prepared census run_folder worklist",
-    "network augment optim report.tally prediction digits parts command sorting spreadsheet",
+    "network augment optim growth report.tally prediction digits parts command sorting spreadsheet",
     "metrics report.columns report.tuning report.drawing manifest study",
     "folder parquet decoding",
     "image atomic",

@@ -127,6 +127,7 @@ def card(settings: TrainConfig, dataset: Prepared, row: Epoch) -> Card:
         image_size=dataset.card.image_size,
         fit=dataset.card.fit,
         network=settings.network,
+        side=row["side"],
         flip=settings.augmentation.flip and settings.training.test_time_flip,
         trained={"seed": settings.seed, **row},
     )

@@ -24,16 +24,16 @@ class Progress:
     """
 
     def __init__(self) -> None:
-        self.epochs: list[tuple[Epoch, int]] = []
+        self.epochs: list[tuple["Epoch", int, float]] = []
         self.step = (0, 0)
 
-    def epoch(self, row: "Epoch", epochs: int) -> None:
-        self.epochs.append((row, epochs))
+    def epoch(self, row: "Epoch", epochs: int, left: float) -> None:
+        self.epochs.append((row, epochs, left))
 
     def tick(self, step: int, steps: int) -> None:
         self.step = (step, steps)
 
-    def take(self) -> tuple[list[tuple["Epoch", int]], tuple[int, int]]:
+    def take(self) -> tuple[list[tuple["Epoch", int, float]], tuple[int, int]]:
         """The epochs ended since last asked, and the step under way."""
         ended, self.epochs = self.epochs, []
         return ended, self.step
@@ -93,6 +93,6 @@ def show(progress: Any, running: Future[Any], console: Console) -> None:
         while not last:
             last = bool(wait([running], timeout=0.3).done)
             ended, (step, steps) = ray.get(progress.take.remote())
-            for row, epochs in ended:
-                console.say(epoch_line(row, epochs))
+            for row, epochs, left in ended:
+                console.say(epoch_line(row, epochs, left))
             advance(step, steps)

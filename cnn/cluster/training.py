@@ -30,7 +30,7 @@ from cnn.cluster.resources import Plan
 from cnn.config import TrainConfig
 from cnn.console import Console
 from cnn.errors import Mendable
-from cnn.loop import DivergedError, Epoch, State
+from cnn.loop import DivergedError, Epoch, State, seconds_left
 from cnn.place import Place, place
 from cnn.prepared import Prepared
 
@@ -180,4 +180,5 @@ class Reporter:
                 checkpoint=ray.train.Checkpoint.from_directory(folder),
                 checkpoint_dir_name=f"epoch-{row['epoch']:04d}",
             )
-        self.progress.epoch.remote(row, state.epochs)
+        left = seconds_left(state, self.settings.training, state.epochs)
+        self.progress.epoch.remote(row, state.epochs, left)

@@ -1,0 +1,53 @@
+"""Laws of growth: images never shrink, the last epoch looks at whole ones, and time is counted."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnn.growth import Growth
+
+EPOCHS = st.integers(1, 200)
+GROWING = st.floats(0, 0.99)
+
+
+@given(EPOCHS, GROWING, st.integers(8, 300), st.integers(1, 8))
+def test_sides_never_shrink_and_end_whole(
+    epochs: int, growing: float, whole: int, smallest: int
+) -> None:
+    growth = Growth(growing, whole, smallest)
+    sides = [growth.side(number, epochs) for number in range(1, epochs + 1)]
+    assert sides == sorted(sides)
+    assert sides[-1] == whole
+    assert sides[0] >= max(smallest, whole // 2)
+
+
+@given(EPOCHS, GROWING, st.integers(8, 300))
+def test_a_network_that_takes_whole_images_only_gets_no_others(
+    epochs: int, growing: float, whole: int
+) -> None:
+    growth = Growth(growing, whole, smallest=whole)
+    assert {growth.side(number, epochs) for number in range(1, epochs + 1)} == {whole}
+
+
+@pytest.mark.parametrize(
+    ("growing", "sides"),
+    [(0.0, {64: 20}), (0.5, {32: 5, 48: 5, 64: 10}), (0.8, {32: 8, 48: 8, 64: 4})],
+)
+def test_half_and_three_quarters_share_the_growing_epochs(
+    growing: float, sides: dict[int, int]
+) -> None:
+    growth = Growth(growing, whole=64, smallest=32)
+    assert Counter(growth.side(number, 20) for number in range(1, 21)) == sides
+
+
+@given(EPOCHS, st.integers(0, 200))
+def test_epochs_of_one_side_are_left_one_by_one(epochs: int, done: int) -> None:
+    growth = Growth(0.0, whole=64, smallest=32)
+    assert growth.left(done, epochs, last=64) == max(0, epochs - done)
+
+
+def test_an_epoch_of_twice_the_side_counts_as_four() -> None:
+    growth = Growth(0.5, whole=64, smallest=32)
+    assert growth.left(5, 10, last=32) == 5 * 4
