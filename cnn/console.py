@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,8 @@ from cnn.terminal import one_line
 
 if TYPE_CHECKING:  # its module brings torch, a second's import in a process that only shows rows
     from cnn.loop import Epoch
+
+STARVED = 0.3  # of the time for training; from here on it is worth a line
 
 TABLE = (
     "{epoch:>7}  {train_loss:>10}  {train_accuracy:>9}  {val_loss:>8}  {val_accuracy:>7}"
@@ -111,6 +113,17 @@ class Milestones:
 def pace(speed: float, unit: str) -> str:
     """So many a second, or a minute where they are slow."""
     return f"{speed:,.0f} {unit}/s" if speed >= 1 else f"{speed * 60:.1f} {unit}/min"
+
+
+def starved(history: Sequence["Epoch"]) -> str | None:
+    """A line for runs that waited for images rather than computed; None where they did not."""
+    wait = sum(row["data_wait"] for row in history) / len(history)
+    if wait < STARVED:
+        return None
+    return (
+        f"wait     {wait:.0%} of the training was waiting for batches: "
+        "more CPUs to augment, or more --memory to hold images, would make it faster"
+    )
 
 
 def epoch_line(row: "Epoch", epochs: int, left: float) -> str:

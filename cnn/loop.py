@@ -2,9 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import Any, Self, TypedDict
 
 import torch
 from torch import Tensor, distributed, nn
@@ -12,14 +12,18 @@ from torch.nn import functional
 
 from cnn import optim
 from cnn.augment import cutmix
-from cnn.batches import ALONE, Batches, Share, seed_of
+from cnn.batches import ALONE, Batch, Batches, Share, seed_of
 from cnn.config import Training
 from cnn.growth import Growth
 from cnn.network import scale_of
 
 
 class Epoch(TypedDict):
-    """One row of a history; losses are cross-entropies in nats per image, `side` is in pixels."""
+    """One row of a history; losses are cross-entropies in nats per image, `side` is in pixels.
+
+    `data_wait` is the fraction of the time for training that went into waiting for batches, in
+    this process: where it is not small, faster arithmetic would not make the epoch faster.
+    """
 
     epoch: int
     train_loss: float
@@ -30,6 +34,7 @@ class Epoch(TypedDict):
     lr: float
     seconds: float
     images_per_second: float
+    data_wait: float
 
 
 class DivergedError(RuntimeError):
@@ -125,7 +130,8 @@ class Loop:
         side = growth_of(state, self.settings).side(number, state.epochs)
         scale_of(state.network).look_at(side)
         started = time.perf_counter()
-        train_loss, train_accuracy, images = self.train_epoch(state, train).reduce()
+        batches = Waited(train.epoch(number))
+        train_loss, train_accuracy, images = self.train_epoch(state, batches, train.steps).reduce()
         trained = time.perf_counter()
         if not math.isfinite(train_loss):
             raise DivergedError(f"the loss became {train_loss} in epoch {number}: lower --lr")
@@ -141,16 +147,17 @@ class Loop:
             lr=state.optimizer.param_groups[0]["lr"],
             seconds=time.perf_counter() - started,
             images_per_second=images / (trained - started),
+            data_wait=batches.seconds / (trained - started),
         )
 
-    def train_epoch(self, state: State, batches: Batches) -> Sums:
+    def train_epoch(self, state: State, batches: Iterable[Batch], steps: int) -> Sums:
         """One pass over the training batches."""
         epoch, sums = len(state.history), Sums.zero(self.device)
         state.parallel.train()
-        for step, (images, labels) in enumerate(batches.epoch(epoch + 1)):
-            progress = (epoch + step / batches.steps) / state.epochs
+        for step, (images, labels) in enumerate(batches):
+            progress = (epoch + step / steps) / state.epochs
             self.step(state, to(images, self.device), to(labels, self.device), progress, sums)
-            self.on_step(step + 1, batches.steps)
+            self.on_step(step + 1, steps)
         return sums
 
     def step(
@@ -216,6 +223,23 @@ class Loop:
         if distributed.is_initialized():
             distributed.broadcast(agreed, src=0)
         return int(agreed)
+
+
+class Waited:
+    """Batches, and for how many `seconds` the loop has waited for them."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self.batches, self.seconds = batches, 0.0
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Batch:
+        asked = time.perf_counter()
+        try:
+            return next(self.batches)
+        finally:
+            self.seconds += time.perf_counter() - asked
 
 
 def growth_of(state: State, settings: Training) -> Growth:

@@ -229,6 +229,7 @@ def saved_state(folder: Path) -> State:
             lr=0.1,
             seconds=2.0,
             images_per_second=3.5,
+            data_wait=0.1,
         )
     )
     checkpoint.save(folder, state, CHOSEN)

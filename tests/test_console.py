@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnn.console import TABLE_HEAD, Console, Milestones, clock, epoch_line, pace
+from cnn.console import TABLE_HEAD, Console, Milestones, clock, epoch_line, pace, starved
 from cnn.loop import Epoch
 
 LITERAL = [
@@ -39,7 +39,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
 def row(**values: float) -> Epoch:
     known = {"epoch": 3, "train_loss": 1.23456, "train_accuracy": 0.5, "val_loss": 2.0}
     more = {"val_accuracy": 0.25, "lr": 0.001, "seconds": 60.0, "images_per_second": 1234.5}
-    return Epoch(**{**known, **more, "side": 64, **values})  # type: ignore[typeddict-item]
+    return Epoch(**{**known, **more, "side": 64, "data_wait": 0.1, **values})  # type: ignore[typeddict-item]
 
 
 def ends(line: str) -> list[int]:
@@ -71,6 +71,12 @@ def test_an_epoch_tells_its_numbers_and_the_time_that_is_left() -> None:
     assert line.split() == [
         "3/10", "1.235", "0.500", "2.000", "0.250", "0.00100", "1234", "7:00",
     ]  # fmt: skip
+
+
+def test_a_run_that_waits_for_images_is_told_so() -> None:
+    assert starved([row(data_wait=0.1), row(data_wait=0.3)]) is None
+    line = starved([row(data_wait=0.2), row(data_wait=0.6)])
+    assert line is not None and "40% of the training" in line and "--memory" in line
 
 
 @pytest.mark.parametrize(

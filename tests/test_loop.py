@@ -61,7 +61,7 @@ TRAINING = config.Training(
     max_minutes=None,
     precision="float32",
 )
-TIMES = {"seconds", "images_per_second"}
+TIMES = {"seconds", "images_per_second", "data_wait"}
 
 
 def training(**values: object) -> config.Training:
@@ -247,6 +247,7 @@ def row(epoch: int, val_accuracy: float = 0.5, seconds: float = 1.0) -> Epoch:
         lr=0.1,
         seconds=seconds,
         images_per_second=1.0,
+        data_wait=0.0,
     )
 
 

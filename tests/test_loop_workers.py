@@ -79,6 +79,7 @@ def epochs_by_own_clock(rank: int) -> int:
             lr=0.1,
             seconds=7.0 + 13.0 * rank,
             images_per_second=1.0,
+            data_wait=0.0,
         )
     ]
     return Loop(settings, torch.device("cpu"), 0).epochs_that_fit(state)

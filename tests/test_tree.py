@@ -24,7 +24,7 @@ LAYERS = (
     "cluster.trials",
     "cluster.training cluster.scoring",
     "cluster.learning cluster.progress cluster.ingest",
-    "cluster.passes cluster.streaming cluster.resources cluster.nodes",
+    "cluster.passes cluster.streaming cluster.resources cluster.nodes cluster.gauges",
     "cluster.session cluster.environment",
     "preflight report.training report.scoring checkpoint",
     "report report.preview",

@@ -1,6 +1,7 @@
 """What a training run tells Ray's metrics: for its dashboard, and for Prometheus behind it."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from ray.util.metrics import Gauge
 
@@ -22,7 +23,7 @@ class Gauges:
         for gauge in self.gauges.values():
             gauge.set_default_tags({"run": run})
 
-    def show(self, row: Mapping[str, float]) -> None:
+    def show(self, row: Mapping[str, Any]) -> None:
         """The figures of an epoch that has ended."""
         for name, gauge in self.gauges.items():
             gauge.set(row[name])

@@ -24,7 +24,7 @@ class Progress:
     """
 
     def __init__(self) -> None:
-        self.epochs: list[tuple["Epoch", int, float]] = []
+        self.epochs: list[tuple[Epoch, int, float]] = []
         self.step = (0, 0)
 
     def epoch(self, row: "Epoch", epochs: int, left: float) -> None:

@@ -24,11 +24,12 @@ from ray.train.torch import TorchTrainer
 from cnn import bundle, checkpoint
 from cnn.batches import Share
 from cnn.bundle import Bundle
+from cnn.cluster.gauges import Gauges
 from cnn.cluster.learning import Splits, card, learn, start
 from cnn.cluster.progress import Progress, Ticker, ignore, in_background, show
 from cnn.cluster.resources import Plan
 from cnn.config import TrainConfig
-from cnn.console import Console
+from cnn.console import Console, starved
 from cnn.errors import Mendable
 from cnn.loop import DivergedError, Epoch, State, seconds_left
 from cnn.place import Place, place
@@ -65,6 +66,8 @@ def fit(
     show(progress, running, console)
     result = running.result()
     history = history_of(result)
+    if line := starved(history):
+        console.say(line)
     kept = result.best_checkpoints or []
     best, _ = max(kept, key=lambda pair: pair[1][score(splits)])
     with best.as_directory() as folder:
@@ -92,6 +95,7 @@ def trainer(
         train_loop_config={
             "settings": settings.model_dump(mode="json"),
             "prepared": str(dataset.folder),
+            "run": out.name,
             "progress": progress,
             "splits": splits,
         },
@@ -143,7 +147,7 @@ def work(task: dict[str, Any]) -> list[Epoch] | str:
     state = start(settings, dataset, ray.train.torch.get_device(), ray.train.torch.prepare_model)
     resume(state)
     ticker = Ticker(task["progress"]) if share.rank == 0 else ignore
-    reporter = Reporter(settings, dataset, share, task["progress"])
+    reporter = Reporter(settings, dataset, share, task["progress"], Gauges(task["run"]))
     try:
         learn(settings, dataset, state, reporter, share, ticker, tuple(task["splits"]))
     except DivergedError as error:
@@ -167,6 +171,7 @@ class Reporter:
     dataset: Prepared
     share: Share
     progress: Any
+    gauges: Gauges
 
     def __call__(self, state: State) -> None:
         row = state.history[-1]
@@ -181,4 +186,5 @@ class Reporter:
                 checkpoint_dir_name=f"epoch-{row['epoch']:04d}",
             )
         left = seconds_left(state, self.settings.training, state.epochs)
+        self.gauges.show(row)
         self.progress.epoch.remote(row, state.epochs, left)

@@ -21,8 +21,8 @@ CONTRACT = {
     "evaluation.json", "report.html", "checkpoints",
 }  # fmt: skip
 HISTORY = [
-    "epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds",
-    "images_per_second",
+    "epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "side", "lr", "seconds",
+    "images_per_second", "data_wait",
 ]  # fmt: skip
 
 
