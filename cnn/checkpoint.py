@@ -1,11 +1,13 @@
 """A checkpoint: a bundle, plus what training needs to go on from it."""
 
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 
 from cnn import bundle
-from cnn.bundle import Bundle, Card
+from cnn.bundle import Bundle, BundleError, Card
+from cnn.errors import Mendable
 from cnn.loop import State
 
 TRAINING = "training.pt"
@@ -18,8 +20,16 @@ def save(folder: Path, state: State, card: Card) -> None:
 
 
 def load(folder: Path, state: State) -> None:
-    """Put `state` where the checkpoint was saved."""
-    saved = bundle.load(folder, next(state.network.parameters()).device)
+    """Put `state` where the checkpoint was saved; Mendable where it is not whole."""
+    device = next(state.network.parameters()).device
+    try:
+        saved = bundle.load(folder, device)
+        # weights_only: plain tensors and numbers; a checkpoint from elsewhere can run no code.
+        training = torch.load(folder / TRAINING, map_location="cpu", weights_only=True)
+    except (BundleError, OSError, EOFError, RuntimeError, UnpicklingError) as error:
+        raise Mendable(
+            f"the checkpoint {folder} is damaged ({str(error).splitlines()[0]}): "
+            f"remove {folder.parent}, and the same command trains from the start"
+        ) from None
     state.network.load_state_dict(saved.network.state_dict())
-    # weights_only: plain tensors and numbers; a checkpoint from elsewhere can run no code.
-    state.load_state_dict(torch.load(folder / TRAINING, map_location="cpu", weights_only=True))
+    state.load_state_dict(training)

@@ -1,10 +1,11 @@
 """The command line of a job, made from its page of settings."""
 
 import difflib
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_origin
 
 import click
 import yaml
@@ -12,27 +13,49 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from cnn.config import Positional
-from cnn.errors import Mendable
+from cnn.errors import Mendable, is_full_disk, reasons
 from cnn.terminal import one_line
 
 Config = TypeVar("Config", bound=BaseModel)
 Location = tuple[str, ...]
 
+STOPPED = "stopped; the same command goes on from here"
+
 
 def run(settings: type[Config], job: Callable[[Config], None]) -> None:
     """Parse the command line into `settings`, call `job`, and end the process as it deserves.
 
-    Exit codes: 0 done, 2 the user can mend it (one line on stderr), 130 on Ctrl-C; anything else
-    is a bug and leaves with its traceback.
+    Exit codes: 0 done; 2 the user can mend it and 1 a full disk, both with one line on stderr; 130
+    on Ctrl-C, 143 on SIGTERM. Anything else is a bug, and leaves with its traceback and 1.
     """
+    signal.signal(signal.SIGTERM, terminate)
     try:
         job(parse(settings, sys.argv[1:]))
-    except Mendable as error:
-        print(f"error: {one_line(' '.join(str(error).splitlines()))}", file=sys.stderr)
-        sys.exit(2)
+    except Terminated:
+        end(STOPPED, 143)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+        end(STOPPED, 130)
+    except Exception as error:
+        for reason in reasons(error):
+            if isinstance(reason, Mendable):
+                end(f"error: {reason}", 2)
+            if is_full_disk(reason):
+                end(f"error: {reason}; make room, and the same command goes on from here", 1)
+        raise
+
+
+class Terminated(KeyboardInterrupt):
+    """The system, or whoever runs it, wants this process to end."""
+
+
+def terminate(number: int, frame: object) -> None:
+    raise Terminated
+
+
+def end(line: str, code: int) -> NoReturn:
+    """End the process with one line on standard error."""
+    print(one_line(" ".join(line.splitlines())), file=sys.stderr)
+    sys.exit(code)
 
 
 def parse(settings: type[Config], arguments: list[str]) -> Config:

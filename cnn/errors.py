@@ -1,5 +1,34 @@
 """Errors that the user can mend: one line says what is wrong and what to do."""
 
+import errno
+import os
+from collections.abc import Iterator
+
 
 class Mendable(ValueError):
     """The user's to mend: jobs print its message as one line and exit with 2, without traceback."""
+
+
+def reasons(error: BaseException) -> Iterator[BaseException]:
+    """An error and all that it was raised from, also on other machines.
+
+    Ray wraps what a task raises: the task's own error is `cause`, those of a training's workers
+    are `worker_failures`, by rank.
+    """
+    pending, seen = [error], set[int]()
+    while pending:
+        found = pending.pop(0)
+        if id(found) in seen:
+            continue
+        seen.add(id(found))
+        yield found
+        wrapped = [found.__cause__, found.__context__, getattr(found, "cause", None)]
+        wrapped += getattr(found, "worker_failures", {}).values()
+        pending += [one for one in wrapped if isinstance(one, BaseException)]
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether there is no more room for a file, or for its owner. Arrow tells only by its text."""
+    if not isinstance(error, OSError):
+        return False
+    return error.errno in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error)

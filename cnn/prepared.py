@@ -81,7 +81,10 @@ def read_card(file: Place) -> Card:
 
 def damaged(folder: Place, error: Exception) -> Mendable:
     reason = str(error).splitlines()[0]
-    return Mendable(f"{folder} is no prepared dataset of this version ({reason}): prepare it again")
+    return Mendable(
+        f"{folder} is no whole prepared dataset of this version ({reason}): "
+        "remove it, and its images are decoded anew"
+    )
 
 
 def begin(folder: Place, card: Card) -> None:
@@ -172,9 +175,15 @@ def prepare_image(
 
 
 def read_images(file: Place, offsets: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The images at `offsets` of a shard, uint8 `(len(offsets), *shape)`."""
-    column = parquet.read(file, ["image"])["image"]
-    chosen = column.take(pa.array(offsets)).combine_chunks()
+    """The images at `offsets` of a shard, uint8 `(len(offsets), *shape)`.
+
+    Mendable where the shard is missing, or not the one that was written.
+    """
+    try:
+        column = parquet.read(file, ["image"])["image"]
+        chosen = column.take(pa.array(offsets)).combine_chunks()
+    except (FileNotFoundError, pa.ArrowInvalid) as error:
+        raise damaged(file.parent.parent, error) from None
     chunk = chosen.chunk(0) if isinstance(chosen, pa.ChunkedArray) else chosen
     return np.frombuffer(chunk.buffers()[2], np.uint8).reshape(len(offsets), *shape)
 

@@ -26,6 +26,7 @@ LAYERS = (
     "cluster.learning cluster.progress cluster.ingest",
     "cluster.passes cluster.streaming cluster.resources cluster.nodes cluster.gauges",
     "cluster.session cluster.environment",
+    "cluster.token",
     "preflight report.training report.scoring checkpoint",
     "report report.preview",
     "report.page report.provenance",

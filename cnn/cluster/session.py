@@ -2,12 +2,15 @@
 
 import logging
 import os
+import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
 from ray.util.annotations import RayDeprecationWarning
+
+from cnn.cluster.token import keep_token_private
 
 START_ATTEMPTS = 2
 
@@ -23,10 +26,13 @@ def session(logical_cpus: int) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     if "RAY_ADDRESS" in os.environ:
         ray.init(logging_level=logging.ERROR, log_to_driver=False)
     else:
         start_local(max(logical_cpus, os.cpu_count() or 1))
+    # Ray's own handler would end the process without a word, and with the signal's number.
+    signal.signal(signal.SIGTERM, on_sigterm)
     quiet_loggers()
     try:
         yield
@@ -35,7 +41,8 @@ def session(logical_cpus: int) -> Iterator[None]:
 
 
 def start_local(cpus: int) -> None:
-    """Start Ray on this machine, reachable from this machine alone."""
+    """Start Ray on this machine, reachable from this machine alone, by whoever has the token."""
+    keep_token_private()
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             ray.init(

@@ -145,7 +145,10 @@ def work(task: dict[str, Any]) -> list[Epoch] | str:
     dataset = Prepared.open(place(task["prepared"]))
     share = Share(context.get_world_rank(), context.get_world_size())
     state = start(settings, dataset, ray.train.torch.get_device(), ray.train.torch.prepare_model)
-    resume(state)
+    try:
+        resume(state)
+    except Mendable as error:  # that of every worker: all have read the same checkpoint
+        return str(error)
     ticker = Ticker(task["progress"]) if share.rank == 0 else ignore
     reporter = Reporter(settings, dataset, share, task["progress"], Gauges(task["run"]))
     try:

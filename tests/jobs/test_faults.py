@@ -1,18 +1,21 @@
 """Laws of faults: what a hostile file, a lost node or a full disk does to a job's result."""
 
 import os
+import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from faults import faulty_decoder
+from runs import epochs_kept, wait_for
 
 from cnn import digits
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
+Start = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +68,117 @@ def test_a_file_that_crashes_its_decoder_has_its_row_among_the_predictions(
     table = pa.concat_tables(pq.read_table(part, partitioning=None) for part in parts)
     assert len(table) == 301
     assert errors(table) == {"3/poison.gif": "decoder_crashed"}
+
+
+def remount(folder: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of 100 KB."""
+    if os.geteuid():
+        pytest.skip("only root may mount a file system")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100k", "none", str(folder)], check=True)
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def prepare(out: Path, model: Path, images: Path) -> list[object]:
+    return ["prepare", images, "--out", out / "run"]
+
+
+def train(out: Path, model: Path, images: Path) -> list[object]:
+    prepared = ["--prepared", model.parent / "prepared"]
+    return ["train", images, "--out", out / "run", "--epochs", 2, *prepared]
+
+
+def score(out: Path, model: Path, images: Path) -> list[object]:
+    return ["score", model, images, "--out", out / "run"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", [prepare, train, score])
+def test_a_full_disk_is_one_line_and_with_more_room_the_same_command_ends(
+    finished: subprocess.CompletedProcess[str],
+    command: Command,
+    runs: Path,
+    small_disk: Path,
+    job: Callable[[Path, Path, Path], list[object]],
+) -> None:
+    arguments = job(small_disk, runs / "digits", runs / "digits-images")
+    full = command(*arguments)
+    assert full.returncode == 1, full.stderr
+    assert full.stderr.splitlines()[-1].startswith("error: ")
+    assert "make room, and the same command goes on" in full.stderr.splitlines()[-1]
+    assert "Traceback" not in full.stderr
+    remount(small_disk, "size=100m")
+    done = command(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"wrote {small_disk / 'run'}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", [prepare, train, score])
+def test_a_folder_that_cannot_be_written_is_refused_in_one_line(
+    finished: subprocess.CompletedProcess[str],
+    command: Command,
+    runs: Path,
+    small_disk: Path,
+    job: Callable[[Path, Path, Path], list[object]],
+) -> None:
+    remount(small_disk, "ro")
+    refused = command(*job(small_disk, runs / "digits", runs / "digits-images"))
+    assert refused.returncode == 2, refused.stderr
+    assert refused.stderr.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.slow
+def test_sigterm_ends_with_143_and_the_same_command_goes_on(
+    finished: subprocess.CompletedProcess[str], start: Start, command: Command, runs: Path
+) -> None:
+    out = runs / "terminated"
+    arguments = ("train", "--out", out, "--epochs", 30)
+    process = start(*arguments)
+    wait_for(process, lambda: epochs_kept(out) >= 1)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    assert err.splitlines()[-1] == "stopped; the same command goes on from here"
+    assert command(*arguments).returncode == 0
+
+
+@pytest.mark.slow
+def test_a_damaged_checkpoint_is_told_with_its_mend(
+    start: Start, command: Command, runs: Path
+) -> None:
+    out = runs / "damaged"
+    arguments = ("train", "--out", out, "--epochs", 30)
+    process = start(*arguments)
+    wait_for(process, lambda: epochs_kept(out) >= 2)
+    process.kill()
+    process.communicate()
+    for file in (out / "checkpoints").rglob("training.pt"):
+        os.truncate(file, file.stat().st_size // 2)
+    refused = command(*arguments)
+    assert refused.returncode == 2, refused.stderr
+    assert "is damaged" in refused.stderr and "Traceback" not in refused.stderr
+    shutil.rmtree(out / "checkpoints")
+    assert command(*arguments).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", [Path.unlink, lambda file: os.truncate(file, 1000)])
+def test_a_damaged_shard_is_told_with_its_mend(
+    command: Command, poisoned: Path, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    assert command("prepare", poisoned, "--out", tmp_path / "set").returncode == 0
+    damage(next((tmp_path / "set/shards").iterdir()))
+    refused = command("train", tmp_path / "set", "--out", tmp_path / "run", "--filters", "8,16")
+    assert refused.returncode == 2, refused.stderr
+    last = refused.stderr.splitlines()[-1]
+    assert "is no whole prepared dataset" in last and "remove it" in last
+    assert "Traceback" not in refused.stderr

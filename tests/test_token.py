@@ -1,0 +1,40 @@
+"""Laws of the token: made where there is none, kept where there is one, private in any case."""
+
+from pathlib import Path
+
+import pytest
+
+from cnn.cluster.token import keep_token_private
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+    return tmp_path / ".ray" / "auth_token"
+
+
+def test_a_token_is_made_once_and_its_owner_alone_reads_it(file: Path) -> None:
+    keep_token_private()
+    token = file.read_text()
+    assert len(token) == 64 and int(token, 16)
+    keep_token_private()
+    assert file.read_text() == token
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_token_that_everybody_could_read_is_closed_and_kept(file: Path) -> None:
+    file.parent.mkdir()
+    file.write_text("a" * 64)
+    file.chmod(0o644)
+    keep_token_private()
+    assert (file.read_text(), file.stat().st_mode & 0o777) == ("a" * 64, 0o600)
+
+
+def test_a_token_of_the_environment_is_left_alone(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "b" * 64)
+    keep_token_private()
+    assert not file.exists()
