@@ -1,7 +1,7 @@
 """The plan of resources: workers, devices and CPUs for data, checked before Ray is asked."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ray
 import torch
@@ -171,7 +171,7 @@ def plan_scoring(settings: config.Pool, parts: int) -> ScoringPlan:
     """What to ask of Ray to score so many parts; Mendable where the cluster cannot give it."""
     gpu = settings.gpu if settings.gpu is not None else gpus() > 0
     fraction = settings.gpu_fraction if gpu else 0.0
-    room = int(gpus() / fraction) if gpu else max(1, cluster_total("CPU"))
+    room = scoring_room(fraction)
     wanted = settings.workers or max(1, min(parts, room))
     if wanted > room:
         each = f"{fraction:g} GPUs each, of {gpus()}" if gpu else "a CPU each"
@@ -179,6 +179,18 @@ def plan_scoring(settings: config.Pool, parts: int) -> ScoringPlan:
         raise Mendable(f"{wanted} workers need {each}: {mend}")
     elastic = settings.workers is None and "RAY_ADDRESS" in os.environ
     return ScoringPlan(min(wanted, parts), settings.batch_size, fraction, elastic)
+
+
+def scoring_room(gpu_fraction: float) -> int:
+    """How many scoring workers the cluster has room for, beside those who decode for them."""
+    return int(gpus() / gpu_fraction) if gpu_fraction else max(1, cluster_total("CPU"))
+
+
+def refitted(plan: ScoringPlan) -> ScoringPlan:
+    """The same plan for what is left of the cluster: workers for a lost node would wait for ever,
+    and with them take the CPUs of those who decode."""
+    room = scoring_room(plan.gpu_fraction)
+    return replace(plan, workers=max(1, min(plan.workers, room)))
 
 
 def counted(workers: int, gpu: bool) -> str:

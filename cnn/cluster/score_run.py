@@ -154,7 +154,7 @@ def stream(
     advance(done, total)
     pixels = Decode(task.work.roots, card.image_size, card.fit, careful)
     work = ((number, task.parts[number]) for number in missing)
-    for number, table in scoring.score(work, pixels, task.model, plan):
+    for number, table in scoring.score(work, pixels, task.model, resources.refitted(plan)):
         task.run.commit(number, table)
         done += len(table)
         advance(done, total)

@@ -46,6 +46,10 @@ class Nodes:
         """What a submitted job finds in its environment."""
         return {"RAY_ADDRESS": self.cluster.address}
 
+    def alive(self) -> int:
+        """How many nodes there are, the head too."""
+        return sum(node["Alive"] for node in self.cluster.global_state.node_table())
+
     def lose(self) -> None:
         """A node goes away without grace."""
         self.cluster.remove_node(self.workers.pop(), allow_graceful=False)
@@ -153,7 +157,7 @@ def test_a_folder_that_only_one_node_has_is_refused(
     environment = {**os.environ, "RAY_TMPDIR": str(two_nodes.folder)}
     node = subprocess.Popen(["unshare", "-m", "sh", "-c", script], env=environment)
     try:
-        two_nodes.cluster.wait_for_nodes()
+        wait_for(node, lambda: two_nodes.alive() == 4)
         out = tmp_path / "run"
         done = command("train", "--out", out, environment=two_nodes.environment)
         assert done.returncode == 2, done.stderr
