@@ -178,7 +178,9 @@ def conclude(task: Task, seconds: float, images: int, console: Console) -> None:
     scored = judge_scores(task.predictions, mix, evaluation, other_run(settings))
     if scored.evaluation is not None:
         scored.evaluation.write(run.evaluation)
-    look = thumbnails(Decode(task.work.roots, SIDE, task.model.card.fit), task.manifest)
+    look = thumbnails(
+        Decode(task.work.roots, SIDE, task.model.card.fit, careful=True), task.manifest
+    )
     title, told = run.path.resolve().name, remarks(task.work, classes)
     page = scoring_report(title, settings, scored, summary, told, task.predictions, look)
     write_atomically(run.report, page)

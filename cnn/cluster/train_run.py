@@ -78,7 +78,9 @@ def source_pixels(source: Source) -> Pixels:
     """The pixels of a source's images, wherever they are."""
     if source.prepared is not None:
         return Gather(Prepared.open(source.prepared))
-    decode = Decode([Root(source.root, "")], source.settings.image_size, source.settings.fit)
+    images = source.settings
+    # No file has been looked at yet: one that crashes its decoder must not take the job along.
+    decode = Decode([Root(source.root, "")], images.image_size, images.fit, careful=True)
     return lambda rows: decode(rows.append_column("root", pa.array([0] * len(rows), pa.int16())))
 
 
