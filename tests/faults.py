@@ -1,5 +1,6 @@
-"""Real faults to test against: a full disk, a killed process, a greedy one."""
+"""Real faults to test against: a full disk, a killed process, a greedy one, forbidden files."""
 
+import os
 import resource
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+NOBODY = 65534
 
 MORTAL = """
 import resource, signal
@@ -70,4 +72,16 @@ def memory_beside(before: str, code: str) -> int:
     """How many bytes more a process held at once while it ran `code` than `before` that."""
     peak = "int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
     script = f"{before}\nbase = {peak}\n{code}\nprint({peak} - base)"
-    return 1024 * int(subprocess.check_output([sys.executable, "-c", script], cwd=ROOT, text=True))
+    told = subprocess.check_output([sys.executable, "-c", script], cwd=ROOT / "tests", text=True)
+    return 1024 * int(told)
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """For as long as the `with` block lasts, permissions hold for this process, root's too."""
+    user = os.geteuid()
+    os.seteuid(NOBODY if user == 0 else user)
+    try:
+        yield
+    finally:
+        os.seteuid(user)

@@ -5,9 +5,11 @@ import pickle
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import fsspec
 import pytest
+from faults import as_nobody
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +26,12 @@ ODD_NAMES = [
     "cafe\u0301.jpg".encode(),
     "🐈\u200d⬛.jpg".encode(),
     b" <script> .jpg",
+    b"<img src=x onerror=alert(1)>.jpg",
+    b"=1+1.jpg",
+    b"\x1b[2J\x1b]0;title\x07\x7f\x01.jpg",
+    "gpj.\u202eegami\u2028\u2215.jpg".encode(),
+    b"-rf *.JPG",
+    b"n" * 251 + b".jpg",
 ]
 
 
@@ -73,6 +81,39 @@ def test_a_file_of_any_name_is_listed_once_and_read(tmp_path: Path, name: bytes)
     (path,) = paths_of(tmp_path)
     assert path == "class/" + to_text(name)
     assert read_file(str(tmp_path), path) == name
+
+
+def test_names_that_look_alike_are_different_files(tmp_path: Path) -> None:
+    names = [b"caf\xc3\xa9", b"cafe\xcc\x81", b"CAF\xc3\x89", b"caf\xe9", b"caf\\xe9"]
+    for name in names:
+        put(tmp_path, os.fsdecode(b"class/" + name + b".jpg"), content=name)
+    paths = paths_of(tmp_path)
+    assert len(set(paths)) == len(names)
+    assert {read_file(str(tmp_path), path) for path in paths} == set(names)
+
+
+def test_a_file_as_deep_as_the_system_allows_is_listed_and_read(tmp_path: Path) -> None:
+    deep = "/".join(["d" * 200] * 18)
+    put(tmp_path, f"{deep}/x.jpg")
+    assert paths_of(tmp_path) == [f"{deep}/x.jpg"]
+    assert read_file(str(tmp_path), f"{deep}/x.jpg") == b"image"
+
+
+def test_rows_and_skips_add_up_to_what_is_there(tmp_path: Path) -> None:
+    root = put(tmp_path, "a/x.jpg", "a/b/y.PNG", "a/b/c/.z.jpg", "a/n.txt", "a/b/none", "empty.jpg")
+    os.mkfifo(root / "a/b/fifo.jpg")
+    for name, target in (
+        ("loop", ".."),
+        ("out", "/usr"),
+        ("a.jpg", "x.jpg"),
+        ("b.jpg", "/dev/zero"),
+    ):
+        (root / "a" / name).symlink_to(target)
+    there = sum(1 for path in root.rglob("*") if path.is_symlink() or not path.is_dir())
+    put(root, ".h/i/j.jpg", "a/.k/l.jpg")  # each hidden folder counts once
+    (root / "an empty class").mkdir()
+    listing = list_folder(str(root))
+    assert listing.files.num_rows + sum(listing.ignored.values()) == there + 2
 
 
 def test_rows_are_sorted_and_tell_size_time_and_first_folder(tmp_path: Path) -> None:
@@ -149,16 +190,28 @@ def test_a_folder_whose_path_is_too_long_to_open_is_counted(tmp_path: Path) -> N
     assert listing.ignored == {"unreadable_folder": 1}
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_what_permissions_forbid_is_counted_or_named(tmp_path: Path) -> None:
-    put(tmp_path, "open/x.jpg", "shut/y.jpg")
-    (tmp_path / "open/x.jpg").chmod(0)
-    (tmp_path / "shut").chmod(0)
-    listing = list_folder(str(tmp_path))
-    (tmp_path / "shut").chmod(0o700)
-    assert listing.files["path"].to_pylist() == ["open/x.jpg"]
-    assert listing.ignored == {"unreadable_folder": 1}
-    assert reason_of(lambda: read_file(str(tmp_path), "open/x.jpg")) == "permission_denied"
+def test_what_permissions_forbid_is_counted_or_named() -> None:
+    with TemporaryDirectory() as folder:  # pytest's own lets nobody else in
+        root = put(Path(folder), "open/x.jpg", "shut/y.jpg")
+        root.chmod(0o755)
+        (root / "open/x.jpg").chmod(0)
+        (root / "shut").chmod(0)
+        with as_nobody():
+            listing = list_folder(folder)
+            assert listing.files["path"].to_pylist() == ["open/x.jpg"]
+            assert listing.ignored == {"unreadable_folder": 1}
+            assert reason_of(lambda: read_file(folder, "open/x.jpg")) == "permission_denied"
+        (root / "shut").chmod(0o700)
+
+
+def test_a_root_that_may_not_be_listed_is_refused_in_one_line() -> None:
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0)
+        with as_nobody(), pytest.raises(FolderError) as caught:
+            list_folder(folder)
+        Path(folder).chmod(0o700)
+    assert folder in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize(

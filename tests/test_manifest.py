@@ -224,6 +224,7 @@ def test_splits_can_be_assigned_again(tmp_path: Path) -> None:
 
 def test_class_names_stay_text_from_disk_to_parquet_and_back(tmp_path: Path) -> None:
     names = ["NA", "null", "01", "1e3", "True", "_x", "x..", "<script>", "né\n", "-1", "nan"]
+    names += ["a\u2215b", "a\uff0fb", "x" * 200, "cafe\u0301", "caf\u00e9", "\x1b[2J", "=1+1"]
     manifest = manifest_of(tmp_path / "images", each(*names, images=1))
     manifest = Manifest(assign_splits(manifest.table, 0), manifest.ignored)
     manifest.write(tmp_path / "manifest.parquet")

@@ -1,0 +1,1 @@
+"""Fuzzing: run on demand, with a small sample in the suite."""
