@@ -78,9 +78,12 @@ class DecoderApart:
         return np.frombuffer(answer, np.uint8).reshape(size, size, 3)
 
     def start(self) -> subprocess.Popen[bytes]:
+        """Start the process, and wait until it is there: the time limit is an image's alone."""
         self.process = subprocess.Popen(
             [sys.executable, "-m", "cnn.decoding"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
+        assert self.process.stdout is not None
+        receive(self.process.stdout)
         return self.process
 
     def answer(self, stream: IO[bytes]) -> bytes | Unreadable:
@@ -117,7 +120,8 @@ def receive(stream: IO[bytes]) -> Any:
 
 
 def answer_all(requests: IO[bytes], answers: IO[bytes]) -> None:
-    """What the other process does: decode what comes, until nothing does."""
+    """What the other process does: say that it is there, decode what comes, until nothing does."""
+    send(answers, None)
     while True:
         try:
             data, size, fit = receive(requests)

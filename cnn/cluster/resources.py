@@ -187,8 +187,10 @@ def scoring_room(gpu_fraction: float) -> int:
 
 
 def refitted(plan: ScoringPlan) -> ScoringPlan:
-    """The same plan for what is left of the cluster: workers for a lost node would wait for ever,
-    and with them take the CPUs of those who decode."""
+    """The same plan for what is left of the cluster.
+
+    Workers planned for a lost node would take the CPUs of those who decode, and wait for ever.
+    """
     room = scoring_room(plan.gpu_fraction)
     return replace(plan, workers=max(1, min(plan.workers, room)))
 
