@@ -28,7 +28,7 @@ def load(folder: Path, state: State) -> None:
         training = torch.load(folder / TRAINING, map_location="cpu", weights_only=True)
     except (BundleError, OSError, EOFError, RuntimeError, UnpicklingError) as error:
         raise Mendable(
-            f"the checkpoint {folder} is damaged ({str(error).splitlines()[0]}): "
+            f"the checkpoint {folder} is damaged ({type(error).__name__}): "
             f"remove {folder.parent}, and the same command trains from the start"
         ) from None
     state.network.load_state_dict(saved.network.state_dict())

@@ -1,7 +1,6 @@
 """Laws of bundles and checkpoints: what is loaded is what was saved, or one line says why not."""
 
 import json
-import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from cnn import bundle, checkpoint, config, network, optim
 from cnn.bundle import CARD, WEIGHTS, Bundle, BundleError, Card, as_batch
+from cnn.errors import Mendable
 from cnn.loop import Epoch, State
 
 CLASSES = ["NA", "01", "Zürich / 猫"]
@@ -273,6 +273,6 @@ def test_a_checkpoint_from_elsewhere_runs_no_code(folder: Path, saved_state: Sta
     trace = folder.parent / "run"
     torch.save(Trap(trace), folder / checkpoint.TRAINING)
     bundle.load(folder)
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(Mendable, match="UnpicklingError"):
         checkpoint.load(folder, saved_state)
     assert not trace.exists()

@@ -217,5 +217,5 @@ def test_what_is_no_prepared_dataset_is_refused_in_one_line(
 def test_what_was_never_a_dataset_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for name in ("nowhere", "file", "."):
-        with pytest.raises(Mendable, match="no prepared dataset"):
+        with pytest.raises(Mendable, match="no whole prepared dataset"):
             Prepared.open(tmp_path / name)
