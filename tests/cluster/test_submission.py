@@ -27,7 +27,17 @@ def address() -> str:
 
 @pytest.fixture(scope="module")
 def jobs(address: str) -> JobSubmissionClient:
-    return JobSubmissionClient(address)
+    client = JobSubmissionClient(address)
+    wait_for(lambda: takes_jobs(client))  # the agent that starts them comes last of all
+    return client
+
+
+def takes_jobs(client: JobSubmissionClient) -> bool:
+    try:
+        client.submit_job(entrypoint="true")
+    except RuntimeError:
+        return False
+    return True
 
 
 def submission(address: str, *command: object, name: str) -> subprocess.Popen[str]:
@@ -68,7 +78,7 @@ def test_the_code_is_uploaded_and_nothing_else(tmp_path: Path) -> None:
 
 def test_an_upload_of_this_checkout_is_small(tmp_path: Path) -> None:
     names = uploaded(ROOT, tmp_path)
-    assert {"jobs/train.py", "cnn/config.py", "cnn/report/template.html.jinja"} <= names
+    assert {"jobs/train.py", "cnn/config.py", "cnn/report/templates/report.html.jinja"} <= names
     assert (tmp_path / "package.zip").stat().st_size < LIMIT
 
 
@@ -87,8 +97,8 @@ def test_a_job_runs_on_the_workers_and_its_log_is_readable(
 ) -> None:
     out = tmp_path / "prepared"
     process = submission(address, "-m", "jobs.prepare", digits, "--out", out, name="prepare")
-    said, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, said
+    said, err = process.communicate(timeout=120)
+    assert process.returncode == 0, said + err
     assert jobs.get_job_status("prepare") == JobStatus.SUCCEEDED
     log = jobs.get_job_logs("prepare")
     assert f"wrote {out}" in log.splitlines() and f"wrote {out}" in said

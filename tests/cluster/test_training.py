@@ -20,7 +20,13 @@ SETTINGS = TrainConfig.model_validate(
         "data": {"image_size": 16},
         "augmentation": {"rotation": 0, "shift": 0, "zoom": 0, "flip": False},
         "network": {"filters": "8,16", "normalisation": "none", "dropout": 0},
-        "training": {"epochs": 2, "batch_size": 32, "precision": "float32"},
+        "training": {
+            "epochs": 2,
+            "batch_size": 32,
+            "precision": "float32",
+            "growing": 0,
+            "cutmix": 0,
+        },
     }
 )
 
