@@ -1,1 +1,5 @@
 """Measurements: run on demand, each prints ratios of figures taken in turn on one machine."""
+
+from cnn.cluster import environment
+
+environment.prepare()  # before one of them imports Ray

@@ -1,15 +1,18 @@
 """CPU-seconds of a command with all the processes that it starts, Ray's among them."""
 
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
 ROOT = Path(__file__).parents[2]
+SERVICES = "Ray's services"
 INTERVAL = 0.2  # seconds; what a process does after the last look at it is lost
 
 
@@ -53,6 +56,63 @@ def measure(*arguments: object) -> Usage:
             raise RuntimeError(running.stdout.read())
     usage.wall = time.monotonic() - started
     return usage
+
+
+@dataclass
+class Spent:
+    """What a block of code used, in seconds: wall and CPU, the latter by who used it."""
+
+    wall: float = 0.0
+    cpu: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def driver(self) -> float:
+        """CPU-seconds of this process alone, for what runs here while Ray's workers idle."""
+        return self.cpu["driver"]
+
+    @property
+    def work(self) -> float:
+        """CPU-seconds of this process and of Ray's workers.
+
+        Ray's services are left out: they tick as long as the clock does, so on a busy machine
+        they cost what its wait costs.
+        """
+        return sum(seconds for name, seconds in self.cpu.items() if name != SERVICES)
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{name} {seconds:.2f}" for name, seconds in self.cpu.items())
+        return f"{self.work:.2f} CPU-s ({parts}) in {self.wall:.1f} s"
+
+
+@contextmanager
+def metered() -> Iterator[Spent]:
+    """What this process and all below it use in a `with` block, known at its end.
+
+    A process that ends in the block is left out: Ray keeps its workers for longer than that.
+    """
+    spent, started = Spent(), time.monotonic()
+    before = {pid: seconds for pid, (_, seconds) in below().items()}
+    own = time.process_time()
+    yield spent
+    spent.cpu["driver"] = time.process_time() - own
+    for pid, (name, seconds) in below().items():
+        kind = "workers" if name.startswith("ray::") else SERVICES
+        spent.cpu[kind] = spent.cpu.get(kind, 0.0) + seconds - before.get(pid, 0.0)
+    spent.wall = time.monotonic() - started
+
+
+def below() -> dict[int, tuple[str, float]]:
+    """Name and CPU-seconds so far of each process below this one."""
+    found = {}
+    for process in tree(os.getpid()):
+        if process.pid == os.getpid():
+            continue
+        try:
+            times = process.cpu_times()
+            found[process.pid] = process.name(), times.user + times.system
+        except psutil.Error:
+            continue
+    return found
 
 
 def tree(pid: int) -> Iterator[psutil.Process]:
