@@ -35,7 +35,7 @@ from cnn.folder import Reader
 from cnn.image import decode
 from cnn.loop import Loop, State, autocast
 from cnn.prepared import Prepared
-from tests.benchmarks.processes import Spent, metered
+from tests.benchmarks.processes import metered
 from tests.benchmarks.scoring import links
 from tests.benchmarks.workers import compare_workers
 
@@ -175,17 +175,18 @@ def forward(
 
 def interleave(title: str, ways: dict[str, Callable[[int], object]], rounds: int) -> None:
     """Go each way in turn, several times; print CPU-seconds, and ratios to the first way."""
-    spent: dict[str, list[Spent]] = {name: [] for name in ways}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds):
         for name, way in ways.items():
             with metered() as used:
                 way(number + 1)
-            spent[name].append(used)
-            print(f"{title}, {name:8} {used}", flush=True)
-    first, *others = spent
+            # The other ways run in this process, and Ray's idle workers are not theirs.
+            seconds[name].append(used.work if name == "streamed" else used.driver)
+            print(f"{title}, {name}: {seconds[name][-1]:.2f} of {used}", flush=True)
+    first, *others = seconds
     for name in others:
-        pairs = zip(spent[name], spent[first], strict=True)
-        ratio = median(one.work / plain.driver for one, plain in pairs)
+        pairs = zip(seconds[name], seconds[first], strict=True)
+        ratio = median(one / other for one, other in pairs)
         print(f"{title}: {name} / {first}, median: {ratio:.3f}", flush=True)
 
 
