@@ -37,6 +37,7 @@ class Card(BaseModel):
     side: int | None = Field(
         None, description="to which the network shrinks images, where training ended early"
     )
+    soft: bool = Field(False, description="blur images as much as training's warps did")
     network: config.Network
     flip: bool = Field(False, description="average with the prediction for the mirror image")
     trained: dict[str, Any] = Field(default_factory=dict, description="how: seed, epoch, figures")
@@ -92,7 +93,9 @@ def load(folder: Place, device: torch.device | None = None) -> Bundle:
     try:
         empty = network.build(settings, card.image_size, len(card.classes))
         empty.load_state_dict(load_weights((folder / WEIGHTS).read_bytes()))
-        network.scale_of(empty).look_at(card.side or card.image_size)
+        scale = network.scale_of(empty)
+        scale.soft = card.soft
+        scale.look_at(card.side or card.image_size)
     except network.NetworkError as error:
         raise BundleError(f"{folder / CARD}: {error}") from None
     except FileNotFoundError:

@@ -67,6 +67,11 @@ class Augmentation(Settings):
     flip: bool = Field(True, description="mirror left to right, half of the time")
     vertical_flip: bool = Field(False, description="mirror top to bottom, half of the time")
 
+    @property
+    def blurs(self) -> bool:
+        """Whether pixels of training images are interpolated: a mirror image has the same ones."""
+        return bool(self.rotation or self.shift or self.zoom)
+
 
 class Network(Settings):
     """The network's shape."""

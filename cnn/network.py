@@ -31,6 +31,9 @@ class Scale(nn.Module):
     Inside the network, so that nobody who feeds it can forget it, and so that uint8 crosses to
     the device: a quarter of float32's bytes. Training looks at smaller images first; what it
     leaves looks at every image as it did when it was judged.
+
+    Warping blurs what it interpolates: where training images are warped, a judged one would be
+    sharper than any of them. `soft` blurs it as much; on 64 pixels that is 5 points of accuracy.
     """
 
     mean: Tensor
@@ -40,6 +43,7 @@ class Scale(nn.Module):
         super().__init__()
         self.side = self.image_size = image_size
         self.smallest = smallest
+        self.soft = False
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1))
 
@@ -51,10 +55,26 @@ class Scale(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         pixels = images.float()
+        if self.soft and not self.training:
+            pixels = soften(pixels)
         if self.side != self.image_size:
             # Down to half the side, each pixel has its part in one between which it lies.
             pixels = functional.interpolate(pixels, self.side, mode="bilinear")
         return (pixels / 255 - self.mean) / self.std
+
+
+def soften(images: Tensor) -> Tensor:
+    """Blur float images `(B, C, H, W)` as much as bilinear interpolation does on average.
+
+    Between two pixels, at t of the way, it spreads a pixel by a variance of t(1 - t): a sixth on
+    average along each axis, like weights of 1, 10 and 1 twelfths. Beyond the edge is the edge.
+    """
+    for axis in (2, 3):
+        size = images.shape[axis]
+        edges = images.narrow(axis, 0, 1), images.narrow(axis, size - 1, 1)
+        padded = torch.cat([edges[0], images, edges[1]], dim=axis)
+        images = (padded.narrow(axis, 0, size) + 10 * images + padded.narrow(axis, 2, size)) / 12
+    return images
 
 
 def build(settings: config.Network, image_size: int, classes: int) -> nn.Sequential:

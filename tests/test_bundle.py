@@ -67,6 +67,16 @@ def test_a_loaded_bundle_says_what_the_saved_one_said(tmp_path: Path) -> None:
     assert loaded.card.classes == CLASSES
 
 
+def test_a_bundle_of_warped_images_blurs_what_it_is_shown(tmp_path: Path) -> None:
+    saved, images = used(CHOSEN.model_copy(update={"soft": True})), photos(6)
+    sharp = saved.predict(images)
+    network.scale_of(saved.network).soft = True
+    saved.save(tmp_path)
+    told = bundle.load(tmp_path).predict(images)
+    assert torch.equal(told, saved.predict(images))
+    assert not torch.equal(told, sharp)
+
+
 def test_saving_leaves_the_network_as_it_was(tmp_path: Path) -> None:
     saved = used()
     saved.save(tmp_path)

@@ -136,3 +136,10 @@ def test_a_worker_holds_just_what_fits_its_memory(images: int, image_size: int) 
     size = images * image_size * image_size * 3
     assert Resources(memory=(size + 1) / GIB).hold(images, image_size)
     assert not Resources(memory=(size - 1) / GIB).hold(images, image_size)
+
+
+@pytest.mark.parametrize("name", ["rotation", "shift", "zoom"])
+def test_all_warps_but_mirroring_blur(name: str) -> None:
+    still = Augmentation(rotation=0, shift=0, zoom=0, flip=True, vertical_flip=True)
+    assert not still.blurs
+    assert still.model_copy(update={name: 0.1}).blurs

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cnn.config import Network
+from cnn.augment import augment
+from cnn.config import Augmentation, Network
 from cnn.network import (
     NetworkError,
     Scale,
@@ -21,6 +22,7 @@ from cnn.network import (
     parameter_count,
     scale_of,
     shapes,
+    soften,
     stage,
 )
 
@@ -72,6 +74,49 @@ def test_the_first_module_scales_bytes_as_torchvision_weights_expect() -> None:
             assert scaled[0, channel].flatten().tolist() == pytest.approx(
                 [(byte / 255 - mean) / std] * 4, abs=1e-5
             )
+
+
+def test_only_a_judged_image_is_softened() -> None:
+    scale, images = Scale(8, smallest=2), photos(4, 8)
+    sharp = scale(images)
+    scale.soft = True
+    assert torch.equal(scale(images), sharp)
+    assert not torch.equal(scale.eval()(images), sharp)
+
+
+def test_a_softened_image_has_the_contrast_of_a_warped_one() -> None:
+    wave = 127 + 100 * torch.sin(torch.arange(32) * 2 * torch.pi / 6)
+    stripes = wave.round().to(torch.uint8).expand(500, 3, 32, 32)
+    shifts = Augmentation(rotation=0, shift=0.1, zoom=0, flip=False, vertical_flip=False)
+    warped = augment(stripes, shifts, torch.Generator().manual_seed(0)).float()
+
+    def contrast(images: Tensor) -> float:
+        return images[..., 4:-4].var(dim=3).mean().item()  # the mirrored edge is another wave
+
+    soft = soften(stripes[:1].float())
+    assert contrast(soft) == pytest.approx(contrast(warped), rel=0.03)
+    assert contrast(soft) < 0.9 * contrast(stripes[:1].float())
+
+
+@examples(deadline=None, max_examples=20)
+@given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 255))
+def test_softening_keeps_one_colour_and_mirrors(height: int, width: int, byte: int) -> None:
+    plain = torch.full((1, 3, height, width), float(byte))
+    assert torch.allclose(soften(plain), plain)
+    noise = torch.rand(2, 3, height, width)
+    assert torch.allclose(soften(noise.flip(3)), soften(noise).flip(3), atol=1e-6)
+    assert torch.allclose(soften(noise.mT), soften(noise).mT, atol=1e-6)
+
+
+def test_softening_spreads_a_pixel_by_a_sixth_along_each_axis() -> None:
+    spot = torch.zeros(1, 1, 7, 7)
+    spot[0, 0, 3, 3] = 1
+    offsets = torch.arange(7.0) - 3
+    for axis in (2, 3):
+        mass = soften(spot).sum(dim=5 - axis).flatten()
+        assert mass.sum().item() == pytest.approx(1)
+        assert (mass * offsets).sum().item() == pytest.approx(0, abs=1e-6)
+        assert (mass * offsets**2).sum().item() == pytest.approx(1 / 6)
 
 
 def test_half_the_side_is_the_mean_of_every_four_pixels() -> None:

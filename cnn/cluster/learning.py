@@ -55,6 +55,7 @@ def start(
     torch.manual_seed(settings.seed)
     size, classes = dataset.card.image_size, len(dataset.classes)
     plain = network.build(settings.network, size, classes).to(device)
+    network.scale_of(plain).soft = settings.augmentation.blurs
     return State(
         network=plain,
         parallel=parallelise(plain),
@@ -128,6 +129,7 @@ def card(settings: TrainConfig, dataset: Prepared, row: Epoch) -> Card:
         fit=dataset.card.fit,
         network=settings.network,
         side=row["side"],
+        soft=settings.augmentation.blurs,
         flip=settings.augmentation.flip and settings.training.test_time_flip,
         trained={"seed": settings.seed, **row},
     )
