@@ -29,7 +29,7 @@ def compare_workers(settings: TrainConfig, dataset: Prepared, table: pa.Table) -
     load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
     print(
         f"two workers are {wall / two_wall:.2f} times as fast, here with {cores} cores under a "
-        f"load of {load:.0f}; by the CPU-seconds of each {cpu / two_cpu:.2f} times, on idle cores"
+        f"load of {load:.0f}; by the CPU-seconds of each at most {cpu / two_cpu:.2f} times"
     )
 
 
