@@ -1,5 +1,7 @@
 """A checkpoint: a bundle, plus what training needs to go on from it."""
 
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -9,6 +11,7 @@ from cnn import bundle
 from cnn.bundle import Bundle, BundleError, Card
 from cnn.errors import Mendable
 from cnn.loop import State
+from cnn.place import Place
 
 TRAINING = "training.pt"
 
@@ -17,6 +20,15 @@ def save(folder: Path, state: State, card: Card) -> None:
     """Write the network as a bundle, and optimizer, schedule and history beside it."""
     Bundle(card, state.network).save(folder)
     torch.save(state.state_dict(), folder / TRAINING)
+
+
+def bundles(folders: Iterable[Place]) -> list[Bundle]:
+    """The bundles of those checkpoints that are whole: a kill may leave half of a copy."""
+    whole = []
+    for folder in folders:
+        with suppress(BundleError):
+            whole.append(bundle.load(folder))
+    return whole
 
 
 def load(folder: Path, state: State) -> None:

@@ -20,6 +20,7 @@ Config = TypeVar("Config", bound=BaseModel)
 Location = tuple[str, ...]
 
 STOPPED = "stopped; the same command goes on from here"
+FULL_DISK = "error: no space left on device; make room, and the same command goes on from here"
 
 
 def run(settings: type[Config], job: Callable[[Config], None]) -> None:
@@ -40,7 +41,7 @@ def run(settings: type[Config], job: Callable[[Config], None]) -> None:
             if isinstance(reason, Mendable):
                 end(f"error: {reason}", 2)
             if is_full_disk(reason):
-                end(f"error: {reason}; make room, and the same command goes on from here", 1)
+                end(FULL_DISK, 1)
         raise
 
 

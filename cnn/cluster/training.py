@@ -1,5 +1,6 @@
 """Ray Train: the loop on every worker; checkpoints; resume."""
 
+import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import Any
 import ray.train
 import ray.train.torch
 import torch
-from pyarrow.fs import FileSystem
+from pyarrow.fs import FileSystem, LocalFileSystem
 from ray.train import (
     CheckpointConfig,
     FailureConfig,
@@ -21,7 +22,7 @@ from ray.train import (
 )
 from ray.train.torch import TorchTrainer
 
-from cnn import bundle, checkpoint
+from cnn import checkpoint
 from cnn.batches import Share
 from cnn.bundle import Bundle
 from cnn.cluster.gauges import Gauges
@@ -38,6 +39,11 @@ from cnn.prepared import Prepared
 # A worker or a node may be lost this often before the run gives up; each loss costs at most the
 # epoch under way.
 MAX_FAILURES = 3
+
+CHECKPOINTS, EPOCH = "checkpoints", "epoch-"
+
+# What Ray Train knows of a run's checkpoints. It is not written at once, so a kill may leave half.
+SNAPSHOT = "checkpoint_manager_snapshot.json"
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,7 @@ def fit(
     Where the validation images are among the training `splits`, nothing tells which epoch is the
     best, and the last is taken for it.
     """
+    discard_half_written(out / CHECKPOINTS / SNAPSHOT)
     progress = Progress.remote()  # type: ignore[attr-defined]
     running = in_background(trainer(settings, dataset, out, plan, progress, splits).fit)
     show(progress, running, console)
@@ -68,10 +75,8 @@ def fit(
     history = history_of(result)
     if line := starved(history):
         console.say(line)
-    kept = result.best_checkpoints or []
-    best, _ = max(kept, key=lambda pair: pair[1][score(splits)])
-    with best.as_directory() as folder:
-        return Trained(bundle.load(Path(folder)), history)
+    kept = checkpoint.bundles(epochs_kept(out / CHECKPOINTS))
+    return Trained(max(kept, key=lambda one: float(one.card.trained[score(splits)])), history)
 
 
 def score(splits: Splits) -> str:
@@ -96,12 +101,13 @@ def trainer(
             "settings": settings.model_dump(mode="json"),
             "prepared": str(dataset.folder),
             "run": out.name,
+            "checkpoints": str(out.absolute() / CHECKPOINTS),
             "progress": progress,
             "splits": splits,
         },
         scaling_config=ScalingConfig(num_workers=plan.workers, use_gpu=plan.gpu),
         run_config=RunConfig(
-            name="checkpoints",
+            name=CHECKPOINTS,
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=FailureConfig(
@@ -146,7 +152,7 @@ def work(task: dict[str, Any]) -> list[Epoch] | str:
     share = Share(context.get_world_rank(), context.get_world_size())
     state = start(settings, dataset, ray.train.torch.get_device(), ray.train.torch.prepare_model)
     try:
-        resume(state)
+        resume(state, place(task["checkpoints"]))
     except Mendable as error:  # that of every worker: all have read the same checkpoint
         return str(error)
     ticker = Ticker(task["progress"]) if share.rank == 0 else ignore
@@ -158,12 +164,43 @@ def work(task: dict[str, Any]) -> list[Epoch] | str:
     return state.history
 
 
-def resume(state: State) -> None:
-    """Go to the run's last checkpoint, if it has one."""
-    last = ray.train.get_checkpoint()
-    if last is not None:
-        with last.as_directory() as folder:
-            checkpoint.load(Path(folder), state)
+def resume(state: State, folder: Place) -> None:
+    """Go to the last whole checkpoint of the run, if it has one; Mendable where none is whole."""
+    found = [ray.train.get_checkpoint(), *map(as_checkpoint, reversed(epochs_kept(folder)))]
+    damaged = None
+    for one in filter(None, found):
+        with one.as_directory() as local:
+            try:
+                checkpoint.load(Path(local), state)
+                return
+            except Mendable as error:
+                damaged = damaged or error
+    if damaged:
+        raise damaged
+
+
+def epochs_kept(folder: Place) -> list[Place]:
+    """The checkpoints below a folder, also those that Ray has lost count of, in their order."""
+    if not folder.is_dir():
+        return []
+    kept = [entry for entry in folder.iterdir() if entry.name.startswith(EPOCH)]
+    return sorted(kept, key=lambda entry: entry.name)
+
+
+def as_checkpoint(folder: Place) -> ray.train.Checkpoint:
+    """A folder as Ray takes it to this machine."""
+    path, filesystem = storage(folder)
+    return ray.train.Checkpoint(path, filesystem or LocalFileSystem())
+
+
+def discard_half_written(snapshot: Place) -> None:
+    """Remove Ray Train's snapshot where it cannot be read: its checkpoints tell as much."""
+    if not snapshot.is_file():
+        return
+    try:
+        json.loads(snapshot.read_text(encoding="utf-8"))
+    except ValueError:
+        snapshot.unlink()
 
 
 @dataclass(frozen=True)
@@ -186,7 +223,7 @@ class Reporter:
             ray.train.report(
                 {**row, "epochs": state.epochs},
                 checkpoint=ray.train.Checkpoint.from_directory(folder),
-                checkpoint_dir_name=f"epoch-{row['epoch']:04d}",
+                checkpoint_dir_name=f"{EPOCH}{row['epoch']:04d}",
             )
         left = seconds_left(state, self.settings.training, state.epochs)
         self.gauges.show(row)

@@ -10,8 +10,8 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from cnn import bundle, study
-from cnn.bundle import Bundle, BundleError
+from cnn import bundle, checkpoint, study
+from cnn.bundle import Bundle
 from cnn.cluster.progress import patiently
 from cnn.cluster.training import storage
 from cnn.cluster.trials import METRIC, NUMBER, Task, folder_of, point_of, run_trial
@@ -37,19 +37,8 @@ class Tried:
 
     def best(self) -> Bundle:
         """The bundle of its best epoch."""
-        kept = [whole for card in self.folder.rglob(bundle.CARD) for whole in bundles(card.parent)]
+        kept = checkpoint.bundles(card.parent for card in self.folder.rglob(bundle.CARD))
         return max(kept, key=lambda bundle: float(bundle.card.trained[METRIC]))
-
-
-def bundles(checkpoint: Place) -> list[Bundle]:
-    """The bundle of a checkpoint; none of half of one.
-
-    A kill may leave a copy that was not ended; the trial went on from the one before it.
-    """
-    try:
-        return [bundle.load(checkpoint)]
-    except BundleError:
-        return []
 
 
 def search(task: Task, settings: Search, seed: int, console: Console) -> list[Tried]:

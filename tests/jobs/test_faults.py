@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -161,6 +162,7 @@ def test_a_damaged_checkpoint_is_told_with_its_mend(
     wait_for(process, lambda: epochs_kept(out) >= 2)
     process.kill()
     process.communicate()
+    time.sleep(5)  # its workers notice, and write no more
     for file in (out / "checkpoints").rglob("training.pt"):
         os.truncate(file, file.stat().st_size // 2)
     refused = command(*arguments)
