@@ -1,0 +1,183 @@
+"""`ray job submit --working-dir .` from a checkout: what is uploaded, and what comes back."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+from ray._private.runtime_env.packaging import create_package
+
+from cnn import digits
+
+ROOT = Path(__file__).parents[2]
+LIMIT = 2**20  # bytes; Ray refuses 512 MiB, and every submission sends all that has changed
+TOKEN = "1" * 64
+
+
+@dataclass(frozen=True)
+class Head:
+    """A Ray head that asks for a token, and where it takes jobs."""
+
+    address: str
+    environment: dict[str, str]
+
+    def ray(self, *words: object) -> subprocess.Popen[str]:
+        """Ray's own command line."""
+        return subprocess.Popen(
+            [str(Path(sys.executable).with_name("ray")), *map(str, words)],
+            cwd=ROOT,
+            env=self.environment | {"RAY_API_SERVER_ADDRESS": self.address},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def submit(self, name: str, *command: object) -> subprocess.Popen[str]:
+        """The README's command."""
+        upload = ("--submission-id", name, "--working-dir", ".")
+        return self.ray("job", "submit", *upload, "--", "python", *command)
+
+    def said(self, *words: object) -> str:
+        """What a command answers."""
+        return self.ray("job", *words).communicate(timeout=120)[0]
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    """Ports of its own throughout: where another Ray has the default ones, none runs our jobs."""
+    folder, ports = Path(tempfile.mkdtemp(prefix="ray")), free_ports(4)
+    auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_worker_niceness": "0"}
+    own = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    head = Head(f"http://127.0.0.1:{ports[1]}", own | auth | {"PATH": path})
+    names = ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port")
+    running = head.ray(
+        "start", "--head", "--block", "--num-cpus=2", f"--temp-dir={folder}",
+        "--disable-usage-stats", *(f"--{n}={p}" for n, p in zip(names, ports, strict=True)),
+    )  # fmt: skip
+    try:
+        wait_for(lambda: running.poll() is not None or takes_jobs(head))
+        assert running.poll() is None, running.communicate()[0]
+        yield head
+    finally:
+        # By hand, and at once: Ray itself takes half a minute for it.
+        for process in (*psutil.Process(running.pid).children(recursive=True), running):
+            process.kill()
+        running.communicate()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def takes_jobs(head: Head) -> bool:
+    """Whether the head is up: at first it has no dashboard, and then no agent."""
+    return "submitted" in head.said("submit", "--no-wait", "--", "true")
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [taken.getsockname()[1] for taken in sockets]
+    for taken in sockets:
+        taken.close()
+    return ports
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 300) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.5)
+
+
+def test_the_code_is_uploaded_and_nothing_else(tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    for file in (".rayignore", ".gitignore", "cnn/loop.py", "jobs/train.py"):
+        (checkout / file).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / file).write_bytes((ROOT / file).read_bytes())
+    kept = {"cnn/loop.py", "jobs/train.py", "best.yaml"}
+    heavy = {
+        "runs/a/model/model.safetensors", "photos/heron/cnn/1.jpg", ".git/objects/1f", "cnn.zip",
+        ".venv/bin/python", "cnn/__pycache__/loop.pyc", "jobs/__pycache__/train.pyc", "uv.lock",
+    }  # fmt: skip
+    for name in heavy | {"best.yaml"}:
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / name).write_bytes(b"1")
+    assert uploaded(checkout, tmp_path) == kept
+
+
+def test_an_upload_of_this_checkout_is_small(tmp_path: Path) -> None:
+    files = [file for folder in ("cnn", "jobs") for file in (ROOT / folder).rglob("*.*")]
+    code = {str(file.relative_to(ROOT)) for file in files if file.suffix != ".pyc"}
+    assert "jobs/train.py" in code
+    assert code <= uploaded(ROOT, tmp_path)
+    assert (tmp_path / "package.zip").stat().st_size < LIMIT
+
+
+def uploaded(folder: Path, place: Path) -> set[str]:
+    """The files that Ray packs from a working directory."""
+    package = place / "package.zip"
+    create_package(
+        str(folder), package, include_gitignore=True, include_parent_dir=False, excludes=[".git"]
+    )
+    with zipfile.ZipFile(package) as archive:
+        return {name for name in archive.namelist() if not name.endswith("/")}
+
+
+def test_a_job_runs_on_the_workers_and_its_log_is_readable(head: Head, tmp_path: Path) -> None:
+    out = tmp_path / "prepared"
+    images = digits.write(tmp_path / "images")
+    job = head.submit("prepare", "-m", "jobs.prepare", images, "--out", out)
+    said, _ = job.communicate(timeout=240)
+    assert job.returncode == 0, said
+    assert "succeeded" in head.said("status", "prepare")
+    log = said.partition("Running entrypoint")[2].partition("wrote")[0]
+    assert f"wrote {out}\n" in said and (out / "prepared.json").exists()
+    assert "\x1b" not in log and "\r" not in log
+
+
+@pytest.mark.slow
+def test_a_job_that_the_user_can_mend_has_failed_and_says_why(head: Head, tmp_path: Path) -> None:
+    words = ("-m", "jobs.train", tmp_path / "nowhere", "--out", tmp_path / "run")
+    job = head.submit("nowhere", *words)
+    said, _ = job.communicate(timeout=240)
+    assert job.returncode == 1
+    assert "failed" in head.said("status", "nowhere")
+    assert "exit code 2" in said and "give an existing folder" in said
+
+
+@pytest.mark.slow
+def test_without_the_token_no_job_is_taken(head: Head) -> None:
+    stranger = Head(head.address, head.environment | {"RAY_AUTH_TOKEN": "2" * 64})
+    job = stranger.submit("stranger", "-c", "pass")
+    assert "token authentication is enabled" in job.communicate(timeout=60)[0]
+    assert job.returncode == 1
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_the_job_running_and_a_stopped_job_goes_on(
+    head: Head, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    words = ("-m", "jobs.train", "--out", run, "--epochs", 40)
+    client = head.submit("first", *words)
+    wait_for((run / "checkpoints/epoch-0002").is_dir)
+    client.send_signal(signal.SIGINT)
+    client.communicate(timeout=60)
+    assert "currently running" in head.said("status", "first")
+    assert "was stopped" in head.said("stop", "first")
+    again = head.submit("second", *words)
+    said, _ = again.communicate(timeout=600)
+    assert again.returncode == 0, said
+    assert "nothing to decode" in said
+    assert "  1/40" not in said and " 40/40" in said
+    assert list(pd.read_csv(run / "history.csv")["epoch"]) == list(range(1, 41))
