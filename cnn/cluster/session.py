@@ -37,6 +37,8 @@ def session(logical_cpus: int) -> Iterator[None]:
     try:
         yield
     finally:
+        # Threads that still wait for Ray would complain after the job's own last word.
+        logging.getLogger("ray").setLevel(logging.CRITICAL)
         ray.shutdown()
 
 

@@ -84,6 +84,7 @@ def test_a_finished_run_is_left_alone_and_more_images_are_refused(
         (place(images) / "3/more.png").unlink()
 
 
+@pytest.mark.slow
 def test_a_bucket_is_scored_into_a_bucket_as_a_disk_is_into_a_disk(
     trained: Place, images: str, uri: str, digits: Path, tmp_path: Path
 ) -> None:

@@ -89,6 +89,7 @@ def test_a_trial_that_raises_is_listed_with_its_reason_and_the_rest_go_on(
         assert trial.reason is None or "the loss became" in trial.reason
 
 
+@pytest.mark.slow
 def test_a_trial_of_two_workers_that_stream_is_a_run_of_its_own(
     dataset: Prepared, tmp_path: Path
 ) -> None:
