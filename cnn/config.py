@@ -111,7 +111,7 @@ class Network(Settings):
 class Training(Settings):
     """How the network is trained."""
 
-    epochs: int = Field(50, ge=1, description="passes over the training images")
+    epochs: int = Field(45, ge=1, description="passes over the training images")
     batch_size: Annotated[int, Choice((32, 64, 128))] = Field(
         64, ge=2, description="images per step, over all workers together"
     )

@@ -70,6 +70,14 @@ class Prepared:
         """The shape of one image: `(S, S, 3)`."""
         return (self.card.image_size, self.card.image_size, 3)
 
+    def require_whole(self) -> None:
+        """Mendable where a shard is missing or cut off: its end tells."""
+        try:
+            for _ in shard_manifests(self.folder, self.card.shards):
+                pass
+        except (OSError, pa.ArrowInvalid) as error:
+            raise damaged(self.folder, error) from None
+
 
 def read_card(file: Place) -> Card:
     """The card in a file; Mendable where it is none."""

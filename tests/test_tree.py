@@ -25,7 +25,7 @@ LAYERS = (
     "cluster.training cluster.scoring",
     "cluster.learning cluster.progress cluster.ingest",
     "cluster.passes cluster.streaming cluster.resources cluster.nodes cluster.gauges",
-    "cluster.session cluster.environment",
+    "cluster.session cluster.environment cluster.capacity",
     "cluster.token",
     "preflight report.training report.scoring checkpoint",
     "report report.preview",

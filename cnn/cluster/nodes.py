@@ -10,6 +10,18 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cnn.errors import Mendable
 from cnn.place import Place
 
+# Below it Ray unpacks the working directory of a submitted job, and starts the job there.
+UPLOADS = "working_dir_files"
+
+
+def require_lasting(folder: Place) -> None:
+    """Mendable where a submitted job would write into its own upload, which Ray removes."""
+    if isinstance(folder, Path) and UPLOADS in folder.resolve().parts:
+        raise Mendable(
+            f"{folder} would lie in what the job has uploaded, which Ray removes: give --out a "
+            "folder that every node has, from its root, or a URI such as s3://…"
+        )
+
 
 def require_shared_images(root: str) -> None:
     """Mendable where some node does not see a local folder: all its images would be missed."""

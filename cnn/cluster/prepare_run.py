@@ -18,6 +18,7 @@ from cnn.run_folder import RunFolder
 def prepare(settings: PrepareConfig, console: Console) -> None:
     """Decode a folder of images once, into a prepared dataset."""
     folder = place(settings.out).absolute()
+    nodes.require_lasting(folder)
     dataset = ensure_prepared(ingest.list_source(settings.images, settings.data), folder, console)
     table = dataset.manifest.table
     unreadable = table.num_rows - table["error"].null_count

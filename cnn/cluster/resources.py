@@ -3,12 +3,12 @@
 import os
 from dataclasses import dataclass, replace
 
-import ray
-import torch
 from ray.data import ActorPoolStrategy
 
 from cnn import config
 from cnn.batches import EVALUATION_BATCH
+from cnn.cluster.capacity import Bundle, gpus, provides, total
+from cnn.console import Console
 from cnn.errors import Mendable
 
 # Each training worker may read one dataset at a time, and Ray Data needs a whole CPU for it.
@@ -33,6 +33,11 @@ class Plan:
     def cpus(self) -> int:
         """Logical CPUs that must be there at once: workers, and the tasks that feed them."""
         return self.workers * (1 + DATA_CPUS_PER_WORKER)
+
+    @property
+    def bundles(self) -> list[Bundle]:
+        """The same, as the machines that they are on must have it."""
+        return [worker_bundle(self.gpu)] * self.workers
 
     @property
     def scoring(self) -> "ScoringPlan":
@@ -70,6 +75,13 @@ class ScoringPlan:
         """Threads of each worker's arithmetic."""
         return 1 if self.gpu_fraction else max(1, (os.cpu_count() or 1) // self.workers)
 
+    @property
+    def bundles(self) -> list[Bundle]:
+        """The same, as the machines that they are on must have it."""
+        if self.gpu_fraction:
+            return [{"GPU": self.gpu_fraction}] * self.workers + [{"CPU": self.decode_cpus}]
+        return [{"CPU": self.worker_cpus + self.decode_cpus}] * self.workers
+
     def pool(self) -> ActorPoolStrategy:
         """The same for Ray Data."""
         if self.elastic:
@@ -100,6 +112,15 @@ class TuningPlan:
         return self.concurrent * trial_cpus(self.workers, self.streamed)
 
     @property
+    def bundles(self) -> list[Bundle]:
+        """The same, as the machines that they are on must have it."""
+        if self.workers == 1:
+            alone = {"CPU": trial_cpus(1, self.streamed), "GPU": self.gpu_fraction}
+            return [alone] * self.concurrent
+        each = [{"CPU": 1.0}] + [worker_bundle(self.gpu_fraction > 0)] * self.workers
+        return each * self.concurrent
+
+    @property
     def winner(self) -> Plan:
         """The plan on which the best settings are trained again, and judged."""
         return Plan(self.workers, gpu=self.gpu_fraction > 0)
@@ -121,26 +142,29 @@ def trial_cpus(workers: int, streamed: bool) -> int:
     return 1 + streamed * DATA_CPUS_PER_WORKER
 
 
-def plan_tuning(settings: config.TuneConfig, streamed: bool) -> TuningPlan:
-    """What to ask of Ray; Mendable where the cluster can never give it."""
+def plan_tuning(settings: config.TuneConfig, streamed: bool, console: Console) -> TuningPlan:
+    """What to ask of Ray; Mendable where the cluster can never give it.
+
+    As many trials at once as there is room for, or as asked: a cluster grows for those.
+    """
     asked, search = settings.resources, settings.search
     workers = asked.workers or 1
-    gpu = asked.gpu if asked.gpu is not None else gpus() > 0
+    gpu = wants_gpu(asked.gpu, {"CPU": trial_cpus(workers, streamed), "GPU": 1}, console)
     fraction = (search.gpu_fraction if workers == 1 else 1.0) if gpu else 0.0
-    room = cluster_total("CPU") // trial_cpus(workers, streamed)
+    room = total("CPU") // trial_cpus(workers, streamed)
     if gpu:
         room = min(room, int(gpus() / (fraction * workers)))
-    wanted = search.concurrent or min(room, search.trials)
-    if room < 1 or wanted > room:
-        raise Mendable(
-            f"{max(1, wanted)} trials at once with {counted(workers, gpu)} each need "
-            f"{max(1, wanted) * trial_cpus(workers, streamed)} CPUs"
-            + (f" and {max(1, wanted) * workers * fraction:g} GPUs" if gpu else "")
-            + f", and there are {cluster_total('CPU')} CPUs and {gpus()} GPUs: "
-            + (f"give --concurrent {room}" if room else "give fewer --workers")
-            + (", or leave out --gpu" if gpu else "")
-        )
-    return TuningPlan(wanted, workers, fraction, streamed)
+    at_once = search.concurrent or max(1, min(room, search.trials))
+    wanted = TuningPlan(at_once, workers, fraction, streamed)
+    if provides(wanted.bundles, console):
+        return wanted
+    raise Mendable(
+        f"{at_once} trials at once with {counted(workers, gpu)} each need {wanted.cpus} CPUs"
+        + (f" and {at_once * workers * fraction:g} GPUs" if gpu else "")
+        + f", and there are {total('CPU')} CPUs and {gpus()} GPUs: "
+        + (f"give --concurrent {room}" if room else "give fewer --workers")
+        + (", or leave out --gpu" if gpu else "")
+    )
 
 
 def tuning_cpus(settings: config.TuneConfig, streamed: bool) -> int:
@@ -150,40 +174,56 @@ def tuning_cpus(settings: config.TuneConfig, streamed: bool) -> int:
     return max(PREPARE_CPUS, at_once * trial_cpus(workers, streamed))
 
 
-def plan(settings: config.Resources) -> Plan:
-    """What to ask of Ray; Mendable where the cluster can never give it: Ray would wait for ever."""
-    chosen = wish(settings, gpus())
+def plan(settings: config.Resources, console: Console) -> Plan:
+    """What to ask of Ray; Mendable where the cluster can never give it: Ray would wait for ever.
+
+    A cluster that grows has grown when this returns.
+    """
+    chosen = wish(settings, wants_gpu(settings.gpu, worker_bundle(gpu=True), console))
+    if provides(chosen.bundles, console):
+        return chosen
     if chosen.gpu and chosen.workers > gpus():
         raise Mendable(
             f"{chosen.workers} GPU workers need {chosen.workers} GPUs and there are {gpus()}: "
             + (f"give --workers {gpus()}" if gpus() else "leave out --gpu")
         )
-    cpus = cluster_total("CPU")
-    if chosen.cpus > cpus:
-        raise Mendable(
-            f"{chosen.workers} workers need {chosen.cpus} CPUs, 1 each and 1 each for their data, "
-            f"and the cluster has {cpus}: give --workers {max(1, cpus // 2)}"
-        )
-    return chosen
+    cpus = total("CPU")
+    raise Mendable(
+        f"{chosen.workers} workers need {chosen.cpus} CPUs, 1 each and 1 each for their data, "
+        f"and the cluster has {cpus}: give --workers {max(1, cpus // 2)}"
+    )
 
 
-def plan_scoring(settings: config.Pool, parts: int) -> ScoringPlan:
+def wants_gpu(asked: bool | None, bundle: Bundle, console: Console) -> bool:
+    """Whether to work on GPUs: as asked, or where the cluster has any, or can have."""
+    if asked is not None:
+        return asked
+    return gpus() > 0 or provides([bundle], console)
+
+
+def worker_bundle(gpu: bool) -> Bundle:
+    """What a training worker needs beside it: a CPU, one for its data, and its GPU."""
+    return {"CPU": 1 + DATA_CPUS_PER_WORKER, "GPU": int(gpu)}
+
+
+def plan_scoring(settings: config.Pool, parts: int, console: Console) -> ScoringPlan:
     """What to ask of Ray to score so many parts; Mendable where the cluster cannot give it."""
-    gpu = settings.gpu if settings.gpu is not None else gpus() > 0
+    gpu = wants_gpu(settings.gpu, {"CPU": 1, "GPU": 1}, console)
     fraction = settings.gpu_fraction if gpu else 0.0
     room = scoring_room(fraction)
-    wanted = settings.workers or max(1, min(parts, room))
-    if wanted > room:
-        each = f"{fraction:g} GPUs each, of {gpus()}" if gpu else "a CPU each"
-        mend = f"give --workers {room}" if room else "leave out --gpu"
-        raise Mendable(f"{wanted} workers need {each}: {mend}")
+    workers = min(parts, settings.workers or max(1, room))
     elastic = settings.workers is None and "RAY_ADDRESS" in os.environ
-    return ScoringPlan(min(wanted, parts), settings.batch_size, fraction, elastic)
+    wanted = ScoringPlan(workers, settings.batch_size, fraction, elastic)
+    if provides(wanted.bundles, console):
+        return wanted
+    each = f"{fraction:g} GPUs each, of {gpus()}" if gpu else "a CPU each"
+    mend = f"give --workers {room}" if room else "leave out --gpu"
+    raise Mendable(f"{workers} workers need {each}: {mend}")
 
 
 def scoring_room(gpu_fraction: float) -> int:
     """How many scoring workers the cluster has room for, beside those who decode for them."""
-    return int(gpus() / gpu_fraction) if gpu_fraction else max(1, cluster_total("CPU"))
+    return int(gpus() / gpu_fraction) if gpu_fraction else total("CPU")
 
 
 def refitted(plan: ScoringPlan) -> ScoringPlan:
@@ -209,27 +249,15 @@ def check_share(plan: Plan, images: int) -> None:
         )
 
 
-def wish(settings: config.Resources, gpus: int) -> Plan:
-    """What the settings ask for where there are so many GPUs."""
-    gpu = settings.gpu if settings.gpu is not None else gpus > 0
-    return Plan(settings.workers or (gpus if gpu and gpus else 1), gpu)
-
-
-def gpus() -> int:
-    """GPUs in the cluster, or in this machine before there is a cluster."""
-    if ray.is_initialized():
-        return cluster_total("GPU")
-    return torch.cuda.device_count()
-
-
-def cluster_total(resource: str) -> int:
-    """How much of a resource the whole cluster has, free or taken."""
-    return int(ray.cluster_resources().get(resource, 0))  # type: ignore[no-untyped-call]
+def wish(settings: config.Resources, gpu: bool) -> Plan:
+    """What the settings ask for: a worker for each GPU that is there, or one."""
+    return Plan(settings.workers or (gpus() if gpu and gpus() else 1), gpu)
 
 
 def logical_cpus(settings: config.Resources) -> int:
     """CPUs that a Ray of our own must be told of, so that a run under these settings fits."""
-    return max(PREPARE_CPUS, wish(settings, gpus()).cpus)
+    gpu = settings.gpu if settings.gpu is not None else gpus() > 0
+    return max(PREPARE_CPUS, wish(settings, gpu).cpus)
 
 
 def scoring_cpus(settings: config.Pool) -> int:

@@ -62,6 +62,7 @@ def score(settings: ScoreConfig, console: Console) -> None:
 
     The same call goes on with a run that was cut off, and leaves a finished one alone.
     """
+    nodes.require_lasting(place(settings.out))
     folder = bundle.find(place(settings.model))
     task = gather(settings, bundle.load(folder).with_flip(settings.tta))
     check_other(task)
@@ -129,7 +130,8 @@ def fill(task: Task, console: Console) -> tuple[float, int]:
     if before:
         console.say(f"{before:,} of {total:,} images are scored already")
     with session(resources.scoring_cpus(task.settings.pool)):
-        plan = resources.plan_scoring(task.settings.pool, len(task.run.missing(task.parts)))
+        missing = len(task.run.missing(task.parts))
+        plan = resources.plan_scoring(task.settings.pool, missing, console)
         for root in task.work.roots:
             nodes.require_shared_images(root.place)
         console.say(f"plan     {plan}")

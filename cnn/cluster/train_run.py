@@ -34,6 +34,7 @@ def train(settings: TrainConfig, console: Console) -> None:
     """
     started = time.monotonic()
     run = TrainFolder(place(settings.out or default_out(settings.images)))
+    nodes.require_lasting(run.path)
     source = find_source(settings, run)
     preflight.check_network(settings.network, source.settings, source.manifest)
     if settings.preview:
@@ -45,7 +46,7 @@ def train(settings: TrainConfig, console: Console) -> None:
         announce(run, console)
         return
     with session(resources.logical_cpus(settings.resources)):
-        plan = resources.plan(settings.resources)
+        plan = resources.plan(settings.resources, console)
         if settings.dry_run:
             dry_run(source, settings, run, plan, console)
             return

@@ -20,6 +20,7 @@ from ray.train import (
     ScalingConfig,
     UserCallback,
 )
+from ray.exceptions import RayError
 from ray.train.torch import TorchTrainer
 
 from cnn import checkpoint
@@ -161,6 +162,9 @@ def work(task: dict[str, Any]) -> list[Epoch] | str:
         learn(settings, dataset, state, reporter, share, ticker, tuple(task["splits"]))
     except DivergedError as error:
         return str(error)
+    except RayError:  # of a streamed split; what its tasks have raised is lost but for its text
+        dataset.require_whole()
+        raise
     return state.history
 
 

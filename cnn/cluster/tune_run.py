@@ -34,6 +34,7 @@ def tune(settings: TuneConfig, console: Console) -> None:
     """
     started = time.monotonic()
     run = TuneFolder(place(settings.out or f"{default_out(settings.images)}-tune"))
+    nodes.require_lasting(run.path)
     source = find_source(settings.given(), run)
     base = settings.given().model_copy(update={"data": source.settings})
     file = settings.search.space
@@ -48,7 +49,7 @@ def tune(settings: TuneConfig, console: Console) -> None:
         return
     streamed = not base.resources.hold(len(source.manifest.table), max(space.image_sizes))
     with session(resources.tuning_cpus(settings, streamed)):
-        plan = resources.plan_tuning(settings, streamed)
+        plan = resources.plan_tuning(settings, streamed, console)
         nodes.require_shared_folder(run.path)
         run.begin(settings)
         write_atomically(run.space, space.as_yaml())

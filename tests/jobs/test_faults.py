@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -137,19 +138,44 @@ def test_a_folder_that_cannot_be_written_is_refused_in_one_line(
     assert "Traceback" not in refused.stderr
 
 
+def search(out: Path, model: Path, images: Path) -> list[object]:
+    small = ("--trials", 3, "--filters", "8,16")
+    return ["tune", images, "--out", out / "run", "--epochs", 12, *small]
+
+
+# A job, and what lies in its folder as soon as there is something to lose.
+BEGUN = [
+    (prepare, "unfinished.json"),
+    (train, "checkpoints/epoch-*"),
+    (search, "trials/*/checkpoint_*"),
+    (score, "manifest.parquet"),
+]
+
+
 @pytest.mark.slow
-def test_sigterm_ends_with_143_and_the_same_command_goes_on(
-    finished: subprocess.CompletedProcess[str], start: Start, command: Command, runs: Path
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("job", "begun"), BEGUN)
+def test_a_stopped_job_tells_so_and_the_same_command_goes_on(
+    finished: subprocess.CompletedProcess[str],
+    start: Start,
+    command: Command,
+    runs: Path,
+    tmp_path: Path,
+    job: Callable[[Path, Path, Path], list[object]],
+    begun: str,
+    number: signal.Signals,
 ) -> None:
-    out = runs / "terminated"
-    arguments = ("train", "--out", out, "--epochs", 30)
+    arguments = job(tmp_path, runs / "digits", runs / "digits-images")
     process = start(*arguments)
-    wait_for(process, lambda: epochs_kept(out) >= 1)
-    process.terminate()
+    wait_for(process, lambda: any((tmp_path / "run").glob(begun)))
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 143, err
+    assert process.returncode == 128 + number, err
     assert err.splitlines()[-1] == "stopped; the same command goes on from here"
-    assert command(*arguments).returncode == 0
+    assert "Traceback" not in err
+    done = command(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"wrote {tmp_path / 'run'}"
 
 
 @pytest.mark.slow
@@ -174,12 +200,14 @@ def test_a_damaged_checkpoint_is_told_with_its_mend(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", [Path.unlink, lambda file: os.truncate(file, 1000)])
+@pytest.mark.parametrize("memory", [4, 0])  # held, streamed
 def test_a_damaged_shard_is_told_with_its_mend(
-    command: Command, poisoned: Path, tmp_path: Path, damage: Callable[[Path], None]
+    command: Command, poisoned: Path, tmp_path: Path, damage: Callable[[Path], None], memory: int
 ) -> None:
     assert command("prepare", poisoned, "--out", tmp_path / "set").returncode == 0
     damage(next((tmp_path / "set/shards").iterdir()))
-    refused = command("train", tmp_path / "set", "--out", tmp_path / "run", "--filters", "8,16")
+    small = ("--filters", "8,16", "--memory", memory)
+    refused = command("train", tmp_path / "set", "--out", tmp_path / "run", *small)
     assert refused.returncode == 2, refused.stderr
     last = refused.stderr.splitlines()[-1]
     assert "is no whole prepared dataset" in last and "remove it" in last

@@ -133,6 +133,19 @@ def uploaded(folder: Path, place: Path) -> set[str]:
         return {name for name in archive.namelist() if not name.endswith("/")}
 
 
+@pytest.mark.parametrize("job", ["train", "tune", "prepare"])
+def test_a_folder_in_the_upload_is_refused(
+    refused: Callable[..., str], job: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray starts a submitted job in its upload, and removes that some time later."""
+    upload = tmp_path / "runtime_resources/working_dir_files/_ray_pkg_1"
+    upload.mkdir(parents=True)
+    images = digits.write(tmp_path / "images")
+    monkeypatch.chdir(upload)
+    assert "which Ray removes" in refused(job, images, "--out", "runs/a")
+    assert not list(upload.iterdir())
+
+
 def test_a_job_runs_on_the_workers_and_its_log_is_readable(head: Head, tmp_path: Path) -> None:
     out = tmp_path / "prepared"
     images = digits.write(tmp_path / "images")

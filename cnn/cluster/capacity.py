@@ -1,0 +1,108 @@
+"""The capacity of the cluster: what it has, and what its autoscaler brings when it is asked."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+import torch
+from ray.autoscaler.v2.utils import is_autoscaler_v2
+from ray.core.generated import autoscaler_pb2
+from ray.experimental.internal_kv import internal_kv_get_gcs_client
+
+from cnn.console import Console
+from cnn.errors import Mendable
+
+Bundle = dict[str, float]
+"""What one worker needs in one place: CPUs and GPUs."""
+
+# A machine of a cloud takes some minutes to start and to be set up.
+PATIENCE = 20 * 60
+
+# The autoscaler's first pass after a request may have begun before it.
+PASSES = 2
+
+
+def total(resource: str) -> int:
+    """How much of a resource the whole cluster has, free or taken."""
+    return int(ray.cluster_resources().get(resource, 0))  # type: ignore[no-untyped-call]
+
+
+def gpus() -> int:
+    """GPUs in the cluster, or in this machine before there is a cluster."""
+    return total("GPU") if ray.is_initialized() else torch.cuda.device_count()
+
+
+def has(bundles: list[Bundle]) -> bool:
+    """Whether the cluster has as much as these bundles take together."""
+    return all(total(name) >= wanted for name, wanted in together(bundles).items())
+
+
+def together(bundles: list[Bundle]) -> Bundle:
+    """The sum of bundles."""
+    names = {name for bundle in bundles for name in bundle}
+    return {name: sum(bundle.get(name, 0) for bundle in bundles) for name in sorted(names)}
+
+
+def provides(bundles: list[Bundle], console: Console) -> bool:
+    """Whether the cluster has these bundles, or has grown to have them when this returns.
+
+    False where it never will; Mendable where machines were asked for, and did not come in time.
+    """
+    if has(bundles):
+        return True
+    if not grows():
+        return False
+    told = ""
+    with requested(bundles) as before:
+        asked = time.monotonic()
+        while not has(bundles):
+            state = autoscaling_state()
+            seen = state.autoscaler_state_version >= before + PASSES
+            if seen and state.infeasible_cluster_resource_constraints:
+                return False
+            if time.monotonic() - asked > PATIENCE:
+                raise Mendable(
+                    f"no machines came in {PATIENCE // 60} minutes ({shortfall(bundles)}): "
+                    "see `ray status` for why, or ask for fewer --workers"
+                )
+            if seen and told != (told := shortfall(bundles)):
+                console.say(f"waiting  for machines: {told}")
+            time.sleep(0.5)
+    return True
+
+
+def grows() -> bool:
+    """Whether this is a cluster with an autoscaler that answers."""
+    return "RAY_ADDRESS" in os.environ and is_autoscaler_v2(fetch_from_server=True)
+
+
+@contextmanager
+def requested(bundles: list[Bundle]) -> Iterator[int]:
+    """Ask for bundles in the length of a `with` block; yields the autoscaler's last pass.
+
+    A request stays until it is taken back: machines would run, and cost, for ever.
+    """
+    from ray.autoscaler.sdk import request_resources  # late: every worker would pay for it
+
+    before = autoscaling_state().autoscaler_state_version
+    request_resources(bundles=[{n: count for n, count in one.items() if count} for one in bundles])
+    try:
+        yield before
+    finally:
+        request_resources(bundles=[])
+
+
+def autoscaling_state() -> Any:
+    """The autoscaler's word on what it was asked for: Ray's `AutoscalingState`."""
+    gcs: Any = internal_kv_get_gcs_client()  # type: ignore[no-untyped-call]
+    reply = gcs.get_cluster_status(timeout_s=30)
+    return autoscaler_pb2.GetClusterStatusReply.FromString(reply).autoscaling_state  # type: ignore[attr-defined]
+
+
+def shortfall(bundles: list[Bundle]) -> str:
+    """What is there of what is wanted."""
+    wanted = together(bundles).items()
+    return ", ".join(f"{total(name)} of {count:g} {name}s" for name, count in wanted if count)

@@ -1,0 +1,125 @@
+"""Laws of a cluster that grows: a job waits for the machines it needs, or says why none will come.
+
+Ray's own autoscaler, with its provider for tests, which starts nodes on this machine.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
+from test_submission import free_ports
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+pytestmark = pytest.mark.slow
+
+HEAD, WORKER = "ray.head.default", "cpu"
+
+CONFIG = {
+    "cluster_name": "growing",
+    "max_workers": 2,
+    "idle_timeout_minutes": 0.2,
+    "provider": {"type": "fake_multinode", "launch_multiple": True},
+    "available_node_types": {
+        HEAD: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+        WORKER: {
+            "resources": {"CPU": 2}, "node_config": {}, "min_workers": 0, "max_workers": 2
+        },
+    },
+    "head_node_type": HEAD,
+    "auth": {},
+    "upscaling_speed": 1.0,
+    "docker": {},
+    "initialization_commands": [],
+    "setup_commands": [],
+    "head_setup_commands": [],
+    "worker_setup_commands": [],
+    "head_start_ray_commands": [],
+    "worker_start_ray_commands": [],
+    "file_mounts": {},
+    "cluster_synced_files": [],
+    "file_mounts_sync_continuously": False,
+    "rsync_exclude": [],
+    "rsync_filter": [],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def growing() -> Iterator[dict[str, str]]:
+    """The environment of a job on a cluster of a head without CPUs, and of up to two workers."""
+    folder, (port, *others) = Path(tempfile.mkdtemp(prefix="ray")), free_ports(4)
+    provider = {"gcs_address": f"127.0.0.1:{port}", "head_node_id": FAKE_HEAD_NODE_ID}
+    config = folder / "cluster.json"
+    config.write_text(json.dumps({**CONFIG, "provider": {**CONFIG["provider"], **provider}}))
+    environment = os.environ | {
+        "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+        "RAY_FAKE_CLUSTER": "1",
+        "RAY_enable_autoscaler_v2": "1",
+        "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
+        "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
+        "RAY_worker_niceness": "0",
+    }
+    environment.pop("RAY_ADDRESS", None)
+    names = ("dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port")
+    head = subprocess.Popen(
+        [
+            str(Path(sys.executable).with_name("ray")), "start", "--head", "--block",
+            "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=0", "--num-gpus=0",
+            f"--temp-dir={folder}", f"--autoscaling-config={config}", "--disable-usage-stats",
+            *(f"--{name}={own}" for name, own in zip(names, others, strict=True)),
+        ],
+        env=environment,
+        stdout=(folder / "head.log").open("w"),
+        stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        yield {"RAY_ADDRESS": f"127.0.0.1:{port}"}
+    finally:
+        # The workers, which the autoscaler has started, are its children.
+        for process in (*psutil.Process(head.pid).children(recursive=True), head):
+            process.kill()
+        head.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_training_waits_for_the_machines_that_it_needs(
+    command: Command, growing: dict[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    arguments = ("train", "--out", out, "--epochs", 2, "--workers", 2, "--filters", "8,16")
+    done = command(*arguments, environment=growing)
+    assert done.returncode == 0, done.stderr
+    assert "waiting  for machines: 0 of 4 CPUs" in done.stderr
+    assert done.stdout.endswith(f"wrote {out}\n")
+
+
+def test_what_the_cluster_cannot_grow_to_is_refused(
+    command: Command, growing: dict[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    started = time.monotonic()
+    done = command("train", "--out", out, "--workers", 3, environment=growing)
+    assert done.returncode == 2, done.stderr
+    assert "3 workers need 6 CPUs" in done.stderr and done.stderr.count("\n") == 1
+    assert not out.exists() and time.monotonic() - started < 60
+
+
+def test_a_search_and_scoring_wait_for_machines(
+    command: Command, growing: dict[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "search"
+    arguments = ("tune", "--out", out, "--trials", 2, "--epochs", 2, "--filters", "8,16")
+    done = command(*arguments, environment=growing)
+    assert done.returncode == 0, done.stderr
+    scored = tmp_path / "scored"
+    done = command("score", out, tmp_path / "digits-images", "--out", scored, environment=growing)
+    assert done.returncode == 0, done.stderr
