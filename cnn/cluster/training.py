@@ -12,6 +12,7 @@ import ray.train
 import ray.train.torch
 import torch
 from pyarrow.fs import FileSystem, LocalFileSystem
+from ray.exceptions import RayError
 from ray.train import (
     CheckpointConfig,
     FailureConfig,
@@ -20,7 +21,6 @@ from ray.train import (
     ScalingConfig,
     UserCallback,
 )
-from ray.exceptions import RayError
 from ray.train.torch import TorchTrainer
 
 from cnn import checkpoint
