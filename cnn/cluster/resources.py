@@ -7,7 +7,7 @@ from ray.data import ActorPoolStrategy
 
 from cnn import config
 from cnn.batches import EVALUATION_BATCH
-from cnn.cluster.capacity import Bundle, gpus, provides, total
+from cnn.cluster.capacity import Bundle, cores, gpus, provides, total
 from cnn.console import Console
 from cnn.errors import Mendable
 
@@ -73,7 +73,7 @@ class ScoringPlan:
     @property
     def threads(self) -> int:
         """Threads of each worker's arithmetic."""
-        return 1 if self.gpu_fraction else max(1, (os.cpu_count() or 1) // self.workers)
+        return 1 if self.gpu_fraction else max(1, cores() // self.workers)
 
     @property
     def bundles(self) -> list[Bundle]:
@@ -104,7 +104,7 @@ class TuningPlan:
     @property
     def threads(self) -> int:
         """Threads of each trial's arithmetic."""
-        return max(1, (os.cpu_count() or 1) // self.concurrent)
+        return max(1, cores() // self.concurrent)
 
     @property
     def cpus(self) -> int:
@@ -170,7 +170,7 @@ def plan_tuning(settings: config.TuneConfig, streamed: bool, console: Console) -
 def tuning_cpus(settings: config.TuneConfig, streamed: bool) -> int:
     """CPUs that a Ray of our own must be told of, so that a search uses all the machine has."""
     workers = settings.resources.workers or 1
-    at_once = settings.search.concurrent or max(1, (os.cpu_count() or 1) // workers)
+    at_once = settings.search.concurrent or max(1, cores() // workers)
     return max(PREPARE_CPUS, at_once * trial_cpus(workers, streamed))
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import ray
 from ray.util.annotations import RayDeprecationWarning
 
+from cnn.cluster.capacity import cores
 from cnn.cluster.token import keep_token_private
 
 START_ATTEMPTS = 2
@@ -30,7 +31,7 @@ def session(logical_cpus: int) -> Iterator[None]:
     if "RAY_ADDRESS" in os.environ:
         ray.init(logging_level=logging.ERROR, log_to_driver=False)
     else:
-        start_local(max(logical_cpus, os.cpu_count() or 1))
+        start_local(max(logical_cpus, cores()))
     # Ray's own handler would end the process without a word, and with the signal's number.
     signal.signal(signal.SIGTERM, on_sigterm)
     quiet_loggers()

@@ -1,7 +1,6 @@
 """Ray Train: the loop on every worker; checkpoints; resume."""
 
 import json
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from ray.train.torch import TorchTrainer
 from cnn import checkpoint
 from cnn.batches import Share
 from cnn.bundle import Bundle
+from cnn.cluster.capacity import cores
 from cnn.cluster.gauges import Gauges
 from cnn.cluster.learning import Splits, card, learn, start
 from cnn.cluster.progress import Progress, Ticker, ignore, in_background, show
@@ -147,7 +147,7 @@ def work(task: dict[str, Any]) -> list[Epoch] | str:
     """
     context = ray.train.get_context()
     # Ray gives a worker one thread, whatever the machine has.
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
+    torch.set_num_threads(max(1, cores() // context.get_local_world_size()))
     settings = TrainConfig.model_validate(task["settings"])
     dataset = Prepared.open(place(task["prepared"]))
     share = Share(context.get_world_rank(), context.get_world_size())
@@ -169,10 +169,12 @@ def work(task: dict[str, Any]) -> list[Epoch] | str:
 
 
 def resume(state: State, folder: Place) -> None:
-    """Go to the last whole checkpoint of the run, if it has one; Mendable where none is whole."""
-    found = [ray.train.get_checkpoint(), *map(as_checkpoint, reversed(epochs_kept(folder)))]
+    """Go to the last whole checkpoint of the run, if it has one; Mendable where none is whole.
+
+    The folders tell, and not Ray, which forgets what a kill kept it from writing down.
+    """
     damaged = None
-    for one in filter(None, found):
+    for one in map(as_checkpoint, reversed(epochs_kept(folder))):
         with one.as_directory() as local:
             try:
                 checkpoint.load(Path(local), state)

@@ -175,12 +175,7 @@ def imbalance(census: Census) -> Iterator[Finding]:
 
 def files(census: Census) -> Iterator[Finding]:
     """Files that could not be used, or should not be trusted."""
-    if broken := sum(census.unreadable.values()):
-        yield Finding(
-            title=f"{_files(broken)} could not be read",
-            text=f"By reason: {_listed(census.unreadable)}.",
-            step="Replace or remove them; they are listed below.",
-        )
+    yield from broken(census.unreadable, "Replace or remove them; they are listed below.")
     if census.conflicts:
         yield Finding(
             title=f"Identical images under more than one label: {len(census.conflicts):,}",
@@ -247,12 +242,16 @@ def change(comparison: Comparison) -> Iterator[Finding]:
 
 def unreadable(mix: Mix) -> Iterator[Finding]:
     """Files without pixels."""
-    if broken := mix.unreadable.total():
-        yield Finding(
-            title=f"{_files(broken)} could not be read",
-            text=f"By reason: {_listed(dict(mix.unreadable.most_common()))}.",
-            step="Replace them and score them into another --out; they are listed below.",
-        )
+    reasons = dict(mix.unreadable.most_common())
+    step = "Replace them and score them into another --out; they are listed below."
+    yield from broken(reasons, step)
+
+
+def broken(reasons: dict[str, int], step: str) -> Iterator[Finding]:
+    """Files that could not be read, by reason."""
+    if count := sum(reasons.values()):
+        title = f"{_files(count)} could not be read"
+        yield Finding(title=title, text=f"By reason: {_listed(reasons)}.", step=step)
 
 
 def uncertainty(mix: Mix) -> Iterator[Finding]:
