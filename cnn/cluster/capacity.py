@@ -21,9 +21,6 @@ Bundle = dict[str, float]
 # A machine of a cloud takes some minutes to start and to be set up.
 PATIENCE = 20 * 60
 
-# The autoscaler's first pass after a request may have begun before it.
-PASSES = 2
-
 
 def cores() -> int:
     """CPUs of this machine that this process may use: `taskset` and cpusets hide others."""
@@ -63,11 +60,11 @@ def provides(bundles: list[Bundle], console: Console) -> bool:
     if not grows():
         return False
     told = ""
-    with requested(bundles) as before:
+    with requested(bundles) as request:
         asked = time.monotonic()
         while not has(bundles):
-            state = autoscaling_state()
-            seen = state.autoscaler_state_version >= before + PASSES
+            state = status().autoscaling_state
+            seen = state.last_seen_cluster_resource_state_version >= request
             if seen and state.infeasible_cluster_resource_constraints:
                 return False
             if time.monotonic() - asked > PATIENCE:
@@ -88,25 +85,27 @@ def grows() -> bool:
 
 @contextmanager
 def requested(bundles: list[Bundle]) -> Iterator[int]:
-    """Ask for bundles in the length of a `with` block; yields the autoscaler's last pass.
+    """Ask for bundles in the length of a `with` block; yields the version of the cluster's state.
 
     A request stays until it is taken back: machines would run, and cost, for ever.
     """
     from ray.autoscaler.sdk import request_resources  # late: every worker would pay for it
 
-    before = autoscaling_state().autoscaler_state_version
     request_resources(bundles=[{n: count for n, count in one.items() if count} for one in bundles])
     try:
-        yield before
+        yield status().cluster_resource_state.cluster_resource_state_version
     finally:
         request_resources(bundles=[])
 
 
-def autoscaling_state() -> Any:
-    """The autoscaler's word on what it was asked for: Ray's `AutoscalingState`."""
+def status() -> Any:
+    """What the cluster has and was asked for, and the autoscaler's word on the last it has seen.
+
+    Ray's own message, as its Python interface keeps back what is infeasible.
+    """
     gcs: Any = internal_kv_get_gcs_client()  # type: ignore[no-untyped-call]
     reply = gcs.get_cluster_status(timeout_s=30)
-    return autoscaler_pb2.GetClusterStatusReply.FromString(reply).autoscaling_state  # type: ignore[attr-defined]
+    return autoscaler_pb2.GetClusterStatusReply.FromString(reply)  # type: ignore[attr-defined]
 
 
 def shortfall(bundles: list[Bundle]) -> str:

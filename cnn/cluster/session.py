@@ -12,6 +12,7 @@ from ray.util.annotations import RayDeprecationWarning
 
 from cnn.cluster.capacity import cores
 from cnn.cluster.token import keep_token_private
+from cnn.errors import Mendable
 
 START_ATTEMPTS = 2
 
@@ -29,7 +30,7 @@ def session(logical_cpus: int) -> Iterator[None]:
         return
     on_sigterm = signal.getsignal(signal.SIGTERM)
     if "RAY_ADDRESS" in os.environ:
-        ray.init(logging_level=logging.ERROR, log_to_driver=False)
+        join_cluster()
     else:
         start_local(max(logical_cpus, cores()))
     # Ray's own handler would end the process without a word, and with the signal's number.
@@ -41,6 +42,17 @@ def session(logical_cpus: int) -> Iterator[None]:
         # Threads that still wait for Ray would complain after the job's own last word.
         logging.getLogger("ray").setLevel(logging.CRITICAL)
         ray.shutdown()
+
+
+def join_cluster() -> None:
+    """Connect to the cluster that RAY_ADDRESS names; Mendable where there is none."""
+    try:
+        ray.init(logging_level=logging.ERROR, log_to_driver=False)
+    except ConnectionError:
+        raise Mendable(
+            f"no Ray answers at RAY_ADDRESS={os.environ['RAY_ADDRESS']}, or it has another token: "
+            "start one there, or unset RAY_ADDRESS to run on this machine alone"
+        ) from None
 
 
 def start_local(cpus: int) -> None:
