@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+import ray._private.utils as ray_utils
 from ray.util.annotations import RayDeprecationWarning
 
 from cnn.cluster.capacity import cores
@@ -15,6 +16,9 @@ from cnn.cluster.token import keep_token_private
 from cnn.errors import Mendable
 
 START_ATTEMPTS = 2
+
+# Ctrl-C, and what ends a process that is not asked.
+STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
@@ -28,15 +32,12 @@ def session(logical_cpus: int) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    on_sigterm = signal.getsignal(signal.SIGTERM)
-    if "RAY_ADDRESS" in os.environ:
-        join_cluster()
-    else:
-        start_local(max(logical_cpus, cores()))
-    # Ray's own handler would end the process without a word, and with the signal's number.
-    signal.signal(signal.SIGTERM, on_sigterm)
-    quiet_loggers()
     try:
+        if "RAY_ADDRESS" in os.environ:
+            join_cluster()
+        else:
+            start_local(max(logical_cpus, cores()))
+        quiet_loggers()
         yield
     finally:
         # Threads that still wait for Ray would complain after the job's own last word.
@@ -44,10 +45,43 @@ def session(logical_cpus: int) -> Iterator[None]:
         ray.shutdown()
 
 
+@contextmanager
+def handler_kept() -> Iterator[None]:
+    """Keep this process's own handler of SIGTERM.
+
+    Ray sets one as it starts, which ends the process without a word, and with the signal's number.
+    """
+    setter = ray_utils.set_sigterm_handler
+    ray_utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        ray_utils.set_sigterm_handler = setter
+
+
+@contextmanager
+def signals_deferred() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait for the end of a `with` block in which processes are started.
+
+    What a handler raises while Python forks is dropped, and the lock of `logging`, which is held
+    meanwhile, is never released: the job would neither stop nor go on.
+    """
+    came: list[int] = []
+    kept = {stop: signal.signal(stop, lambda number, frame: came.append(number)) for stop in STOPS}
+    try:
+        yield
+    finally:
+        for stop, handler in kept.items():
+            signal.signal(stop, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)
+
+
 def join_cluster() -> None:
     """Connect to the cluster that RAY_ADDRESS names; Mendable where there is none."""
     try:
-        ray.init(logging_level=logging.ERROR, log_to_driver=False)
+        with handler_kept():
+            ray.init(logging_level=logging.ERROR, log_to_driver=False)
     except ConnectionError:
         raise Mendable(
             f"no Ray answers at RAY_ADDRESS={os.environ['RAY_ADDRESS']}, or it has another token: "
@@ -60,14 +94,15 @@ def start_local(cpus: int) -> None:
     keep_token_private()
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-                _node_ip_address="127.0.0.1",
-                _temp_dir=os.environ.get("RAY_TMPDIR"),
-            )
+            with signals_deferred(), handler_kept():
+                ray.init(
+                    address="local",
+                    num_cpus=cpus,
+                    logging_level=logging.ERROR,
+                    log_to_driver=False,
+                    _node_ip_address="127.0.0.1",
+                    _temp_dir=os.environ.get("RAY_TMPDIR"),
+                )
             return
         except (RuntimeError, TimeoutError):  # the wait for its raylet is fixed at 30 s
             ray.shutdown()

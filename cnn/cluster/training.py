@@ -181,8 +181,13 @@ def resume(state: State, folder: Place) -> None:
                 return
             except Mendable as error:
                 damaged = damaged or error
-    if damaged:
-        raise damaged
+    if damaged and epochs_kept(folder)[0].name > epoch_name(1):
+        raise damaged  # the first epoch alone is soon done again: a full disk may have cut it off
+
+
+def epoch_name(epoch: int) -> str:
+    """The name of the folder of an epoch's checkpoint; names sort as epochs do."""
+    return f"{EPOCH}{epoch:04d}"
 
 
 def epochs_kept(folder: Place) -> list[Place]:
@@ -229,7 +234,7 @@ class Reporter:
             ray.train.report(
                 {**row, "epochs": state.epochs},
                 checkpoint=ray.train.Checkpoint.from_directory(folder),
-                checkpoint_dir_name=f"{EPOCH}{row['epoch']:04d}",
+                checkpoint_dir_name=epoch_name(row["epoch"]),
             )
         left = seconds_left(state, self.settings.training, state.epochs)
         self.gauges.show(row)
