@@ -291,6 +291,9 @@ def test_what_replaced_a_listed_file_cannot_lead_out_or_block(tmp_path: Path) ->
 
     assert replaced(lambda: os.mkfifo(file)) == "not_a_regular_file"
     assert replaced(lambda: os.mknod(file, stat.S_IFSOCK | 0o600)) == "not_a_regular_file"
+    if not os.geteuid():  # only root may make a device: /dev/zero's twin, which never ends
+        zero = stat.S_IFCHR | 0o600, os.makedev(1, 5)
+        assert replaced(lambda: os.mknod(file, *zero)) == "not_a_regular_file"
     assert replaced(lambda: file.symlink_to("../../secret/x.jpg")) == "outside_root"
     assert replaced(lambda: file.symlink_to("x.jpg")) == "broken_symlink"
     assert replaced(lambda: file.symlink_to(huge)) == "too_large"

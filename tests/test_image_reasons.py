@@ -26,7 +26,7 @@ from PIL import Image
 from cnn.image import BYTE_LIMIT, PIXEL_LIMIT, Reason, Unreadable, decode
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, on metadata
-TOO_LARGE = 16384, 10923  # just above PIXEL_LIMIT
+TOO_LARGE = 16383, 10924  # just above PIXEL_LIMIT, and as wide as a WebP can be
 REASONS: tuple[Reason, ...] = typing.get_args(Reason)
 
 
@@ -179,9 +179,17 @@ def test_a_bomb_is_refused_by_its_header(data: bytes) -> None:
     assert time.process_time() - start < 0.2
 
 
-@pytest.mark.parametrize("container", ["PNG", "BMP", "TIFF", "GIF"])
-def test_a_whole_image_above_the_limit_is_refused_before_it_is_decoded(container: str) -> None:
-    data = encode(Image.new("1", TOO_LARGE), container)
+@pytest.mark.parametrize(
+    ("container", "options"),
+    [
+        *((name, {}) for name in ("PNG", "BMP", "TIFF", "GIF")),
+        pytest.param("WEBP", {"method": 0, "quality": 1}, marks=pytest.mark.slow),
+    ],
+)
+def test_a_whole_image_above_the_limit_is_refused_before_it_is_decoded(
+    container: str, options: dict[str, int]
+) -> None:
+    data = encode(Image.new("1", TOO_LARGE), container, **options)
     start = time.process_time()
     assert reason(data) == "bomb"
     assert time.process_time() - start < 0.2
