@@ -58,16 +58,18 @@ def existing(folder: Path) -> Path:
 
 def nodes_without(file: str) -> list[str]:
     """The addresses of the nodes that do not see a file of this machine."""
-    if len(alive()) == 1:
+    nodes = alive()
+    if len(nodes) == 1:
         return []
     look = ray.remote(num_cpus=0)(os.path.lexists)
-    asked = {
-        node["NodeManagerAddress"]: look.options(
+    asked = [
+        look.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         ).remote(file)
-        for node in alive()
-    }
-    return [address for address, sees in asked.items() if not ray.get(sees)]
+        for node in nodes
+    ]
+    seen = zip(nodes, ray.get(asked), strict=True)  # several nodes may share one address
+    return sorted({node["NodeManagerAddress"] for node, sees in seen if not sees})
 
 
 def alive() -> list[dict[str, str]]:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -153,8 +154,9 @@ def test_a_folder_that_only_one_node_has_is_refused(
     command: Command, two_nodes: Nodes, tmp_path: Path
 ) -> None:
     """The third node has an empty /tmp of its own, as another machine would."""
-    own_tmp = "mount -t tmpfs none {tmp} && exec ray start --address {address} --num-cpus 1 --block"
-    script = own_tmp.format(tmp=tmp_path, address=two_nodes.cluster.address)
+    ray, address = Path(sys.executable).with_name("ray"), two_nodes.cluster.address
+    join = f"{ray} start --address {address} --num-cpus 1 --block"
+    script = f"mount -t tmpfs none {tmp_path} && exec {join}"
     environment = {**os.environ, "RAY_TMPDIR": str(two_nodes.folder)}
     node = subprocess.Popen(["unshare", "-m", "sh", "-c", script], env=environment)
     try:
