@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pandas as pd
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -176,6 +178,20 @@ def test_a_stopped_job_tells_so_and_the_same_command_goes_on(
     done = command(*arguments)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"wrote {tmp_path / 'run'}"
+
+
+@pytest.mark.slow
+def test_a_killed_training_worker_costs_an_epoch_and_no_result(start: Start, runs: Path) -> None:
+    out = runs / "bereft"
+    process = start("train", "--out", out, "--epochs", 20)
+    wait_for(process, lambda: epochs_kept(out) >= 2)
+    below = psutil.Process(process.pid).children(recursive=True)
+    worker = next(one for one in below if one.name().startswith("ray::RayTrain"))
+    worker.kill()
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert "Traceback" not in err
+    assert list(pd.read_csv(out / "history.csv")["epoch"]) == list(range(1, 21))
 
 
 @pytest.mark.slow
