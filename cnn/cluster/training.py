@@ -173,15 +173,15 @@ def resume(state: State, folder: Place) -> None:
 
     The folders tell, and not Ray, which forgets what a kill kept it from writing down.
     """
-    damaged = None
-    for one in map(as_checkpoint, reversed(epochs_kept(folder))):
+    kept, damaged = epochs_kept(folder), None
+    for one in map(as_checkpoint, reversed(kept)):
         with one.as_directory() as local:
             try:
                 checkpoint.load(Path(local), state)
                 return
             except Mendable as error:
                 damaged = damaged or error
-    if damaged and epochs_kept(folder)[0].name > epoch_name(1):
+    if damaged and kept[-1].name > epoch_name(1):
         raise damaged  # the first epoch alone is soon done again: a full disk may have cut it off
 
 

@@ -11,6 +11,7 @@ from cnn.cluster import learning, training
 from cnn.cluster.resources import Plan
 from cnn.config import TrainConfig
 from cnn.console import Console
+from cnn.errors import Mendable
 from cnn.loop import Epoch
 from cnn.prepared import Prepared
 
@@ -76,3 +77,16 @@ def test_a_streamed_run_trains_and_evaluates_as_many_images(
     assert streamed[-1]["train_loss"] < streamed[0]["train_loss"]
     # Another order of the same images: near, but not the same.
     assert math.isclose(streamed[0]["train_loss"], one[0]["train_loss"], rel_tol=0.2)
+
+
+def test_only_a_first_epoch_that_is_not_whole_is_done_again(
+    dataset: Prepared, tmp_path: Path
+) -> None:
+    """A full disk cuts it off; where later ones are damaged there is more to lose."""
+    state = learning.start(SETTINGS, dataset, torch.device("cpu"))
+    (tmp_path / training.epoch_name(1)).mkdir()
+    training.resume(state, tmp_path)
+    assert not state.history
+    (tmp_path / training.epoch_name(30)).mkdir()
+    with pytest.raises(Mendable, match="damaged"):
+        training.resume(state, tmp_path)

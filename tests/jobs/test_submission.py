@@ -133,7 +133,7 @@ def uploaded(folder: Path, place: Path) -> set[str]:
         return {name for name in archive.namelist() if not name.endswith("/")}
 
 
-@pytest.mark.parametrize("job", ["train", "tune", "prepare"])
+@pytest.mark.parametrize("job", ["train", "tune", "prepare", "score"])
 def test_a_folder_in_the_upload_is_refused(
     refused: Callable[..., str], job: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,7 +142,8 @@ def test_a_folder_in_the_upload_is_refused(
     upload.mkdir(parents=True)
     images = digits.write(tmp_path / "images")
     monkeypatch.chdir(upload)
-    assert "which Ray removes" in refused(job, images, "--out", "runs/a")
+    model = ["no model"] if job == "score" else []
+    assert "which Ray removes" in refused(job, *model, images, "--out", "runs/a")
     assert not list(upload.iterdir())
 
 
