@@ -3,7 +3,6 @@
 import os
 import runpy
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -101,20 +100,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def stopped(start: Start, runs: Path) -> subprocess.CompletedProcess[str]:
-    """The README's first command, but shorter, in `runs / "digits"`: stopped by Ctrl-C."""
-    process = start("train", "--out", runs / "digits", *EPOCHS)
-    wait_for(process, lambda: epochs_kept(runs / "digits") >= 1)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
-
-
-@pytest.fixture(scope="session")
-def finished(
-    stopped: subprocess.CompletedProcess[str], start: Start, command: Command, runs: Path
-) -> subprocess.CompletedProcess[str]:
-    """The same command again, killed in an epoch after the third, and once more, to its end."""
+def finished(start: Start, command: Command, runs: Path) -> subprocess.CompletedProcess[str]:
+    """The README's first command, but shorter: killed after its third epoch, then to its end."""
     process = start("train", "--out", runs / "digits", *EPOCHS)
     wait_for(process, lambda: epochs_kept(runs / "digits") >= 3)
     process.kill()

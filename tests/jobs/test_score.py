@@ -26,7 +26,7 @@ Start = Callable[..., subprocess.Popen[str]]
 Refused = Callable[..., str]
 
 # So many passes through the network that a run lasts long enough to be killed in the middle.
-SLOWLY = ("--batch-size", 2)
+SLOWLY = ("--batch-size", 4)
 
 
 @pytest.fixture(scope="module")
@@ -79,18 +79,11 @@ def test_the_test_split_scored_again_gives_what_training_reported(
     assert rows(tmp_path / "out").select(columns).equals(predicted)
 
 
-def test_a_run_stopped_then_killed_then_bereft_of_a_worker_ends_with_each_image_once(
+def test_a_run_killed_then_bereft_of_a_worker_ends_with_each_image_once(
     start: Start, model: Path, images: Path, runs: Path
 ) -> None:
     out = runs / "score-killed"
     arguments = ("score", model, images, "--out", out, *SLOWLY)
-    process = start(*arguments)
-    wait_for_parts(process, out, 2)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err.splitlines()[-1] == "stopped; the same command goes on from here"
-
     process = start(*arguments)
     kept = wait_for_parts(process, out, 10)
     os.kill(process.pid, signal.SIGKILL)

@@ -37,11 +37,6 @@ def test_the_embedded_digits_are_learned(
     assert last == f"wrote {runs / 'digits'}"
 
 
-def test_ctrl_c_ends_with_130_and_one_line(stopped: subprocess.CompletedProcess[str]) -> None:
-    assert stopped.returncode == 130
-    assert stopped.stderr.splitlines()[-1] == "stopped; the same command goes on from here"
-
-
 def test_the_console_says_only_what_matters(finished: subprocess.CompletedProcess[str]) -> None:
     lines = finished.stderr.splitlines()
     assert "nothing to decode" in lines[0]
@@ -63,8 +58,8 @@ def test_the_run_folder_holds_what_the_contract_names(
     assert list(history.columns) == HISTORY
     assert list(history["epoch"]) == list(range(1, 13))
     kept = {entry.name for entry in (run / "checkpoints").iterdir() if entry.is_dir()}
-    # The best and the last, and of each time it was killed one that Ray may have lost count of.
-    assert f"epoch-{len(history):04d}" in kept and len(kept) <= 4
+    # The best and the last, and one that Ray may have lost count of when it was killed.
+    assert f"epoch-{len(history):04d}" in kept and len(kept) <= 3
 
 
 def test_each_image_is_in_one_split_and_each_test_image_is_judged_once(
