@@ -8,11 +8,12 @@ import pyarrow as pa
 import ray.train
 import torch
 from ray.train import ScalingConfig
-from ray.train.torch import TorchTrainer, get_device, prepare_model
+from ray.train.torch import TorchTrainer, get_device
 
 from cnn.batches import Share, TrainingBatches
 from cnn.bundle import as_batch
 from cnn.cluster.learning import start
+from cnn.cluster.training import parallelise
 from cnn.config import TrainConfig
 from cnn.loop import Loop, State
 from cnn.place import place
@@ -58,7 +59,7 @@ def work(task: dict[str, Any]) -> list[tuple[float, float]]:
     settings = TrainConfig.model_validate(task["settings"])
     dataset = Prepared.open(place(task["prepared"]))
     share = Share(context.get_world_rank(), context.get_world_size())
-    state = start(settings, dataset, get_device(), prepare_model)
+    state = start(settings, dataset, get_device(), parallelise)
     images, labels = dataset.load(task["table"])
     batches = TrainingBatches(
         as_batch(images),
