@@ -156,7 +156,7 @@ def fastai(task: Task) -> float:
     learner = fast.vision_learner(data, fast.resnet18, pretrained=False, metrics=fast.accuracy)
     with learner.no_bar(), learner.no_logging():
         learner.fit_one_cycle(task.epochs)
-    return float(learner.validate()[1])
+        return float(learner.validate()[1])
 
 
 def ultralytics(task: Task) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from runs import EPOCHS, epochs_kept, wait_for
+from runs import EPOCHS, epochs_kept, kill, wait_for
 
 ROOT = Path(__file__).parents[2]
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -104,7 +104,6 @@ def finished(start: Start, command: Command, runs: Path) -> subprocess.Completed
     """The README's first command, but shorter: killed after its third epoch, then to its end."""
     process = start("train", "--out", runs / "digits", *EPOCHS)
     wait_for(process, lambda: epochs_kept(runs / "digits") >= 3)
-    process.kill()
-    process.communicate()
+    kill(process)
     assert not (runs / "digits/report.html").exists()
     return command("train", "--out", runs / "digits", *EPOCHS)

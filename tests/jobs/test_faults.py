@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from faults import faulty_decoder
-from runs import epochs_kept, wait_for
+from runs import epochs_kept, kill, wait_for
 
 from cnn import digits
 
@@ -202,9 +201,7 @@ def test_a_damaged_checkpoint_is_told_with_its_mend(
     arguments = ("train", "--out", out, "--epochs", 30)
     process = start(*arguments)
     wait_for(process, lambda: epochs_kept(out) >= 2)
-    process.kill()
-    process.communicate()
-    time.sleep(5)  # its workers notice, and write no more
+    kill(process)
     for file in (out / "checkpoints").rglob("training.pt"):
         os.truncate(file, file.stat().st_size // 2)
     refused = command(*arguments)

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
-from runs import wait_for
+from runs import kill, wait_for
 
 from cnn import bundle, digits
 from cnn.bundle import as_batch
@@ -26,7 +25,7 @@ Start = Callable[..., subprocess.Popen[str]]
 Refused = Callable[..., str]
 
 # So many passes through the network that a run lasts long enough to be killed in the middle.
-SLOWLY = ("--batch-size", 4)
+SLOWLY = ("--batch-size", 8)
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +85,7 @@ def test_a_run_killed_then_bereft_of_a_worker_ends_with_each_image_once(
     arguments = ("score", model, images, "--out", out, *SLOWLY)
     process = start(*arguments)
     kept = wait_for_parts(process, out, 10)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    kill(process)
     assert not (out / "predictions/_SUCCESS").exists()
 
     process = start(*arguments)
