@@ -347,7 +347,7 @@ def test_a_budget_is_kept_while_images_grow(budget: int, asked: int, growing: fl
         state.epochs = loop.epochs_that_fit(state)
     spent = sum(row["seconds"] for row in state.history)
     assert spent <= budget
-    assert len(state.history) == asked or spent > budget - 1
+    assert len(state.history) == asked or spent >= budget - 1 - 1e-6  # at most an epoch unspent
 
 
 def test_a_rate_that_blows_up_is_said_with_the_epoch_and_what_to_lower() -> None:
