@@ -1,12 +1,11 @@
-"""An epoch from prepared images, against a plain loop, against decoding, and on two workers.
+"""An epoch from prepared images, against a plain loop and against decoding again.
 
     python -m tests.benchmarks.epochs IMAGES [--image-size 64] [--images 65536] [--trained 1500]
 
 Ratios of CPU-seconds on one thread, without validation: training as this library does it, from
 memory and streamed, to a plain loop over the same tensors; and streaming without training to
-decoding the same images again. Then the wall time of an epoch on two workers of a thread each.
-The images are hard links of those in IMAGES, as often as it takes; so many that shards are whole,
-as they are wherever it takes streaming.
+decoding the same images again. The images are hard links of those in IMAGES, as often as it
+takes; so many that shards are whole, as they are wherever it takes streaming.
 """
 
 import argparse
@@ -38,7 +37,6 @@ from cnn.loop import Loop, State, autocast
 from cnn.prepared import Prepared
 from tests.benchmarks.processes import metered
 from tests.benchmarks.scoring import links
-from tests.benchmarks.workers import compare_workers
 
 CPUS = 6
 CPU = torch.device("cpu")
@@ -69,7 +67,6 @@ def main() -> None:
         compare_ingest(dataset, asked.rounds)
         few = first_shards(dataset, asked.trained)
         compare_training(settings, dataset, few, asked.rounds)
-        compare_workers(settings, dataset, few)
 
 
 def first_shards(dataset: Prepared, images: int) -> pa.Table:

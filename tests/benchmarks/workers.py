@@ -1,7 +1,14 @@
-"""Two training workers of one thread each against one, with the same global batch."""
+"""Two training workers of one thread each against one, with the same global batch.
 
+    python -m tests.benchmarks.workers PREPARED [--trained 3000]
+
+PREPARED is what `jobs.prepare` wrote. Wall time is what counts, so nothing else should run.
+"""
+
+import argparse
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -13,13 +20,28 @@ from ray.train.torch import TorchTrainer, get_device
 from cnn.batches import Share, TrainingBatches
 from cnn.bundle import as_batch
 from cnn.cluster.learning import start
+from cnn.cluster.session import session
 from cnn.cluster.training import parallelise
 from cnn.config import TrainConfig
 from cnn.loop import Loop, State
 from cnn.place import place
 from cnn.prepared import Prepared
+from tests.benchmarks.epochs import first_shards
 
+CPUS = 6
 EPOCHS = 3  # the first warms up
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("prepared", type=Path)
+    parser.add_argument("--trained", type=int, default=3_000, help="images in a training epoch")
+    asked = parser.parse_args()
+    dataset = Prepared.open(asked.prepared.resolve())
+    # Every step at the whole side.
+    settings = TrainConfig.model_validate({"training": {"growing": 0.0, "epochs": 2}})
+    with session(CPUS):
+        compare_workers(settings, dataset, first_shards(dataset, asked.trained))
 
 
 def compare_workers(settings: TrainConfig, dataset: Prepared, table: pa.Table) -> None:
@@ -78,3 +100,7 @@ def epoch(loop: Loop, state: State, batches: TrainingBatches, number: int) -> tu
     wall, cpu = time.perf_counter(), time.process_time()
     loop.train_epoch(state, batches.epoch(number), batches.steps).reduce()
     return time.perf_counter() - wall, time.process_time() - cpu
+
+
+if __name__ == "__main__":
+    main()
