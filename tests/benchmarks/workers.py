@@ -38,8 +38,10 @@ def main() -> None:
     parser.add_argument("--trained", type=int, default=3_000, help="images in a training epoch")
     asked = parser.parse_args()
     dataset = Prepared.open(asked.prepared.resolve())
-    # Every step at the whole side.
-    settings = TrainConfig.model_validate({"training": {"growing": 0.0, "epochs": 2}})
+    settings = TrainConfig.model_validate(
+        # Every step at the whole side; without images these would be the digits' settings.
+        {"images": dataset.card.source, "training": {"growing": 0.0, "epochs": 2}}
+    )
     with session(CPUS):
         compare_workers(settings, dataset, first_shards(dataset, asked.trained))
 
