@@ -123,7 +123,6 @@ def timm(task: Task) -> float:
 
     model = create_model("resnet18", num_classes=len(list((task.images / "train").iterdir())))
     config = resolve_data_config({"input_size": (3, task.image_size, task.image_size)}, model=model)
-    config = {name: value for name, value in config.items() if name != "crop_mode"}
     changed = create_transform(**config, is_training=True, color_jitter=0.4)
     train = ImageFolder(str(task.images / "train"), changed)
     test = ImageFolder(str(task.images / "test"), create_transform(**config))

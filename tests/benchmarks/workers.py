@@ -26,9 +26,8 @@ from cnn.config import TrainConfig
 from cnn.loop import Loop, State
 from cnn.place import place
 from cnn.prepared import Prepared
-from tests.benchmarks.epochs import first_shards
+from tests.benchmarks.epochs import CPUS, first_shards
 
-CPUS = 6
 EPOCHS = 3  # the first warms up
 
 
