@@ -13,14 +13,13 @@ from statistics import median
 from cnn import prepared
 from cnn.cluster import ingest
 from cnn.cluster.ingest import Source, list_source
+from cnn.cluster.resources import PREPARE_CPUS
 from cnn.cluster.session import session
 from cnn.config import Images
 from cnn.console import Console
 from cnn.folder import Reader
 from tests.benchmarks.processes import metered
 from tests.benchmarks.scoring import links
-
-CPUS = 4
 
 
 def main() -> None:
@@ -30,7 +29,8 @@ def main() -> None:
     parser.add_argument("--images", dest="count", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=asked.images.resolve().parent) as place, session(CPUS):
+    beside = asked.images.resolve().parent
+    with tempfile.TemporaryDirectory(dir=beside) as place, session(PREPARE_CPUS):
         folder = Path(place)
         images = links(asked.images, folder / "images", asked.count)
         source = list_source(str(images), Images(image_size=asked.image_size))
