@@ -1,54 +1,72 @@
 """Progress of a training run: workers leave word of it, the driver shows it."""
 
+import json
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
 
-import ray
+from ray.experimental.internal_kv import (
+    _internal_kv_del,
+    _internal_kv_get,
+    _internal_kv_list,
+    _internal_kv_put,
+)
 
 from cnn.console import TABLE_HEAD, Console, epoch_line
 
-if TYPE_CHECKING:  # its module brings torch, a second's import in the process of the actor
+if TYPE_CHECKING:  # its module brings torch
     from cnn.loop import Epoch
 
 Outcome = TypeVar("Outcome")
 
+Ended = tuple["Epoch", int, float]
+"""An epoch that has ended, how many there will be, and the seconds that are left."""
 
-@ray.remote(num_cpus=0)
+
+@dataclass(frozen=True)
 class Progress:
     """Where rank 0 leaves word of its progress, and the driver picks it up.
 
-    An actor, because workers may be on other machines than the console.
+    In the small store of Ray's head, because workers may be on other machines than the console:
+    an actor for it would be one more process, and a second's start.
     """
 
-    def __init__(self) -> None:
-        self.epochs: list[tuple[Epoch, int, float]] = []
-        self.step = (0, 0)
+    run: str = field(default_factory=lambda: f"cnn-progress-{uuid4().hex}")
 
     def epoch(self, row: "Epoch", epochs: int, left: float) -> None:
-        self.epochs.append((row, epochs, left))
+        _internal_kv_put(f"{self.run}/epoch/{row['epoch']:06d}", json.dumps([row, epochs, left]))
 
     def tick(self, step: int, steps: int) -> None:
-        self.step = (step, steps)
+        _internal_kv_put(f"{self.run}/step", json.dumps([step, steps]))
 
-    def take(self) -> tuple[list[tuple["Epoch", int, float]], tuple[int, int]]:
-        """The epochs ended since last asked, and the step under way."""
-        ended, self.epochs = self.epochs, []
-        return ended, self.step
+    def take(self) -> tuple[list[Ended], tuple[int, int]]:
+        """The epochs ended since last asked, in their order, and the step under way."""
+        ended = []
+        for key in sorted(_internal_kv_list(f"{self.run}/epoch/")):
+            ended.append(tuple(json.loads(_internal_kv_get(key))))
+            _internal_kv_del(key)
+        step, steps = json.loads(_internal_kv_get(f"{self.run}/step") or "[0, 0]")
+        return ended, (step, steps)
+
+    def forget(self) -> None:
+        """Remove what is left of it: a cluster outlives its runs."""
+        _internal_kv_del(self.run, del_by_prefix=True)
 
 
 class Ticker:
     """Tells the driver of steps, a few times a second: a message per step would slow training."""
 
-    def __init__(self, progress: Any, seconds: float = 0.3) -> None:
+    def __init__(self, progress: Progress, seconds: float = 0.3) -> None:
         self.progress, self.seconds, self.last = progress, seconds, 0.0
 
     def __call__(self, step: int, steps: int) -> None:
         now = time.monotonic()
         if now - self.last >= self.seconds:
-            self.progress.tick.remote(step, steps)
+            self.progress.tick(step, steps)
             self.last = now
 
 
@@ -85,14 +103,15 @@ def patiently(function: Callable[[], Outcome]) -> Outcome:
     return running.result()
 
 
-def show(progress: Any, running: Future[Any], console: Console) -> None:
+def show(progress: Progress, running: Future[Any], console: Console) -> None:
     """Print the table of epochs and move the bar until training ends."""
     console.say(TABLE_HEAD)
     with console.bar("epoch") as advance:
         last = False
         while not last:
             last = bool(wait([running], timeout=0.3).done)
-            ended, (step, steps) = ray.get(progress.take.remote())
+            ended, (step, steps) = progress.take()
             for row, epochs, left in ended:
                 console.say(epoch_line(row, epochs, left))
             advance(step, steps)
+    progress.forget()

@@ -20,7 +20,11 @@ from ray.train import (
     ScalingConfig,
     UserCallback,
 )
-from ray.train.torch import TorchTrainer
+from ray.train.backend import BackendConfig
+from ray.train.torch import TorchConfig
+from ray.train.v2._internal.callbacks import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from torch import nn
 
 from cnn import checkpoint
@@ -70,7 +74,7 @@ def fit(
     best, and the last is taken for it.
     """
     discard_half_written(out / CHECKPOINTS / SNAPSHOT)
-    progress = Progress.remote()  # type: ignore[attr-defined]
+    progress = Progress()
     running = in_background(trainer(settings, dataset, out, plan, progress, splits).fit)
     show(progress, running, console)
     result = running.result()
@@ -91,22 +95,24 @@ def trainer(
     dataset: Prepared,
     out: Place,
     plan: Plan,
-    progress: Any,
+    progress: Progress,
     splits: Splits = ("train",),
     callbacks: Sequence[UserCallback] = (),
-) -> TorchTrainer:
+) -> "Trainer":
     """A training run of Ray's, with checkpoints in `out`/checkpoints."""
     path, filesystem = storage(out)
-    return TorchTrainer(
-        work,  # type: ignore[arg-type]  # Ray's types forbid a result, its controller takes it
+    return Trainer(
+        work,
         train_loop_config={
             "settings": settings.model_dump(mode="json"),
             "prepared": str(dataset.folder),
             "run": out.name,
             "checkpoints": str(out.absolute() / CHECKPOINTS),
-            "progress": progress,
+            "progress": progress.run,
             "splits": splits,
         },
+        # One worker alone has nobody to share gradients with, and its controller needs no torch.
+        backend_config=TorchConfig() if plan.workers > 1 else BackendConfig(),
         scaling_config=ScalingConfig(num_workers=plan.workers, use_gpu=plan.gpu),
         run_config=RunConfig(
             name=CHECKPOINTS,
@@ -123,6 +129,21 @@ def trainer(
             callbacks=list(callbacks),  # type: ignore[arg-type]  # typed as V1's
         ),
     )
+
+
+class Trainer(DataParallelTrainer):
+    """Ray Train's trainer without two of its actors, each of which takes 2 CPU-seconds to start.
+
+    One hands out datasets, which workers here read by themselves. The other removes what a lost
+    controller has reserved: needed in a search alone, since any other job ends with its controller
+    and then Ray removes it.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        searching = bool(self.run_config.callbacks)
+        needless = DatasetsCallback, *(() if searching else (PlacementGroupCleanerCallback,))
+        asked = super()._create_default_callbacks()
+        return [callback for callback in asked if not isinstance(callback, needless)]
 
 
 def storage(folder: Place) -> tuple[str, FileSystem | None]:
@@ -157,8 +178,9 @@ def work(task: dict[str, Any]) -> list[Epoch] | str:
         resume(state, place(task["checkpoints"]))
     except Mendable as error:  # that of every worker: all have read the same checkpoint
         return str(error)
-    ticker = Ticker(task["progress"]) if share.rank == 0 else ignore
-    reporter = Reporter(settings, dataset, share, task["progress"], Gauges(task["run"]))
+    progress = Progress(task["progress"])
+    ticker = Ticker(progress) if share.rank == 0 else ignore
+    reporter = Reporter(settings, dataset, share, progress, Gauges(task["run"]))
     try:
         learn(settings, dataset, state, reporter, share, ticker, tuple(task["splits"]))
     except DivergedError as error:
@@ -234,7 +256,7 @@ class Reporter:
     settings: TrainConfig
     dataset: Prepared
     share: Share
-    progress: Any
+    progress: Progress
     gauges: Gauges
 
     def __call__(self, state: State) -> None:
@@ -251,4 +273,4 @@ class Reporter:
             )
         left = seconds_left(state, self.settings.training, state.epochs)
         self.gauges.show(row)
-        self.progress.epoch.remote(row, state.epochs, left)
+        self.progress.epoch(row, state.epochs, left)

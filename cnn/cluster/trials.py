@@ -84,7 +84,7 @@ def train_together(
         dataset,
         folder,
         plan.winner,
-        Progress.remote(),  # type: ignore[attr-defined]
+        Progress(),
         callbacks=[TuneReportCallback()],  # type: ignore[no-untyped-call]
     )
     history_of(run.fit())
