@@ -2,7 +2,14 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from cnn.ranges import Choice, Integer, LogUniform, Uniform
 
@@ -15,6 +22,14 @@ DIGITS: dict[str, Any] = {
     "augmentation": {"flip": False},
     "network": {"filters": (32, 64, 128)},
     "training": {"epochs": 28, "growing": 0.0, "cutmix": 0.0},
+}
+
+# What makes training harder for the good of images that are seen often. The defaults are those of
+# a training of default length; a shorter one takes them in proportion (see `regularisation`).
+REGULARISERS = {
+    "augmentation": ("rotation", "shift", "zoom"),
+    "network": ("dropout",),
+    "training": ("cutmix",),
 }
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -61,9 +76,15 @@ class Images(Settings):
 class Augmentation(Settings):
     """Strength of the random changes made to training images; 0 turns one off."""
 
-    rotation: float = Field(15.0, ge=0, le=180, description="largest rotation, degrees")
-    shift: Fraction = Field(0.15, description="largest shift, as a fraction of the side")
-    zoom: Fraction = Field(0.3, description="largest zoom in or out, as a fraction")
+    rotation: float = Field(
+        15.0, ge=0, le=180, description="largest rotation, degrees; by default less of few epochs"
+    )
+    shift: Fraction = Field(
+        0.15, description="largest shift, as a fraction of the side; by default less of few epochs"
+    )
+    zoom: Fraction = Field(
+        0.3, description="largest zoom in or out, as a fraction; by default less of few epochs"
+    )
     flip: bool = Field(True, description="mirror left to right, half of the time")
     vertical_flip: bool = Field(False, description="mirror top to bottom, half of the time")
 
@@ -89,7 +110,8 @@ class Network(Settings):
     kernel_size: int = Field(3, ge=1, description="side of a convolution's kernel, odd")
     hidden: int = Field(0, ge=0, description="units of the hidden fully connected layer, 0: none")
     dropout: Annotated[Fraction, Uniform(0.0, 0.5)] = Field(
-        0.3, description="dropout before the fully connected layers"
+        0.3,
+        description="dropout before the fully connected layers; by default less of few epochs",
     )
     normalisation: Literal["batch", "none"] = Field(
         "batch", description="what follows each convolution"
@@ -135,7 +157,7 @@ class Training(Settings):
     cutmix: Annotated[float, Field(ge=0, le=1)] = Field(
         0.5,
         description="fraction of the steps in which each image gets a square of another one, up "
-        "to half of its area, and has both labels by their parts",
+        "to half of its area, and has both labels by their parts; by default less of few epochs",
     )
     balance: Literal["none", "loss", "sampling"] = Field(
         "none", description="for unequal classes: weigh the loss, or draw rare classes more often"
@@ -212,6 +234,28 @@ class Search(Settings):
     )
 
 
+def epochs_of(values: dict[str, Any]) -> int:
+    """The epochs that a page of settings asks for; the default where it is no page yet."""
+    try:
+        return Training.model_validate(values.get("training", {})).epochs
+    except ValidationError:
+        return Training().epochs
+
+
+def regularisation(epochs: int) -> dict[str, Any]:
+    """The defaults of what makes training harder, in proportion where it is short.
+
+    An image that is seen five times is best seen as it is: with the whole of them five epochs
+    come to 0.36 on 20 classes of Tiny-ImageNet, and to 0.53 with little or half of them.
+    """
+    groups = {"augmentation": Augmentation(), "network": Network(), "training": Training()}
+    part = min(1.0, epochs / Training().epochs)
+    return {
+        group: {name: round(part * getattr(groups[group], name), 4) for name in names}
+        for group, names in REGULARISERS.items()
+    }
+
+
 class PrepareConfig(Settings):
     """Decode a folder of images once, into a prepared dataset."""
 
@@ -245,10 +289,13 @@ class Experiment(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _embedded(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("images") is None:
-            return merged(DIGITS, values)
-        return values
+    def _fitting(cls, values: Any) -> Any:
+        """The defaults that fit the images and the epochs, below what is given."""
+        if not isinstance(values, dict):
+            return values
+        if values.get("images") is None:
+            values = merged(DIGITS, values)
+        return merged(regularisation(epochs_of(values)), values)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -69,12 +69,15 @@ class RunFolder:
             ) from None
 
     def check_settings(self, settings: BaseModel) -> None:
-        """Refuse other settings than the run began with, naming the first."""
+        """Refuse other settings than the run began with, naming the first; epochs before others.
+
+        Defaults follow the epochs: to name one of those would not tell what to mend.
+        """
         before = flat(yaml.safe_load(self.config.read_text(encoding="utf-8")))
         now = flat(settings.model_dump(mode="json"))
         if before.keys() != now.keys():
             raise Mendable(f"{self.path} holds the run of another job: give another --out")
-        for name, value in now.items():
+        for name, value in sorted(now.items(), key=lambda item: item[0] != "training.epochs"):
             setting = name.split(".")[-1]
             free = {setting, name.split(".")[0]} & self.FREE
             if not free and before.get(name) != value:

@@ -61,7 +61,7 @@ def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) 
     assert (settings.training.epochs, settings.network.hidden) == (7, 9)  # flags
     assert (settings.seed, settings.training.lr) == (3, 0.25)  # file
     told = {"seed": 3, "epochs": 7, "lr": 0.25, "hidden": 9, "images": "photos"}
-    plain = TrainConfig(images="photos")
+    plain = TrainConfig.model_validate({"images": "photos", "training": {"epochs": 7}})
     for name, location, _ in leaves(TrainConfig):
         assert look_up(settings, location) == told.get(name, look_up(plain, location))
 

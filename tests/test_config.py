@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from cnn.config import (
     DIGITS,
     GIB,
+    REGULARISERS,
     Augmentation,
     Images,
     Network,
@@ -19,6 +20,7 @@ from cnn.config import (
     TrainConfig,
     Training,
     merged,
+    regularisation,
 )
 from cnn.run_folder import flat
 
@@ -103,8 +105,36 @@ def test_the_embedded_digits_bring_settings_that_images_do_not() -> None:
     digits, photos = TrainConfig().model_dump(), TrainConfig(images="photos").model_dump()
     plain = {name: group().model_dump() for name, group in zip(NAMES, GROUPS, strict=True)}
     assert {name: photos[name] for name in NAMES} == plain
-    assert {name: digits[name] for name in NAMES} == merged(plain, DIGITS)
+    own = merged(merged(plain, regularisation(digits["training"]["epochs"])), DIGITS)
+    assert {name: digits[name] for name in NAMES} == own
     assert plain != merged(plain, DIGITS)
+
+
+def regularisers(settings: TrainConfig) -> dict[tuple[str, str], float]:
+    """The values of all that makes training harder."""
+    values = settings.model_dump()
+    return {
+        (group, name): values[group][name] for group in REGULARISERS for name in REGULARISERS[group]
+    }
+
+
+@given(st.integers(1, 200), st.integers(1, 200))
+def test_the_shorter_a_training_the_less_it_is_regularised(one: int, other: int) -> None:
+    fewer, more = (
+        regularisers(TrainConfig.model_validate({"images": "photos", "training": {"epochs": n}}))
+        for n in sorted((one, other))
+    )
+    whole = regularisers(TrainConfig(images="photos"))
+    assert all(0 < fewer[name] <= more[name] <= whole[name] for name in whole)
+    assert (fewer == whole) == (min(one, other) >= Training().epochs)
+
+
+@given(st.integers(1, 200))
+def test_regularisation_that_is_given_is_taken_as_it_is(epochs: int) -> None:
+    given = {"augmentation": {"rotation": 30.0}, "training": {"cutmix": 0.25, "epochs": epochs}}
+    chosen = TrainConfig.model_validate({"images": "photos", **given})
+    assert (chosen.augmentation.rotation, chosen.training.cutmix) == (30.0, 0.25)
+    assert TrainConfig.model_validate(chosen.model_dump(mode="json")) == chosen
 
 
 def test_over_the_settings_of_the_digits_the_users_own_win() -> None:
