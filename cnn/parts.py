@@ -7,8 +7,8 @@ import pyarrow as pa
 
 from cnn.manifest import Manifest
 
-# The pixels of a part: enough work to hide what a task of Ray Data costs (27 ms, half of them the
-# driver's), and little to lose in a kill.
+# The pixels of a part: enough work to hide what a task of Ray Data costs (27 CPU-ms, 16 of
+# them in the driver), and little to lose in a kill.
 PART_BYTES = 16 * 2**20
 PARTS = 16  # of a small manifest: enough for many CPUs, and few enough to be worth their tasks
 

@@ -29,16 +29,20 @@ class Usage:
     def cpu_seconds(self) -> float:
         return sum(self.cpu.values())
 
-    def look(self, process: psutil.Process) -> None:
+    def look(self, process: psutil.Process, memory: bool) -> None:
         times, name = process.cpu_times(), process.name()
         self.cpu[process.pid] = times.user + times.system
-        resident = process.memory_full_info().uss  # without what is shared, such as Ray's store
-        self.memory[process.pid] = max(self.memory.get(process.pid, 0), resident)
         self.names[process.pid] = name
+        if memory:
+            resident = process.memory_full_info().uss  # without what is shared: Ray's store
+            self.memory[process.pid] = max(self.memory.get(process.pid, 0), resident)
 
 
-def measure(*arguments: object) -> Usage:
-    """Run `python ARGUMENTS…` to its end; RuntimeError with its words where it fails."""
+def measure(*arguments: object, memory: bool = False) -> Usage:
+    """Run `python ARGUMENTS…` to its end; RuntimeError with its words where it fails.
+
+    To look at memory, too, takes a quarter of a core while Ray's processes run.
+    """
     started, usage = time.monotonic(), Usage()
     command = [sys.executable, *map(str, arguments)]
     with subprocess.Popen(
@@ -47,7 +51,7 @@ def measure(*arguments: object) -> Usage:
         while running.poll() is None:
             for process in tree(running.pid):
                 try:
-                    usage.look(process)
+                    usage.look(process, memory)
                 except psutil.Error:
                     continue
             time.sleep(INTERVAL)

@@ -64,7 +64,7 @@ def compare(asked: argparse.Namespace, folder: Path) -> None:
 
 def compare_memory(asked: argparse.Namespace, folder: Path, few: Path, many: Path) -> None:
     """Peaks of the driver and of the largest worker, for `few` and for ten times as many."""
-    small, large = (score(asked.model, images, folder) for images in (few, many))
+    small, large = (score(asked.model, images, folder, memory=True) for images in (few, many))
     for usage, times in ((small, 1), (large, 10)):
         per_image = usage.cpu_seconds / (times * asked.count) * 1e3
         print(f"{times * asked.count:,} images: {per_image:.3f} CPU-ms per image, set-up included")
@@ -83,9 +83,10 @@ def plain(model: str, images: Path, folder: Path) -> Usage:
     return measure("-c", PLAIN, model, images)
 
 
-def score(model: str, images: Path, folder: Path) -> Usage:
+def score(model: str, images: Path, folder: Path, memory: bool = False) -> Usage:
     with tempfile.TemporaryDirectory(dir=folder) as out:
-        return measure("-m", "jobs.score", model, images, "--out", Path(out) / "run")
+        job = ("-m", "jobs.score", model, images, "--out", Path(out) / "run")
+        return measure(*job, memory=memory)
 
 
 def links(source: Path, folder: Path, count: int) -> Path:
