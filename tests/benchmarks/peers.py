@@ -1,8 +1,8 @@
 """Accuracy on a labelled folder for so many CPU-seconds: plain peers at their defaults, and this.
 
     uv venv peers && uv pip install --python peers torch torchvision timm fastai ultralytics
-    peers/bin/python tests/benchmarks/peers.py timm IMAGES --epochs 8 [--image-size 64] [--seed 0]
-    uv run python -m tests.benchmarks.peers cnn IMAGES --epochs 12 [--seed 0]
+    peers/bin/python tests/benchmarks/peers.py timm IMAGES --epochs 2 [--image-size 64] [--seed 0]
+    uv run python -m tests.benchmarks.peers cnn IMAGES --epochs 3 [--seed 0]
 
 IMAGES holds `train` and `test`. The peers run in an environment of their own, on one thread, from
 random weights, with the schedule that they come with fitted to the epochs: choose as many as take
