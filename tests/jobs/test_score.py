@@ -24,7 +24,7 @@ Start = Callable[..., subprocess.Popen[str]]
 Refused = Callable[..., str]
 
 # So many passes through the network that a run lasts long enough to be killed in the middle.
-SLOWLY = ("--batch-size", 8)
+SLOWLY = ("--batch-size", 1)
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +35,16 @@ def model(finished: subprocess.CompletedProcess[str], runs: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """1,797 images, in 57 parts."""
+    """1,797 images, in 16 parts."""
     return digits.write(tmp_path_factory.mktemp("many") / "digits")
 
 
+def parts(out: Path) -> list[Path]:
+    return sorted((out / "predictions").glob("part-*.parquet"))
+
+
 def rows(out: Path) -> pa.Table:
-    parts = sorted((out / "predictions").glob("part-*.parquet"))
-    return pa.concat_tables(pq.read_table(part, partitioning=None) for part in parts)
+    return pa.concat_tables(pq.read_table(part, partitioning=None) for part in parts(out))
 
 
 def plainly_predicted(model: Path, table: pa.Table, images: Path) -> list[str]:
@@ -80,12 +83,12 @@ def test_a_run_killed_then_bereft_of_a_worker_ends_with_each_image_once(
     out = runs / "score-killed"
     arguments = ("score", model, images, "--out", out, *SLOWLY)
     process = start(*arguments)
-    kept = wait_for_parts(process, out, 10)
+    kept = wait_for_parts(process, out, 2)
     kill(process)
     assert not (out / "predictions/_SUCCESS").exists()
 
     process = start(*arguments)
-    wait_for_parts(process, out, 20)
+    wait_for_parts(process, out, len(parts(out)) + 2)
     next(worker for worker in workers(process) if "Score" in worker.cmdline()[0]).kill()
     said, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
@@ -108,9 +111,8 @@ def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 def wait_for_parts(process: subprocess.Popen[str], out: Path, number: int) -> dict[Path, int]:
     """Wait until so many parts are there; returns those with their times."""
-    folder = out / "predictions"
-    wait_for(process, lambda: len(list(folder.glob("part-*.parquet"))) >= number)
-    return {part: part.stat().st_mtime_ns for part in folder.glob("part-*.parquet")}
+    wait_for(process, lambda: len(parts(out)) >= number)
+    return {part: part.stat().st_mtime_ns for part in parts(out)}
 
 
 def no_model(folder: Path, model: Path) -> Path:
