@@ -11,26 +11,10 @@ from pydantic import (
     model_validator,
 )
 
+from cnn.defaults import DIGITS, merged, regularisation
 from cnn.ranges import Choice, Integer, LogUniform, Uniform
 
 GIB = 2**30
-
-# Settings for the embedded digits, of 8x8 pixels, where the user gives no others: a mirrored
-# digit is another digit, or none, and of half its pixels or half its area not much is left.
-DIGITS: dict[str, Any] = {
-    "data": {"image_size": 16},
-    "augmentation": {"flip": False},
-    "network": {"filters": (32, 64, 128)},
-    "training": {"epochs": 28, "growing": 0.0, "cutmix": 0.0},
-}
-
-# What makes training harder for the good of images that are seen often. The defaults are those of
-# a training of default length; a shorter one takes them in proportion (see `regularisation`).
-REGULARISERS = {
-    "augmentation": ("rotation", "shift", "zoom"),
-    "network": ("dropout",),
-    "training": ("cutmix",),
-}
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
@@ -47,15 +31,6 @@ def split_commas(value: Any) -> Any:
 Numbers = Annotated[
     tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1), BeforeValidator(split_commas)
 ]
-
-
-def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Nested settings: those of `above`, and those of `below` that it does not mention."""
-    both = {name: below[name] for name in below.keys() - above.keys()}
-    for name, value in above.items():
-        nested = isinstance(value, dict) and isinstance(below.get(name), dict)
-        both[name] = merged(below[name], value) if nested else value
-    return both
 
 
 class Settings(BaseModel):
@@ -234,28 +209,6 @@ class Search(Settings):
     )
 
 
-def epochs_of(values: dict[str, Any]) -> int:
-    """The epochs that a page of settings asks for; the default where it is no page yet."""
-    try:
-        return Training.model_validate(values.get("training", {})).epochs
-    except ValidationError:
-        return Training().epochs
-
-
-def regularisation(epochs: int) -> dict[str, Any]:
-    """The defaults of what makes training harder, in proportion where it is short.
-
-    An image that is seen four times is best seen nearly as it is: with the whole of them, four
-    epochs come to 0.36 on 20 classes of Tiny-ImageNet, and in proportion to 0.53.
-    """
-    groups = {"augmentation": Augmentation(), "network": Network(), "training": Training()}
-    part = min(1.0, epochs / Training().epochs)
-    return {
-        group: {name: round(part * getattr(groups[group], name), 4) for name in names}
-        for group, names in REGULARISERS.items()
-    }
-
-
 class PrepareConfig(Settings):
     """Decode a folder of images once, into a prepared dataset."""
 
@@ -264,6 +217,14 @@ class PrepareConfig(Settings):
     )
     out: str = Field(description="folder to write the prepared dataset to")
     data: Images = Images()
+
+
+def epochs_of(values: dict[str, Any]) -> int:
+    """The epochs that a page of settings asks for; the default where it is no page yet."""
+    try:
+        return Training.model_validate(values.get("training", {})).epochs
+    except ValidationError:
+        return Training().epochs
 
 
 class Experiment(Settings):
@@ -295,7 +256,12 @@ class Experiment(Settings):
             return values
         if values.get("images") is None:
             values = merged(DIGITS, values)
-        return merged(regularisation(epochs_of(values)), values)
+        usual = {
+            "augmentation": Augmentation().model_dump(),
+            "network": Network().model_dump(),
+            "training": Training().model_dump(),
+        }
+        return merged(regularisation(epochs_of(values), usual), values)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from cnn.config import (
-    DIGITS,
     GIB,
-    REGULARISERS,
     Augmentation,
     Images,
     Network,
@@ -19,9 +17,8 @@ from cnn.config import (
     Resources,
     TrainConfig,
     Training,
-    merged,
-    regularisation,
 )
+from cnn.defaults import DIGITS, REGULARISERS, merged, regularisation
 from cnn.run_folder import flat
 
 GROUPS: list[type[BaseModel]] = [Images, Augmentation, Network, Training, Resources]
@@ -105,7 +102,7 @@ def test_the_embedded_digits_bring_settings_that_images_do_not() -> None:
     digits, photos = TrainConfig().model_dump(), TrainConfig(images="photos").model_dump()
     plain = {name: group().model_dump() for name, group in zip(NAMES, GROUPS, strict=True)}
     assert {name: photos[name] for name in NAMES} == plain
-    own = merged(merged(plain, regularisation(digits["training"]["epochs"])), DIGITS)
+    own = merged(merged(plain, regularisation(digits["training"]["epochs"], plain)), DIGITS)
     assert {name: digits[name] for name in NAMES} == own
     assert plain != merged(plain, DIGITS)
 

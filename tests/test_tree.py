@@ -25,7 +25,7 @@ LAYERS = (
     "cluster.training cluster.scoring",
     "cluster.learning cluster.progress cluster.ingest",
     "cluster.passes cluster.streaming cluster.resources cluster.nodes cluster.gauges",
-    "cluster.session cluster.environment",
+    "cluster.session cluster.environment cluster.trainer",
     "cluster.capacity cluster.token",
     "preflight report.training report.scoring checkpoint",
     "report report.preview",
@@ -42,7 +42,7 @@ LAYERS = (
     "folder parquet decoding",
     "image atomic",
     "config place resizing",
-    "ranges",
+    "ranges defaults",
     "errors terminal",
 )
 DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer.split()}

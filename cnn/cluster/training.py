@@ -22,9 +22,6 @@ from ray.train import (
 )
 from ray.train.backend import BackendConfig
 from ray.train.torch import TorchConfig
-from ray.train.v2._internal.callbacks import DatasetsCallback
-from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from torch import nn
 
 from cnn import checkpoint
@@ -35,6 +32,7 @@ from cnn.cluster.gauges import Gauges
 from cnn.cluster.learning import Splits, card, learn, start
 from cnn.cluster.progress import Progress, Ticker, ignore, in_background, show
 from cnn.cluster.resources import Plan
+from cnn.cluster.trainer import Trainer
 from cnn.config import TrainConfig
 from cnn.console import Console, starved
 from cnn.errors import Mendable
@@ -95,10 +93,10 @@ def trainer(
     dataset: Prepared,
     out: Place,
     plan: Plan,
-    progress: Progress,
+    progress: Progress | None,
     splits: Splits = ("train",),
     callbacks: Sequence[UserCallback] = (),
-) -> "Trainer":
+) -> Trainer:
     """A training run of Ray's, with checkpoints in `out`/checkpoints."""
     path, filesystem = storage(out)
     return Trainer(
@@ -108,7 +106,7 @@ def trainer(
             "prepared": str(dataset.folder),
             "run": out.name,
             "checkpoints": str(out.absolute() / CHECKPOINTS),
-            "progress": progress.run,
+            "progress": progress and progress.run,
             "splits": splits,
         },
         # One worker alone has nobody to share gradients with, and its controller needs no torch.
@@ -128,22 +126,8 @@ def trainer(
             ),
             callbacks=list(callbacks),  # type: ignore[arg-type]  # typed as V1's
         ),
+        alone=settings.resources.hold(len(dataset.manifest.table), dataset.card.image_size),
     )
-
-
-class Trainer(DataParallelTrainer):
-    """Ray Train's trainer without two of its actors, each of which takes 2 CPU-seconds to start.
-
-    One hands out datasets, which workers here read by themselves. The other removes what a lost
-    controller has reserved: needed in a search alone, since any other job ends with its controller
-    and then Ray removes it.
-    """
-
-    def _create_default_callbacks(self) -> list[Any]:
-        searching = bool(self.run_config.callbacks)
-        needless = DatasetsCallback, *(() if searching else (PlacementGroupCleanerCallback,))
-        asked = super()._create_default_callbacks()
-        return [callback for callback in asked if not isinstance(callback, needless)]
 
 
 def storage(folder: Place) -> tuple[str, FileSystem | None]:
@@ -178,8 +162,8 @@ def work(task: dict[str, Any]) -> list[Epoch] | str:
         resume(state, place(task["checkpoints"]))
     except Mendable as error:  # that of every worker: all have read the same checkpoint
         return str(error)
-    progress = Progress(task["progress"])
-    ticker = Ticker(progress) if share.rank == 0 else ignore
+    progress = Progress(task["progress"]) if task["progress"] else None
+    ticker = Ticker(progress) if progress and share.rank == 0 else ignore
     reporter = Reporter(settings, dataset, share, progress, Gauges(task["run"]))
     try:
         learn(settings, dataset, state, reporter, share, ticker, tuple(task["splits"]))
@@ -256,7 +240,7 @@ class Reporter:
     settings: TrainConfig
     dataset: Prepared
     share: Share
-    progress: Progress
+    progress: Progress | None
     gauges: Gauges
 
     def __call__(self, state: State) -> None:
@@ -271,6 +255,7 @@ class Reporter:
                 checkpoint=ray.train.Checkpoint.from_directory(folder),
                 checkpoint_dir_name=epoch_name(row["epoch"]),
             )
-        left = seconds_left(state, self.settings.training, state.epochs)
         self.gauges.show(row)
-        self.progress.epoch(row, state.epochs, left)
+        if self.progress:
+            left = seconds_left(state, self.settings.training, state.epochs)
+            self.progress.epoch(row, state.epochs, left)

@@ -11,7 +11,6 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from cnn import checkpoint
 from cnn.cluster.learning import card, learn, start
-from cnn.cluster.progress import Progress
 from cnn.cluster.resources import TuningPlan
 from cnn.cluster.training import history_of, trainer
 from cnn.config import TrainConfig
@@ -84,7 +83,7 @@ def train_together(
         dataset,
         folder,
         plan.winner,
-        Progress(),
+        progress=None,
         callbacks=[TuneReportCallback()],  # type: ignore[no-untyped-call]
     )
     history_of(run.fit())

@@ -1,0 +1,57 @@
+"""Laws of the trainer: it starts no process without need, and none that is needed is missing."""
+
+from pathlib import Path
+
+import pytest
+from ray._private import state
+from ray.train import UserCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+
+from cnn.cluster import training
+from cnn.cluster.resources import Plan
+from cnn.config import TrainConfig
+from cnn.console import Console
+from cnn.prepared import Prepared
+
+SETTINGS = TrainConfig.model_validate(
+    {
+        "images": "digits",
+        "data": {"image_size": 16},
+        "network": {"filters": "4"},
+        "training": {"epochs": 1, "growing": 0},
+    }
+)
+PLAN = Plan(workers=1, gpu=False)
+
+
+def started() -> dict[str, str]:
+    """The class of each actor that this Ray has ever started, by its id."""
+    return {actor: found["ActorClassName"] for actor, found in state.actors().items()}
+
+
+def test_one_worker_that_holds_its_images_takes_three_processes(
+    dataset: Prepared, tmp_path: Path
+) -> None:
+    before = started()
+    training.fit(SETTINGS, dataset, tmp_path, PLAN, Console())
+    new = sorted(name for actor, name in started().items() if actor not in before)
+    assert new == ["RayTrainWorker", "SynchronizationActor", "TrainController"]
+
+
+@pytest.mark.parametrize("searching", [False, True])
+def test_only_a_search_cleans_up_behind_a_lost_controller(
+    dataset: Prepared, tmp_path: Path, searching: bool
+) -> None:
+    callbacks = [UserCallback()] if searching else []  # Tune's own can be made in a trial only
+    trainer = training.trainer(SETTINGS, dataset, tmp_path, PLAN, None, callbacks=callbacks)
+    kept = [type(callback) for callback in trainer._create_default_callbacks()]
+    assert (PlacementGroupCleanerCallback in kept) == searching
+
+
+@pytest.mark.parametrize(("memory", "alone"), [(0, False), (4, True)])
+def test_ray_data_is_told_of_a_training_that_it_feeds(
+    dataset: Prepared, tmp_path: Path, memory: float, alone: bool
+) -> None:
+    resources = SETTINGS.resources.model_copy(update={"memory": memory})
+    settings = SETTINGS.model_copy(update={"resources": resources})
+    assert training.trainer(settings, dataset, tmp_path, PLAN, None).alone == alone
