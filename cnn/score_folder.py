@@ -68,6 +68,17 @@ class ScoreFolder(RunFolder):
         if self.model.is_file() and self.model.read_text(encoding="utf-8") != checksums:
             raise Mendable(f"{self.path} was begun with another model: give another --out")
 
+    def check_parts(self, parts: Parts) -> None:
+        """Refuse to go on with parts that were cut otherwise, as other versions of this do."""
+        for number, rows in enumerate(parts):
+            if self.part(number).is_file():
+                if not parquet.read(self.part(number), ["path"])["path"].equals(rows["path"]):
+                    raise Mendable(
+                        f"{self.path} was begun by another version, which cut the images "
+                        "otherwise: give another --out"
+                    )
+                return  # one tells of all
+
     def part(self, number: int) -> Place:
         return self.predictions / f"part-{number:06d}.parquet"
 

@@ -18,7 +18,7 @@ def manifest(images: int) -> Manifest:
 @given(st.integers(8, 1024), st.integers(1, 10**7))
 def test_parts_are_neither_too_large_nor_too_few(image_size: int, images: int) -> None:
     rows = part_rows(image_size, images)
-    assert 1 <= rows <= 1024
+    assert 1 <= rows <= parts.MOST
     assert rows == 1 or rows * 3 * image_size**2 <= parts.PART_BYTES
     number = -(-images // rows)
     assert rows >= 32 or (rows + 1) * 3 * image_size**2 > parts.PART_BYTES  # worth opening

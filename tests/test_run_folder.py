@@ -11,6 +11,7 @@ from cnn.config import TrainConfig, TuneConfig
 from cnn.errors import Mendable
 from cnn.folder import list_folder
 from cnn.manifest import Manifest, label_images
+from cnn.parts import Parts
 from cnn.run_folder import TrainFolder, TuneFolder
 from cnn.score_folder import ScoreFolder
 
@@ -189,3 +190,14 @@ def test_where_parts_are_counted_off_the_order_of_the_folders_counts(
     manifest.write(run.manifest)
     with pytest.raises(Mendable, match="another order"):
         run.check_images(Manifest(manifest.table.take([5, 3, 1, 0, 2, 4]), {}))
+
+
+def test_parts_are_gone_on_with_as_they_were_cut(tmp_path: Path, images: Path) -> None:
+    run, manifest = ScoreFolder(tmp_path / "run"), manifest_of(images)
+    coarse, fine = Parts(manifest, 4), Parts(manifest, 2)
+    run.begin_with(manifest, "")
+    run.check_parts(coarse)
+    run.commit(1, coarse[1])
+    run.check_parts(coarse)
+    with pytest.raises(Mendable, match="begun by another version"):
+        run.check_parts(fine)

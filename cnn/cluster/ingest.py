@@ -71,13 +71,24 @@ def is_prepared(source: Source, folder: Place) -> bool:
         return False
     for name in (prepared.CARD, prepared.BEGUN):
         if (folder / name).is_file():
-            if prepared.read_card(folder / name).key != source.key:
-                raise Mendable(
-                    f"{folder} was prepared from other images or with other settings: "
-                    "name another folder, or remove it"
-                )
-            return name == prepared.CARD
+            card, whole = prepared.read_card(folder / name), name == prepared.CARD
+            require_same(source, folder, card, whole)
+            return whole
     raise Mendable(f"{folder} exists and is no prepared dataset: name another folder")
+
+
+def require_same(source: Source, folder: Place, card: Card, whole: bool) -> None:
+    """Mendable where a card is another source's, or tells of shards that were cut otherwise."""
+    if card.key != source.key:
+        raise Mendable(
+            f"{folder} was prepared from other images or with other settings: "
+            "name another folder, or remove it"
+        )
+    if not whole and card.shards != len(cut(source.manifest.table, card.image_size)):
+        raise Mendable(
+            f"{folder} was begun by another version, which cut the images otherwise: "
+            "remove it, and they are decoded anew"
+        )
 
 
 def prepare(source: Source, folder: Place, advance: Advance, console: Console) -> Prepared:

@@ -73,6 +73,7 @@ def score(settings: ScoreConfig, console: Console) -> None:
     if run.finished:
         console.say(f"{run.path} is finished: nothing to score; another --out starts anew")
     else:
+        run.check_parts(task.parts)
         introduce(task, console)
         run.begin(settings)
         run.begin_with(task.work.manifest, sums)

@@ -77,6 +77,20 @@ def test_a_run_that_was_cut_off_decodes_only_what_is_missing(
     assert ingest.is_prepared(source, folder)
 
 
+def test_shards_that_another_version_has_cut_are_refused(
+    dataset: Prepared, digits: Path, tmp_path: Path
+) -> None:
+    source = ingest.list_source(str(digits), SETTINGS)
+    finer = dataset.card.model_copy(update={"shards": dataset.card.shards + 1})
+    prepared.begin(tmp_path / "begun", finer)
+    with pytest.raises(Mendable, match="begun by another version"):
+        ingest.is_prepared(source, tmp_path / "begun")
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    (whole / prepared.CARD).write_text(finer.model_dump_json())
+    assert ingest.is_prepared(source, whole)  # its manifest tells where each image lies
+
+
 def test_a_prepared_dataset_stands_in_for_its_images(dataset: Prepared) -> None:
     source = ingest.reuse(dataset.folder, Images())
     assert (source.key, source.settings.image_size) == (dataset.card.key, 16)
