@@ -70,14 +70,15 @@ class ScoreFolder(RunFolder):
 
     def check_parts(self, parts: Parts) -> None:
         """Refuse to go on with parts that were cut otherwise, as other versions of this do."""
-        for number, rows in enumerate(parts):
-            if self.part(number).is_file():
-                if not parquet.read(self.part(number), ["path"])["path"].equals(rows["path"]):
-                    raise Mendable(
-                        f"{self.path} was begun by another version, which cut the images "
-                        "otherwise: give another --out"
-                    )
-                return  # one tells of all
+        if not self.predictions.is_dir():
+            return
+        there = set(range(len(parts))).difference(self.missing(parts))
+        for number in sorted(there)[:1]:  # one tells of all
+            if not parquet.read(self.part(number), ["path"])["path"].equals(parts[number]["path"]):
+                raise Mendable(
+                    f"{self.path} was begun by another version, which cut the images otherwise: "
+                    "give another --out"
+                )
 
     def part(self, number: int) -> Place:
         return self.predictions / f"part-{number:06d}.parquet"
