@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from ray._private import state
 
 from cnn.batches import ALONE
 from cnn.cluster import learning, training
@@ -46,13 +47,22 @@ def one(dataset: Prepared) -> list[Epoch]:
     return alone(dataset)
 
 
+def started() -> dict[str, str]:
+    """The class of each actor that this Ray has ever started, by its id."""
+    return {actor: found["ActorClassName"] for actor, found in state.actors().items()}
+
+
 def test_two_workers_of_ray_learn_what_one_process_learns(
     dataset: Prepared, one: list[Epoch], tmp_path: Path
 ) -> None:
+    before = started()
     two = training.fit(SETTINGS, dataset, tmp_path, Plan(workers=2, gpu=False), Console())
     for mine, shared in zip(one, two.history, strict=True):
         for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr"):
             assert math.isclose(mine[name], shared[name], rel_tol=1e-3), name
+    # Images in memory: nothing but the workers, their controller and their meeting point.
+    new = sorted(name for actor, name in started().items() if actor not in before)
+    assert new == ["RayTrainWorker", "RayTrainWorker", "SynchronizationActor", "TrainController"]
 
 
 def test_validation_images_can_be_trained_on_and_test_images_cannot(dataset: Prepared) -> None:
