@@ -22,12 +22,12 @@ STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def session(logical_cpus: int) -> Iterator[None]:
+def session(logical_cpus: int, searching: bool = False) -> Iterator[None]:
     """Connect to Ray for the length of a `with` block; an already connected session is kept.
 
     A Ray of our own is told of at least `logical_cpus` CPUs, whatever the machine has: they only
     count what runs at once, and a training worker and the data tasks that feed it must both fit,
-    or each would wait for the other for ever.
+    or each would wait for the other for ever. It has a dashboard where a search needs it.
     """
     if ray.is_initialized():
         yield
@@ -36,7 +36,7 @@ def session(logical_cpus: int) -> Iterator[None]:
         if "RAY_ADDRESS" in os.environ:
             join_cluster()
         else:
-            start_local(max(logical_cpus, cores()))
+            start_local(max(logical_cpus, cores()), searching)
         quiet_loggers()
         yield
     finally:
@@ -89,8 +89,12 @@ def join_cluster() -> None:
         ) from None
 
 
-def start_local(cpus: int) -> None:
-    """Start Ray on this machine, reachable from this machine alone, by whoever has the token."""
+def start_local(cpus: int, dashboard: bool) -> None:
+    """Start Ray on this machine, reachable from this machine alone, by whoever has the token.
+
+    Its dashboard, which nobody has asked for here, takes 3 CPU-seconds to start and 3% of a core.
+    What removes the reservations of a trial that was stopped asks it which actors are alive.
+    """
     keep_token_private()
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
@@ -100,6 +104,7 @@ def start_local(cpus: int) -> None:
                     num_cpus=cpus,
                     logging_level=logging.ERROR,
                     log_to_driver=False,
+                    include_dashboard=dashboard,
                     _node_ip_address="127.0.0.1",
                     _temp_dir=os.environ.get("RAY_TMPDIR"),
                 )

@@ -48,7 +48,7 @@ def tune(settings: TuneConfig, console: Console) -> None:
         announce(run, console)
         return
     streamed = not base.resources.hold(len(source.manifest.table), max(space.image_sizes))
-    with session(resources.tuning_cpus(settings, streamed)):
+    with session(resources.tuning_cpus(settings, streamed), searching=True):
         plan = resources.plan_tuning(settings, streamed, console)
         nodes.require_shared_folder(run.path)
         run.begin(settings)

@@ -45,11 +45,12 @@ def tell():
 """
 
 ALONE = """
+import ray
 from cnn.cluster import train_run
 mark("imports")
-with train_run.session(2):
-    mark("ray.init()")
-    tell()
+ray.init(address="local", num_cpus=2)
+mark("ray.init()")
+tell()
 """
 
 TRAINING = """

@@ -1,26 +1,33 @@
 """Two training workers of one thread each against one, with the same global batch.
 
-    python -m tests.benchmarks.workers PREPARED [--trained 3000]
+    python -m tests.benchmarks.workers PREPARED [--images 256] [--rounds 25]
 
-PREPARED is what `jobs.prepare` wrote. Wall time is what counts, so nothing else should run.
+PREPARED is what `jobs.prepare` wrote. Wall time is what counts, so nothing else should run. The
+two take turns with the first of them alone, every few seconds: the speed of a shared machine
+drifts by a fifth within minutes, and then falls on both alike.
 """
 
 import argparse
 import os
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pyarrow as pa
 import ray.train
 import torch
 from ray.train import ScalingConfig
-from ray.train.torch import TorchTrainer, get_device
+from ray.train.torch import TorchConfig, get_device
+from torch import distributed, nn
 
 from cnn.batches import Share, TrainingBatches
 from cnn.bundle import as_batch
 from cnn.cluster.learning import start
 from cnn.cluster.session import session
+from cnn.cluster.trainer import Trainer
 from cnn.cluster.training import parallelise
 from cnn.config import TrainConfig
 from cnn.loop import Loop, State
@@ -28,61 +35,98 @@ from cnn.place import place
 from cnn.prepared import Prepared
 from tests.benchmarks.epochs import CPUS, first_shards
 
-EPOCHS = 3  # the first warms up
+Cost = tuple[float, float]
+"""Wall and CPU-seconds of rank 0."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("prepared", type=Path)
-    parser.add_argument("--trained", type=int, default=3_000, help="images in a training epoch")
+    parser.add_argument("--images", dest="count", type=int, default=256, help="in a round's epoch")
+    parser.add_argument("--rounds", type=int, default=25)
     asked = parser.parse_args()
     dataset = Prepared.open(asked.prepared.resolve())
     settings = TrainConfig.model_validate(
         # Every step at the whole side; without images these would be the digits' settings.
-        {"images": dataset.card.source, "training": {"growing": 0.0, "epochs": 2}}
+        {"images": dataset.card.source, "training": {"growing": 0.0, "epochs": asked.rounds + 1}}
     )
+    table = first_shards(dataset, asked.count).slice(0, asked.count)
     with session(CPUS):
-        compare_workers(settings, dataset, first_shards(dataset, asked.trained))
+        tell(compare(settings, dataset, table, asked.rounds))
 
 
-def compare_workers(settings: TrainConfig, dataset: Prepared, table: pa.Table) -> None:
-    """Print how much faster two are; each epoch's wall and CPU-seconds are those of rank 0."""
-    (wall, cpu), (two_wall, two_cpu) = (epoch_seconds(settings, dataset, table, n) for n in (1, 2))
-    print(f"an epoch with 1 worker   {wall:.1f} s, {cpu:.1f} CPU-s")
-    print(f"an epoch with 2 workers  {two_wall:.1f} s, {two_cpu:.1f} CPU-s each")
+def tell(rounds: list[tuple[Cost, Cost]]) -> None:
+    """Print how much faster two are: by the sums of all rounds, and by each."""
+    one, two = zip(*rounds, strict=True)
+    (wall, cpu), (two_wall, two_cpu) = (map(sum, zip(*costs, strict=True)) for costs in (one, two))
+    ratios = sorted(alone[0] / together[0] for alone, together in rounds)
     load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    print(f"with 1 worker   {wall:.1f} s, {cpu:.1f} CPU-s")
+    print(f"with 2 workers  {two_wall:.1f} s, {two_cpu:.1f} CPU-s each")
     print(
         f"two workers are {wall / two_wall:.2f} times as fast, here with {cores} cores under a "
         f"load of {load:.0f}; by the CPU-seconds of each at most {cpu / two_cpu:.2f} times"
     )
+    print(
+        f"in {len(rounds)} rounds: median {median(ratios):.2f}, "
+        f"half of them from {ratios[len(ratios) // 4]:.2f} to {ratios[-len(ratios) // 4]:.2f}"
+    )
 
 
-def epoch_seconds(
-    settings: TrainConfig, dataset: Prepared, table: pa.Table, workers: int
-) -> tuple[float, float]:
-    """Wall and CPU-seconds of the fastest epoch but the first, of rank 0 of so many workers."""
-    trainer = TorchTrainer(
+def compare(
+    settings: TrainConfig, dataset: Prepared, table: pa.Table, rounds: int
+) -> list[tuple[Cost, Cost]]:
+    """What an epoch costs one worker, and two, in every round."""
+    trainer = Trainer(
         work,
         train_loop_config={
             "settings": settings.model_dump(mode="json"),
             "prepared": str(dataset.folder),
             "table": table,
+            "rounds": rounds,
         },
-        scaling_config=ScalingConfig(num_workers=workers),
+        backend_config=TorchConfig(),
+        scaling_config=ScalingConfig(num_workers=2),
+        alone=True,
     )
-    epochs: list[tuple[float, float]] = trainer.fit().return_value
-    walls, cpus = zip(*epochs[1:], strict=True)
-    return min(walls), min(cpus)
+    costs: list[tuple[Cost, Cost]] = trainer.fit().return_value
+    return costs
 
 
-def work(task: dict[str, Any]) -> list[tuple[float, float]]:
-    """What every worker runs: the library's loop, on one thread; wall and CPU of each epoch."""
+@dataclass(frozen=True)
+class Training:
+    """A network in training, and its share of the images."""
+
+    loop: Loop
+    state: State
+    batches: TrainingBatches
+
+    def epoch(self, number: int) -> None:
+        """One training epoch, its sums for this worker alone."""
+        self.loop.train_epoch(self.state, self.batches.epoch(number), self.batches.steps)
+
+
+def work(task: dict[str, Any]) -> list[tuple[Cost, Cost]]:
+    """What both workers run, on one thread: an epoch of rank 0 alone, one of both, and so on."""
     torch.set_num_threads(1)
     context = ray.train.get_context()
+    rank = context.get_world_rank()
+    alone = training(task, Share(0, 1), lambda network: network)
+    together = training(task, Share(rank, context.get_world_size()), parallelise)
+    costs = []
+    for number in range(task["rounds"] + 1):
+        one = timed(lambda number=number: rank == 0 and alone.epoch(number))
+        two = timed(lambda number=number: together.epoch(number))
+        costs.append((one, two))
+    return costs[1:]  # the first has warmed up
+
+
+def training(
+    task: dict[str, Any], share: Share, parallelise: Callable[[nn.Module], nn.Module]
+) -> Training:
+    """The library's loop over the task's images, as one of so many workers."""
     settings = TrainConfig.model_validate(task["settings"])
     dataset = Prepared.open(place(task["prepared"]))
-    share = Share(context.get_world_rank(), context.get_world_size())
-    state = start(settings, dataset, get_device(), parallelise)
     images, labels = dataset.load(task["table"])
     batches = TrainingBatches(
         as_batch(images),
@@ -93,14 +137,17 @@ def work(task: dict[str, Any]) -> list[tuple[float, float]]:
         share=share,
     )
     loop = Loop(settings.training, get_device(), settings.seed, share)
-    return [epoch(loop, state, batches, number) for number in range(EPOCHS)]
+    return Training(loop, start(settings, dataset, get_device(), parallelise), batches)
 
 
-def epoch(loop: Loop, state: State, batches: TrainingBatches, number: int) -> tuple[float, float]:
-    """Wall and CPU-seconds of one training epoch."""
+def timed(function: Callable[[], object]) -> Cost:
+    """What a call costs this process, begun by both at once; the one who is done waits."""
+    distributed.barrier()
     wall, cpu = time.perf_counter(), time.process_time()
-    loop.train_epoch(state, batches.epoch(number), batches.steps).reduce()
-    return time.perf_counter() - wall, time.process_time() - cpu
+    function()
+    cost = time.perf_counter() - wall, time.process_time() - cpu
+    distributed.barrier()
+    return cost
 
 
 if __name__ == "__main__":

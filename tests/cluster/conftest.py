@@ -25,7 +25,7 @@ def ray_session() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", str(folder))
         patch.delenv("RAY_ADDRESS", raising=False)
-        with session(6):
+        with session(6, searching=True):
             yield
     shutil.rmtree(folder, ignore_errors=True)
 
