@@ -17,15 +17,20 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-class Together(LoadScopeScheduling):
-    """The tests of a folder, and those of a file beside this one, are run by one process.
+# What takes longer to make than to look at, by the tests that share it.
+SHARED = {
+    "tests/cluster/": "a Ray",
+    "tests/jobs/test_score.py": "a trained run",
+    "tests/jobs/test_train.py": "a trained run",
+}
 
-    Those of a folder share a Ray, or a trained run, which take longer to make than to look at.
-    """
+
+class Together(LoadScopeScheduling):
+    """The tests of a file are run by one process, and so are those that share something costly."""
 
     def _split_scope(self, nodeid: str) -> str:
-        folder, _, file = nodeid.partition("::")[0].rpartition("/")
-        return file if folder == "tests" else folder
+        file = nodeid.partition("::")[0]
+        return next((it for path, it in SHARED.items() if file.startswith(path)), file)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:

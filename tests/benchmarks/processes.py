@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,6 +76,11 @@ class Spent:
         return self.cpu["driver"]
 
     @property
+    def all(self) -> float:
+        """CPU-seconds of all of them."""
+        return sum(self.cpu.values())
+
+    @property
     def work(self) -> float:
         """CPU-seconds of this process and of Ray's workers.
 
@@ -92,16 +98,28 @@ class Spent:
 def metered() -> Iterator[Spent]:
     """What this process and all below it use in a `with` block, known at its end.
 
-    A process that ends in the block is left out: Ray keeps its workers for longer than that.
+    A thread looks at them every second, and its own time is left out: of a process that ends in
+    the block, at most its last second is lost.
     """
-    spent, started = Spent(), time.monotonic()
-    before = {pid: seconds for pid, (_, seconds) in below().items()}
-    own = time.process_time()
+    spent, started, done = Spent(), time.monotonic(), threading.Event()
+    before, own = below(), time.process_time()
+    seen, watching = dict(before), [0.0]
+
+    def watch() -> None:
+        while not done.wait(1.0):
+            seen.update(below())
+            watching[0] = time.thread_time()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
     yield spent
-    spent.cpu["driver"] = time.process_time() - own
-    for pid, (name, seconds) in below().items():
+    done.set()
+    watcher.join()
+    spent.cpu["driver"] = time.process_time() - own - watching[0]
+    for pid, (name, seconds) in (seen | below()).items():
         kind = "workers" if name.startswith("ray::") else SERVICES
-        spent.cpu[kind] = spent.cpu.get(kind, 0.0) + seconds - before.get(pid, 0.0)
+        already = before[pid][1] if pid in before else 0.0
+        spent.cpu[kind] = spent.cpu.get(kind, 0.0) + seconds - already
     spent.wall = time.monotonic() - started
 
 
