@@ -1,5 +1,6 @@
 """The runs that the tests of jobs share, and waiting for what a running one does."""
 
+import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -51,3 +52,8 @@ def epochs_kept(run: Path) -> int:
     """The last epoch that a training run has kept a checkpoint of, or 0."""
     folders = (run / "checkpoints").glob("epoch-*")
     return max((int(folder.name.removeprefix("epoch-")) for folder in folders), default=0)
+
+
+def said(text: str) -> list[str]:
+    """The lines of a job, but for those of progress, which come where a machine is slow."""
+    return [line for line in text.splitlines() if not re.match(r"\w+ +[\d,]+ of [\d,]+", line)]

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
-from runs import kill, wait_for
+from runs import kill, said, wait_for
 
 from cnn import bundle, digits
 from cnn.bundle import as_batch
@@ -66,7 +66,7 @@ def test_the_test_split_scored_again_gives_what_training_reported(
         shutil.copy(source / path, tmp_path / "test" / path)
     done = command("score", model / "model", tmp_path / "test", "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    assert [line.split()[0] for line in done.stderr.splitlines()] == ["data", "model", "plan"]
+    assert [line.split()[0] for line in said(done.stderr)] == ["data", "model", "plan"]
     again, trained = (
         json.loads((run / "evaluation.json").read_text()) for run in (tmp_path / "out", model)
     )

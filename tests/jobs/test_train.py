@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from runs import EPOCHS
+from runs import EPOCHS, said
 
 from cnn import digits
 
@@ -38,7 +38,7 @@ def test_the_embedded_digits_are_learned(
 
 
 def test_the_console_says_only_what_matters(finished: subprocess.CompletedProcess[str]) -> None:
-    lines = finished.stderr.splitlines()
+    lines = said(finished.stderr)
     assert "nothing to decode" in lines[0]
     first_words = [line.split()[0] for line in lines]
     epochs = [word for word in first_words if "/" in word]

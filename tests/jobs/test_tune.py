@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from runs import kill, wait_for
+from runs import kill, said, wait_for
 
 from cnn.command import parse
 from cnn.config import TrainConfig
@@ -78,7 +78,7 @@ def test_the_outcome_is_what_the_contract_names(
     evaluation = json.loads((run / "evaluation.json").read_text())
     assert headline.startswith(f"test accuracy {evaluation['accuracy']:.3f}")
     assert last == f"wrote {run}"
-    first_words = [line.split()[0] for line in done.stderr.splitlines()]
+    first_words = [line.split()[0] for line in said(done.stderr)]
     known = {"prepared", "data", "network", "plan", "trial", "0", "1", "2"}
     assert set(first_words) <= known, done.stderr
 
