@@ -25,7 +25,7 @@ SETTINGS = {
     # Ray would put its raylets' word of lost workers and nodes among a job's results, on standard
     # output. What the loss means for the job, the job says itself.
     "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed|has been marked dead",
-    # A batch's activations are of some 10 MB each. The C library would ask the system for each of
+    # A batch's activations are of tens of MB each. The C library would ask the system for each of
     # them, and hand it back at once: a fifth of a network's time on a CPU, for clearing pages.
     # So a process keeps up to 256 MiB for the next one, in one heap for all of its threads.
     "MALLOC_MMAP_THRESHOLD_": str(256 << 20),

@@ -92,7 +92,7 @@ def join_cluster() -> None:
 def start_local(cpus: int, dashboard: bool) -> None:
     """Start Ray on this machine, reachable from this machine alone, by whoever has the token.
 
-    Its dashboard, which nobody has asked for here, takes 3 CPU-seconds to start and 3% of a core.
+    Its dashboard, which nobody has asked for here, takes 3 CPU-seconds of a short job, and 3% of a core.
     What removes the reservations of a trial that was stopped asks it which actors are alive.
     """
     keep_token_private()

@@ -112,9 +112,11 @@ def metered() -> Iterator[Spent]:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    yield spent
-    done.set()
-    watcher.join()
+    try:
+        yield spent
+    finally:  # a thread that nobody stops would keep the process from ending
+        done.set()
+        watcher.join()
     spent.cpu["driver"] = time.process_time() - own - watching[0]
     for pid, (name, seconds) in (seen | below()).items():
         kind = "workers" if name.startswith("ray::") else SERVICES
