@@ -92,8 +92,8 @@ def join_cluster() -> None:
 def start_local(cpus: int, dashboard: bool) -> None:
     """Start Ray on this machine, reachable from this machine alone, by whoever has the token.
 
-    Its dashboard, which nobody has asked for here, takes 3 CPU-seconds of a short job, and 3% of a core.
-    What removes the reservations of a trial that was stopped asks it which actors are alive.
+    Its dashboard, which nobody has asked for here, takes 3 CPU-seconds of a short job, and 3% of
+    a core. What removes the reservations of a stopped trial asks it which actors are alive.
     """
     keep_token_private()
     for attempt in range(1, START_ATTEMPTS + 1):
