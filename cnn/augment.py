@@ -12,11 +12,17 @@ from cnn.config import Augmentation
 def augment(images: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
     """Warp a batch, each image by a draw of its own: uint8 `(B, 3, H, W)` → the same.
 
-    All changes of an image are one matrix, so each pixel is interpolated once and nothing is
-    blurred twice; what comes from beyond the edge is the image mirrored. The draws are made on
-    the CPU with `generator`: every device warps alike.
+    The draws are made on the CPU with `generator`: every device warps alike.
     """
-    matrices = draw(len(images), settings, generator).to(images.device)
+    return warp(images, draw(len(images), settings, generator).to(images.device))
+
+
+def warp(images: Tensor, matrices: Tensor) -> Tensor:
+    """Warp each image by its matrix, as `draw` makes them: uint8 `(B, 3, H, W)` → the same.
+
+    All changes of an image are one matrix, so each pixel is interpolated once and nothing is
+    blurred twice; what comes from beyond the edge is the image mirrored.
+    """
     grid = functional.affine_grid(matrices, list(images.shape), align_corners=False)
     warped = functional.grid_sample(
         images.float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False
@@ -64,5 +70,5 @@ def cutmix(images: Tensor, labels: Tensor, probability: float) -> tuple[Tensor, 
     top, left = round(down * (height - rows)), round(across * (width - columns))
     square = (..., slice(top, top + rows), slice(left, left + columns))
     mixed = images.clone()
-    mixed[square] = images.roll(1, dims=0)[square]
+    mixed[square] = images[square].roll(1, dims=0)
     return mixed, labels.roll(1), rows * columns / (height * width)

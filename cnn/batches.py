@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnn.augment import augment
+from cnn.augment import draw, warp
 from cnn.config import Augmentation
 
 # Images uint8 (B, 3, H, W) and labels int64 (B,): what the network eats, and what it should say.
@@ -87,13 +87,18 @@ class TrainingBatches:
         self.draws = balanced_draws(labels.numpy(force=True)) if balanced else None
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        order = training_order(len(self.labels), self.draws, self.seed, number)
+        # All draws of the epoch at once: a GPU would wait for those of each batch.
+        device, rows = self.images.device, self.rows(number)
         generator = torch.Generator().manual_seed(seed_of(self.seed, number, self.share.rank))
-        for start in range(0, self.steps * self.batch_size, self.batch_size):
-            rows = order[start : start + self.batch_size][self.share.rank :: self.share.workers]
-            chosen = torch.from_numpy(rows).to(self.images.device)
-            images = augment(self.images[chosen], self.augmentation, generator)
-            yield images, self.labels[chosen]
+        warps = draw(rows.numel(), self.augmentation, generator).view(*rows.shape, 2, 3)
+        for chosen, matrices in zip(rows.to(device), warps.to(device), strict=True):
+            yield warp(self.images[chosen], matrices), self.labels[chosen]
+
+    def rows(self, epoch: int) -> Tensor:
+        """The rows of each of this worker's batches, int64 `(steps, B)`."""
+        order = training_order(len(self.labels), self.draws, self.seed, epoch)
+        whole = order[: self.steps * self.batch_size].reshape(self.steps, self.batch_size)
+        return torch.from_numpy(whole[:, self.share.rank :: self.share.workers].copy())
 
 
 class EvaluationBatches:

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Self, TypedDict
 
 import torch
@@ -16,6 +17,7 @@ from cnn.batches import ALONE, Batch, Batches, Share, seed_of
 from cnn.config import Training
 from cnn.growth import Growth
 from cnn.network import scale_of
+from cnn.recording import Recorded
 
 
 class Epoch(TypedDict):
@@ -68,7 +70,10 @@ class State:
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(saved["optimizer"])
+        # Rates and flags are those of these settings and of this device, wherever it was saved.
+        groups = self.optimizer.state_dict()["param_groups"]
+        moments = saved["optimizer"]["state"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self.epochs, self.history = saved["epochs"], saved["history"]
 
 
@@ -86,7 +91,7 @@ class Sums:
     def add(self, logits: Tensor, labels: Tensor) -> None:
         loss = functional.cross_entropy(logits, labels, reduction="sum")
         correct = (logits.argmax(dim=1) == labels).sum()
-        images = torch.tensor(len(labels), device=labels.device)
+        images = torch.full_like(correct, len(labels))
         self.totals.add_(torch.stack([loss.double(), correct.double(), images.double()]))
 
     def reduce(self) -> tuple[float, float, int]:
@@ -99,7 +104,10 @@ class Sums:
 
 @dataclass(frozen=True)
 class Loop:
-    """How each step is made, the same for all epochs of a run."""
+    """How each step is made, the same for all epochs of a run.
+
+    `recorded` is the step at the side that the network looks at, of the one state that is trained.
+    """
 
     settings: Training
     device: torch.device
@@ -107,6 +115,7 @@ class Loop:
     share: Share = ALONE
     class_weights: Tensor | None = None
     on_step: Callable[[int, int], None] = lambda step, steps: None
+    recorded: dict[int, Recorded] = field(default_factory=dict)
 
     def fit(
         self,
@@ -144,7 +153,7 @@ class Loop:
             val_loss=val_loss,
             val_accuracy=val_accuracy,
             side=side,
-            lr=state.optimizer.param_groups[0]["lr"],
+            lr=optim.learning_rate(self.settings, progress(state, train.steps - 1, train.steps)),
             seconds=time.perf_counter() - started,
             images_per_second=images / (trained - started),
             data_wait=batches.seconds / (trained - started),
@@ -152,30 +161,43 @@ class Loop:
 
     def train_epoch(self, state: State, batches: Iterable[Batch], steps: int) -> Sums:
         """One pass over the training batches."""
-        epoch, sums = len(state.history), Sums.zero(self.device)
+        sums = Sums.zero(self.device)
         state.parallel.train()
         for step, (images, labels) in enumerate(batches):
-            progress = (epoch + step / steps) / state.epochs
-            self.step(state, to(images, self.device), to(labels, self.device), progress, sums)
+            rate = optim.learning_rate(self.settings, progress(state, step, steps))
+            self.step(state, to(images, self.device), to(labels, self.device), rate, sums)
             self.on_step(step + 1, steps)
         return sums
 
-    def step(
-        self, state: State, images: Tensor, labels: Tensor, progress: float, sums: Sums
-    ) -> None:
-        """One step of the optimizer on one batch."""
-        for group in state.optimizer.param_groups:
-            group["lr"] = optim.learning_rate(self.settings, progress)
+    def step(self, state: State, images: Tensor, labels: Tensor, rate: float, sums: Sums) -> None:
+        """One step of the optimizer on one batch, at this learning rate."""
+        optim.set_rate(state.optimizer, rate)
         images, others, part = cutmix(images, labels, self.settings.cutmix)
+        learn = self.learning(state)
+        sums.add(learn(images, labels, others, torch.full((), part, device=self.device)), labels)
+
+    def learning(self, state: State) -> Recorded:
+        """`learn`, as far as it is recorded: anew for another side."""
+        side = scale_of(state.network).side
+        if side not in self.recorded:
+            self.recorded.clear()
+            self.recorded[side] = Recorded(partial(self.learn, state), self.device)
+        return self.recorded[side]
+
+    def learn(
+        self, state: State, images: Tensor, labels: Tensor, others: Tensor, part: Tensor
+    ) -> Tensor:
+        """Change the weights by what a batch says, `part` of it about `others`; its logits."""
+        state.optimizer.zero_grad(set_to_none=True)
         with autocast(self.device, self.settings.precision):
             logits = state.parallel(images)
         logits = logits.float()
         loss = (1 - part) * self.loss(logits, labels) + part * self.loss(logits, others)
-        state.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(state.network.parameters(), self.settings.clip)
         state.optimizer.step()
-        sums.add(logits.detach(), labels)
+        answers: Tensor = logits.detach()
+        return answers
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """What a step makes smaller: the mean cross-entropy, with smoothed labels."""
@@ -240,6 +262,11 @@ class Waited:
             return next(self.batches)
         finally:
             self.seconds += time.perf_counter() - asked
+
+
+def progress(state: State, step: int, steps: int) -> float:
+    """How far training is, 0..1, at this step of `steps` in the epoch after the last one done."""
+    return (len(state.history) + step / steps) / state.epochs
 
 
 def growth_of(state: State, settings: Training) -> Growth:

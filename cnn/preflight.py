@@ -15,6 +15,7 @@ from cnn.folder import Reader
 from cnn.loop import Loop, State, Sums, growth_of
 from cnn.manifest import Manifest, classes
 from cnn.prepared import prepare_image
+from cnn.recording import first_calls
 
 TIMED_STEPS = 5
 MIB = 2**20
@@ -138,16 +139,16 @@ def mean_step(settings: TrainConfig, image_size: int, classes: int, device: torc
 
 
 def timed_step(settings: TrainConfig, state: State, classes: int, device: torch.device) -> float:
-    """The seconds of one training step, the median of a few after a first that warms up."""
+    """The seconds of one training step, the median of a few after the first ones."""
     loop = Loop(settings.training, device, settings.seed)
     side = network.scale_of(state.network).image_size
     size = (settings.training.batch_size, 3, side, side)
     images = torch.randint(0, 256, size, dtype=torch.uint8, device=device)
     labels = torch.randint(0, classes, size[:1], device=device)
     times = []
-    for _ in range(1 + TIMED_STEPS):
+    for _ in range(first_calls(device) + TIMED_STEPS):
         sums, started = Sums.zero(device), time.perf_counter()
-        loop.step(state, images, labels, 0.5, sums)
+        loop.step(state, images, labels, settings.training.lr, sums)
         sums.totals.cpu()  # waits for the device
         times.append(time.perf_counter() - started)
-    return statistics.median(times[1:])
+    return statistics.median(times[-TIMED_STEPS:])

@@ -158,12 +158,12 @@ def test_the_rate_follows_the_schedule_from_step_to_step() -> None:
         settings,
         CPU,
         0,
-        on_step=lambda step, steps: rates.append(state.optimizer.param_groups[1]["lr"]),
+        on_step=lambda step, steps: rates.append(float(state.optimizer.param_groups[1]["lr"])),
     )
     loop.fit(state, training_batches(settings), VALIDATION)
     expected = [optim.learning_rate(settings, step / 9) for step in range(9)]
     assert rates == pytest.approx(expected)
-    assert [row["lr"] for row in state.history] == rates[2::3]
+    assert [row["lr"] for row in state.history] == pytest.approx(expected[2::3])
 
 
 @examples(deadline=None, max_examples=40)
@@ -393,12 +393,12 @@ def test_smoothed_labels_keep_the_network_from_certainty() -> None:
 
 
 def test_of_mixed_images_both_labels_are_learned() -> None:
-    settings = training(cutmix=1.0, label_smoothing=0.0, lr=0.02)
+    settings = training(cutmix=1.0, label_smoothing=0.0)
     state, loop = fresh(settings), Loop(settings, CPU, 0)
     images, labels = colours(16)
     for _ in range(60):
         torch.manual_seed(7)  # the same squares and the same dropout in each step
-        loop.step(state, images, labels, 0.5, Sums.zero(CPU))
+        loop.step(state, images, labels, 0.01, Sums.zero(CPU))
     torch.manual_seed(7)
     mixed, others, _ = cutmix(images, labels, 1.0)
     told = state.network(mixed).softmax(dim=1)
@@ -411,7 +411,7 @@ def test_the_gradient_is_clipped() -> None:
     settings = training(optimizer="sgd", lr=1.0, warmup=0.0, weight_decay=0.0, clip=1e-3)
     state = fresh(settings)
     before = [parameter.detach().clone() for parameter in state.network.parameters()]
-    Loop(settings, CPU, 0).step(state, *colours(16), 0.0, Sums.zero(CPU))
+    Loop(settings, CPU, 0).step(state, *colours(16), 1.0, Sums.zero(CPU))
     after = state.network.parameters()
     moved = torch.cat([(a - b).flatten() for a, b in zip(after, before, strict=True)])
     # At a rate of 1, Nesterov's first step is the gradient and 0.9 of it again.
@@ -425,7 +425,7 @@ def test_bfloat16_is_used_where_it_is_asked_for() -> None:
         state = fresh(settings)
         state.network.register_forward_hook(lambda _, __, logits: seen.append(logits.dtype))
         loop = Loop(settings, CPU, 0)
-        loop.step(state, *colours(16), 0.5, Sums.zero(CPU))
+        loop.step(state, *colours(16), 0.01, Sums.zero(CPU))
         loss, _, _ = loop.validate(state.network, VALIDATION).reduce()
         assert math.isfinite(loss)
     assert seen == [torch.float32] * 2 + [torch.bfloat16] * 2

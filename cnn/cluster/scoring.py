@@ -25,8 +25,18 @@ def score(
     blocks = [rows.append_column("part", number_column(number, rows)) for number, rows in parts]
     if not blocks:
         return
-    scored = (
-        ray.data.from_arrow(blocks)
+    scored = scored_blocks(ray.data.from_arrow(blocks), pixels, bundle, plan)
+    for batch in scored.iter_batches(batch_size=None, batch_format="pyarrow"):
+        table = pa.table(batch)
+        yield table["part"][0].as_py(), table.drop_columns("part")
+
+
+def scored_blocks(
+    blocks: ray.data.Dataset, pixels: Pixels, bundle: Bundle, plan: ScoringPlan
+) -> ray.data.Dataset:
+    """Each block of a manifest's rows to a block of their predictions, once it is asked for."""
+    return (
+        blocks
         .map_batches(
             pixels,
             num_cpus=plan.decode_cpus,
@@ -34,7 +44,8 @@ def score(
             batch_format="pyarrow",
             ray_remote_args_fn=lambda: {"max_retries": TASK_RETRIES},
         )
-        .map_batches(
+        # Not `map_batches`: on a GPU it takes no whole blocks, but rows counted off.
+        .map_batches_internal(
             Score,
             fn_constructor_args=(ray.put(bundle), plan),
             compute=plan.pool(),
@@ -47,9 +58,6 @@ def score(
             max_restarts=0,
         )
     )
-    for batch in scored.iter_batches(batch_size=None, batch_format="pyarrow"):
-        table = pa.table(batch)
-        yield table["part"][0].as_py(), table.drop_columns("part")
 
 
 def number_column(number: int, rows: pa.Table) -> pa.Array:

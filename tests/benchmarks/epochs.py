@@ -147,7 +147,7 @@ def plain_epoch(
     for step in range(steps):
         chosen = order[step * training.batch_size : (step + 1) * training.batch_size]
         batch = augment(images[chosen], settings.augmentation, generator)
-        optimizer.param_groups[0]["lr"] = optim.learning_rate(training, step / steps)
+        optim.set_rate(optimizer, optim.learning_rate(training, step / steps))
         logits, loss = forward(settings, network, batch, labels[chosen])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
