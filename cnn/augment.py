@@ -23,11 +23,28 @@ def warp(images: Tensor, matrices: Tensor) -> Tensor:
     All changes of an image are one matrix, so each pixel is interpolated once and nothing is
     blurred twice; what comes from beyond the edge is the image mirrored.
     """
-    grid = functional.affine_grid(matrices, list(images.shape), align_corners=False)
     warped = functional.grid_sample(
-        images.float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False
+        images.float(),
+        sources(matrices, *images.shape[2:]),
+        mode="bilinear",
+        padding_mode="reflection",
+        align_corners=False,
     )
     return warped.round_().to(torch.uint8, memory_format=torch.channels_last)
+
+
+def sources(matrices: Tensor, height: int, width: int) -> Tensor:
+    """Where each target pixel comes from, float32 `(B, height, width, 2)`, as `affine_grid` says.
+
+    A sum of what its row and what its column make of it: `affine_grid` multiplies matrices for
+    each pixel, which takes as long as all the interpolation.
+    """
+    across, down = (
+        (2 * torch.arange(size, device=matrices.device) + 1) / size - 1 for size in (width, height)
+    )
+    columns = matrices[:, :, 0, None] * across
+    rows = matrices[:, :, 1, None] * down + matrices[:, :, 2, None]
+    return (columns[:, :, None] + rows[..., None]).permute(0, 2, 3, 1)
 
 
 def draw(count: int, settings: Augmentation, generator: torch.Generator) -> Tensor:

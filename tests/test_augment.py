@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional
 
-from cnn.augment import augment, cutmix, draw
+from cnn.augment import augment, cutmix, draw, sources
 from cnn.config import Augmentation
 
 OFF = Augmentation(rotation=0, shift=0, zoom=0, flip=False, vertical_flip=False)
@@ -50,6 +51,12 @@ def test_a_batch_stays_a_channels_last_batch_of_bytes(options: Augmentation) -> 
     assert (after.shape, after.dtype) == (before.shape, torch.uint8)
     assert after.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(before, untouched)
+
+
+def test_sources_are_those_of_affine_grid() -> None:
+    matrices = draw(7, STRONG, seeded(3))
+    expected = functional.affine_grid(matrices, [7, 3, 12, 20], align_corners=False)
+    assert torch.allclose(sources(matrices, 12, 20), expected, atol=1e-6)
 
 
 def test_the_generator_alone_decides() -> None:

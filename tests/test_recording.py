@@ -12,7 +12,7 @@ from torch.nn import functional
 from cnn import checkpoint, config, network, optim
 from cnn.batches import EvaluationBatches, TrainingBatches
 from cnn.bundle import Card
-from cnn.loop import Epoch, Loop, State
+from cnn.loop import Epoch, Loop, State, Sums
 from cnn.recording import WARM_UP, Recorded, first_calls
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -101,6 +101,27 @@ def test_every_optimizer_learns_there(name: str) -> None:
     settings = sgd(optimizer=name, lr=0.01, epochs=8, precision="auto")
     history = fit(fresh(settings, GPU), settings, GPU)
     assert history[-1]["val_loss"] < 0.5 * history[0]["val_loss"]
+
+
+@on_a_gpu
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "mobilenet_v3_small", "swin_t"])
+def test_torchvision_s_networks_can_be_recorded(name: str) -> None:
+    settings = config.Training(batch_size=16, lr=1e-3, cutmix=0.0, clip=10.0)
+    torch.manual_seed(0)
+    built = network.build(config.Network(network=name), 64, 3).to(GPU).train()
+    state = State(built, built, optim.optimizer(built, settings), 1)
+    loop, images = Loop(settings, GPU, seed=0), torch.rand(16, 3, 64, 64, device=GPU) * 99
+    labels = torch.arange(16, device=GPU) % 3
+    images[range(16), labels] += 99
+    losses = []
+    for _ in range(WARM_UP + 20):
+        weights = [p.detach().clone() for p in built.parameters()]  # before the last step, at last
+        sums = Sums.zero(GPU)
+        loop.step(state, images.byte(), labels, 1e-3, sums)
+        losses.append(sums.reduce()[0])
+    assert min(losses[-5:]) < 0.5 * losses[0]
+    pairs = zip(weights, built.parameters(), strict=True)
+    assert all(not torch.equal(before, after) for before, after in pairs)
 
 
 @on_a_gpu
