@@ -18,9 +18,10 @@ EVALUATION_BATCH = 256
 
 
 class Batches(Protocol):
-    """A source of batches, in memory or streamed."""
+    """A source of batches, in memory or streamed: then the next one may be waited for."""
 
     steps: int
+    streamed: bool
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """The batches of one epoch: always exactly `steps` of them."""
@@ -69,6 +70,8 @@ class TrainingBatches:
     a later epoch's shuffle: batch norm wants no batch of one, and ranks must not differ in steps.
     """
 
+    streamed = False
+
     def __init__(
         self,
         images: Tensor,
@@ -103,6 +106,8 @@ class TrainingBatches:
 
 class EvaluationBatches:
     """One worker's share of a split in memory, each image once over all workers, unchanged."""
+
+    streamed = False
 
     def __init__(self, images: Tensor, labels: Tensor, share: Share = Share()) -> None:
         self.images = images[share.rank :: share.workers]

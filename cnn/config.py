@@ -172,7 +172,11 @@ class Resources(Settings):
 class Pool(Settings):
     """What scoring may use."""
 
-    batch_size: int = Field(128, ge=1, description="images per pass through the network")
+    batch_size: int | None = Field(
+        None,
+        ge=1,
+        description="images per pass through the network [default: 128, or on a GPU 4 megapixels]",
+    )
     workers: int | None = Field(
         None, ge=1, description="scoring processes [default: one per GPU, or one per CPU]"
     )

@@ -24,7 +24,8 @@ class Epoch(TypedDict):
     """One row of a history; losses are cross-entropies in nats per image, `side` is in pixels.
 
     `data_wait` is the fraction of the time for training that went into waiting for batches, in
-    this process: where it is not small, faster arithmetic would not make the epoch faster.
+    this process: where it is not small, faster arithmetic would not make the epoch faster. For
+    those in memory nobody waits, though a CPU may stand there until a GPU has caught up.
     """
 
     epoch: int
@@ -156,7 +157,7 @@ class Loop:
             lr=optim.learning_rate(self.settings, progress(state, train.steps - 1, train.steps)),
             seconds=time.perf_counter() - started,
             images_per_second=images / (trained - started),
-            data_wait=batches.seconds / (trained - started),
+            data_wait=batches.seconds / (trained - started) if train.streamed else 0.0,
         )
 
     def train_epoch(self, state: State, batches: Iterable[Batch], steps: int) -> Sums:

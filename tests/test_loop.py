@@ -284,6 +284,7 @@ class Watched:
 
     batches: TrainingBatches
     pause: float = 0.0
+    streamed: bool = False
     asked: list[int] = field(default_factory=list)
 
     @property
@@ -295,6 +296,13 @@ class Watched:
         for batch in self.batches.epoch(number):
             time.sleep(self.pause)
             yield batch
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_only_what_is_streamed_is_waited_for(streamed: bool) -> None:
+    watched = Watched(training_batches(TRAINING), pause=0.05, streamed=streamed)
+    row = Loop(TRAINING, CPU, 0).run_epoch(fresh(TRAINING), watched, VALIDATION)
+    assert row["data_wait"] > 0.3 if streamed else row["data_wait"] == 0
 
 
 def test_each_epoch_asks_for_batches_of_its_own() -> None:

@@ -36,7 +36,12 @@ def total(resource: str) -> int:
 
 def gpus() -> int:
     """GPUs in the cluster, or in this machine before there is a cluster."""
-    return total("GPU") if ray.is_initialized() else torch.cuda.device_count()
+    return total("GPU") if ray.is_initialized() else own_gpus()
+
+
+def own_gpus() -> int:
+    """GPUs of this machine that torch can use: under an old driver it sees them, and cannot."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def has(bundles: list[Bundle]) -> bool:

@@ -18,6 +18,11 @@ DATA_CPUS_PER_WORKER = 1
 # which of the two has more to do depends on the images, and the system schedules it better.
 SHARED_CPU = 0.5
 
+# Images per pass through the network. A GPU is launched on a pass in 3 ms, whatever there is of
+# it, and an H200 takes as long for the arithmetic of 2 megapixels.
+CPU_BATCH = 128
+GPU_PIXELS = 2**22
+
 # One CPU to decode with, and one that Ray Data keeps free for what consumes the blocks.
 PREPARE_CPUS = 2
 
@@ -206,19 +211,27 @@ def worker_bundle(gpu: bool) -> Bundle:
     return {"CPU": 1 + DATA_CPUS_PER_WORKER, "GPU": int(gpu)}
 
 
-def plan_scoring(settings: config.Pool, parts: int, console: Console) -> ScoringPlan:
+def plan_scoring(
+    settings: config.Pool, parts: int, image_size: int, console: Console
+) -> ScoringPlan:
     """What to ask of Ray to score so many parts; Mendable where the cluster cannot give it."""
     gpu = wants_gpu(settings.gpu, {"CPU": 1, "GPU": 1}, console)
     fraction = settings.gpu_fraction if gpu else 0.0
     room = scoring_room(fraction)
     workers = min(parts, settings.workers or max(1, room))
     elastic = settings.workers is None and "RAY_ADDRESS" in os.environ
-    wanted = ScoringPlan(workers, settings.batch_size, fraction, elastic)
+    batch_size = settings.batch_size or (gpu_batch(image_size) if gpu else CPU_BATCH)
+    wanted = ScoringPlan(workers, batch_size, fraction, elastic)
     if provides(wanted.bundles, console):
         return wanted
     each = f"{fraction:g} GPUs each, of {gpus()}" if gpu else "a CPU each"
     mend = f"give --workers {room}" if room else "leave out --gpu"
     raise Mendable(f"{workers} workers need {each}: {mend}")
+
+
+def gpu_batch(image_size: int) -> int:
+    """Images per pass that keep a GPU busy, and fit into a small one."""
+    return max(1, GPU_PIXELS // image_size**2)
 
 
 def scoring_room(gpu_fraction: float) -> int:

@@ -132,7 +132,8 @@ def fill(task: Task, console: Console) -> tuple[float, int]:
         console.say(f"{before:,} of {total:,} images are scored already")
     with session(resources.scoring_cpus(task.settings.pool)):
         missing = len(task.run.missing(task.parts))
-        plan = resources.plan_scoring(task.settings.pool, missing, console)
+        image_size = task.model.card.image_size
+        plan = resources.plan_scoring(task.settings.pool, missing, image_size, console)
         for root in task.work.roots:
             nodes.require_shared_images(root.place)
         console.say(f"plan     {plan}")

@@ -11,7 +11,7 @@ import ray
 import ray._private.utils as ray_utils
 from ray.util.annotations import RayDeprecationWarning
 
-from cnn.cluster.capacity import cores
+from cnn.cluster.capacity import cores, own_gpus
 from cnn.cluster.token import keep_token_private
 from cnn.errors import Mendable
 
@@ -102,6 +102,7 @@ def start_local(cpus: int, dashboard: bool) -> None:
                 ray.init(
                     address="local",
                     num_cpus=cpus,
+                    num_gpus=own_gpus(),
                     logging_level=logging.ERROR,
                     log_to_driver=False,
                     include_dashboard=dashboard,

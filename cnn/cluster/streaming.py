@@ -49,6 +49,8 @@ class StreamedTrainingBatches:
     feeder: every worker sees exactly `steps` batches, and no row is dropped to make shares equal.
     """
 
+    streamed = True
+
     def __init__(
         self,
         dataset: Prepared,
@@ -83,6 +85,8 @@ class StreamedTrainingBatches:
 
 class StreamedEvaluationBatches:
     """One worker's share of a split, each image once over all workers, unchanged."""
+
+    streamed = True
 
     def __init__(self, dataset: Prepared, table: pa.Table, share: Share) -> None:
         rows = Rows.of(dataset, table)

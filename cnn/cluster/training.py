@@ -105,6 +105,7 @@ def trainer(
             "settings": settings.model_dump(mode="json"),
             "prepared": str(dataset.folder),
             "run": out.name,
+            "gpu": plan.gpu,
             "checkpoints": str(out.absolute() / CHECKPOINTS),
             "progress": progress and progress.run,
             "splits": splits,
@@ -157,7 +158,10 @@ def work(task: dict[str, Any]) -> list[Epoch] | str:
     settings = TrainConfig.model_validate(task["settings"])
     dataset = Prepared.open(place(task["prepared"]))
     share = Share(context.get_world_rank(), context.get_world_size())
-    state = start(settings, dataset, ray.train.torch.get_device(), parallelise)
+    device = ray.train.torch.get_device()
+    if task["gpu"] and not torch.cuda.is_available():
+        return "a worker was given a GPU that torch cannot use: update its driver, or give --no-gpu"
+    state = start(settings, dataset, device, parallelise)
     try:
         resume(state, place(task["checkpoints"]))
     except Mendable as error:  # that of every worker: all have read the same checkpoint

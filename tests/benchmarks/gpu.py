@@ -25,7 +25,7 @@ from cnn.bundle import Bundle, as_batch
 from cnn.cluster import ingest, scoring
 from cnn.cluster.capacity import cores
 from cnn.cluster.learning import card, split_rows, start
-from cnn.cluster.resources import ScoringPlan
+from cnn.cluster.resources import ScoringPlan, gpu_batch
 from cnn.cluster.session import session
 from cnn.cluster.streaming import StreamedTrainingBatches
 from cnn.config import TrainConfig
@@ -60,8 +60,7 @@ def main() -> None:
         for batch_size in asked.batch_size:
             settings = settings_for(images, asked.image_size, batch_size)
             Training.of(settings, dataset).compare(asked.rounds)
-        for batch_size in (128, 512):
-            Scoring.of(settings, dataset, batch_size).compare(asked.rounds)
+        Scoring.of(settings, dataset).compare(asked.rounds)
 
 
 def settings_for(images: Path, image_size: int, batch_size: int) -> TrainConfig:
@@ -155,13 +154,14 @@ class Scoring:
     batch_size: int
 
     @classmethod
-    def of(cls, settings: TrainConfig, dataset: Prepared, batch_size: int) -> "Scoring":
+    def of(cls, settings: TrainConfig, dataset: Prepared) -> "Scoring":
         state = start(settings, dataset, torch.device("cpu"))
         row = {"side": dataset.card.image_size}
         bundle = Bundle(card(settings, dataset, row), state.network)  # type: ignore[arg-type]
         table = dataset.split(settings.seed)
+        batch_size = gpu_batch(dataset.card.image_size)
         readable = Manifest(table.filter(pc.is_null(table["error"])), {})
-        images, _ = dataset.load(readable.table.slice(0, 64 * batch_size))
+        images, _ = dataset.load(readable.table.slice(0, 16 * batch_size))
         parts = Parts.of(readable, dataset.card.image_size)
         return cls(bundle, parts, dataset, as_batch(images).to(GPU), batch_size)
 
@@ -179,6 +179,7 @@ class Scoring:
                 ),
             },
             rounds,
+            warm_up=0,  # a pass is timed from its first quarter on
         )
 
     def limit(self) -> float:
@@ -190,6 +191,7 @@ class Scoring:
             for first in [*range(0, images, size)] * times:
                 bundle.predict(self.ready[first : first + size])
 
+        bundle.predict(self.ready[:size])
         rate = times * images / timed(predict)
         self.bundle.to(torch.device("cpu"))
         return rate
@@ -215,13 +217,15 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def interleave(title: str, ways: dict[str, Callable[[int], float]], rounds: int) -> None:
-    """Go each way in turn, once to warm up; print images per second, and ratios to the first."""
+def interleave(
+    title: str, ways: dict[str, Callable[[int], float]], rounds: int, warm_up: int = 1
+) -> None:
+    """Go each way in turn; print images per second, and ratios to the first."""
     rates: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(rounds + 1):
+    for number in range(warm_up + rounds):
         for name, way in ways.items():
             rate = way(number + 1)
-            if number:
+            if number >= warm_up:
                 rates[name].append(rate)
     first = next(iter(ways))
     for name, found in rates.items():

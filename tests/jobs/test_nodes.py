@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from runs import epochs_kept, wait_for
 
 from cnn.cluster import environment as ray_environment
@@ -169,3 +170,14 @@ def test_a_folder_that_only_one_node_has_is_refused(
     finally:
         node.terminate()
         node.wait()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch can use the GPUs of this machine")
+def test_a_gpu_that_torch_cannot_use_is_told_and_not_replaced_by_a_cpu(
+    command: Command, two_nodes: Nodes, tmp_path: Path
+) -> None:
+    two_nodes.cluster.add_node(num_cpus=4, num_gpus=1)
+    done = command("train", "--out", tmp_path / "run", environment=two_nodes.environment)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].endswith("update its driver, or give --no-gpu")
+    assert "Traceback" not in done.stderr
