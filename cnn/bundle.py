@@ -54,7 +54,8 @@ class Bundle:
     def predict(self, images: Tensor) -> Tensor:
         """Class probabilities, float32 `(B, classes)`, of uint8 images `(B, 3, H, W)`.
 
-        In float32 on every device, so that a bundle says the same wherever it is asked.
+        In float32 on every device, so that a bundle says the same wherever it is asked; GPUs
+        multiply it as TF32, four times as fast: confidences then differ by up to 0.005.
         """
         self.network.eval()
         probabilities: Tensor = self.network(images).softmax(dim=1)

@@ -1,6 +1,6 @@
 """Two training workers of one thread each against one, with the same global batch.
 
-    python -m tests.benchmarks.workers PREPARED [--images 256] [--rounds 25]
+    python -m tests.benchmarks.workers PREPARED [--batch-size 64] [--steps 4] [--rounds 25]
 
 PREPARED is what `jobs.prepare` wrote. Wall time is what counts, so nothing else should run. The
 two take turns with the first of them alone, every few seconds: the speed of a shared machine
@@ -42,15 +42,24 @@ Cost = tuple[float, float]
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("prepared", type=Path)
-    parser.add_argument("--images", dest="count", type=int, default=256, help="in a round's epoch")
+    parser.add_argument("--batch-size", type=int, default=64, help="of both workers together")
+    parser.add_argument("--steps", type=int, default=4, help="in a round's epoch")
     parser.add_argument("--rounds", type=int, default=25)
     asked = parser.parse_args()
     dataset = Prepared.open(asked.prepared.resolve())
     settings = TrainConfig.model_validate(
         # Every step at the whole side; without images these would be the digits' settings.
-        {"images": dataset.card.source, "training": {"growing": 0.0, "epochs": asked.rounds + 1}}
+        {
+            "images": dataset.card.source,
+            "training": {
+                "growing": 0.0,
+                "epochs": asked.rounds + 1,
+                "batch_size": asked.batch_size,
+            },
+        }
     )
-    table = first_shards(dataset, asked.count).slice(0, asked.count)
+    images = asked.batch_size * asked.steps
+    table = first_shards(dataset, images).slice(0, images)
     with session(CPUS):
         tell(compare(settings, dataset, table, asked.rounds))
 

@@ -62,6 +62,7 @@ class Nodes:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+# For the last tests of this file: the second of these clusters lives as long as it, and takes CPUs.
 @pytest.fixture(scope="module", params=[2, 4])
 def nodes(request: pytest.FixtureRequest) -> Iterator[Nodes]:
     nodes = Nodes(request.param)
@@ -88,40 +89,6 @@ def alone(command: Command, runs: Path) -> Path:
     done = command("train", "--out", out, "--epochs", 2, *EXACT)
     assert done.returncode == 0, done.stderr
     return out
-
-
-def test_training_on_several_nodes_equals_training_on_one(
-    command: Command, nodes: Nodes, alone: Path, runs: Path
-) -> None:
-    number = len(nodes.workers)
-    out = runs / "nodes" / f"train-{number}"
-    arguments = ("train", "--out", out, "--epochs", 2, "--workers", number, *EXACT)
-    done = command(*arguments, environment=nodes.environment)
-    assert done.returncode == 0, done.stderr
-    assert f"{number} CPU workers" in done.stderr
-    mine, theirs = (pd.read_csv(run / "history.csv") for run in (alone, out))
-    for name in ("train_loss", "val_loss"):
-        assert list(mine[name]) == pytest.approx(list(theirs[name]), rel=1e-2)
-
-
-def test_scoring_on_several_nodes_equals_scoring_on_one(
-    command: Command, nodes: Nodes, alone: Path, runs: Path
-) -> None:
-    images, number = runs / "nodes" / "digits-images", len(nodes.workers)
-    outs = runs / "nodes" / f"score-{number}", runs / "nodes" / f"score-alone-{number}"
-    for out, where in zip(outs, (nodes.environment, None), strict=True):
-        done = command("score", alone, images, "--out", out, environment=where)
-        assert done.returncode == 0, done.stderr
-    columns = ["path", "label", "predicted", "error"]
-    assert rows(outs[0]).select(columns).equals(rows(outs[1]).select(columns))
-
-
-def test_a_search_on_several_nodes_ends(command: Command, nodes: Nodes, runs: Path) -> None:
-    out = runs / "nodes" / f"tune-{len(nodes.workers)}"
-    arguments = ("tune", "--out", out, "--trials", 3, "--epochs", 2, "--filters", "8,16")
-    done = command(*arguments, environment=nodes.environment)
-    assert done.returncode == 0, done.stderr
-    assert len(pd.read_csv(out / "leaderboard.csv")) == 3
 
 
 def test_training_goes_on_when_a_node_is_lost(start: Start, two_nodes: Nodes, runs: Path) -> None:
@@ -181,3 +148,37 @@ def test_a_gpu_that_torch_cannot_use_is_told_and_not_replaced_by_a_cpu(
     assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines()[-1].endswith("update its driver, or give --no-gpu")
     assert "Traceback" not in done.stderr
+
+
+def test_training_on_several_nodes_equals_training_on_one(
+    command: Command, nodes: Nodes, alone: Path, runs: Path
+) -> None:
+    number = len(nodes.workers)
+    out = runs / "nodes" / f"train-{number}"
+    arguments = ("train", "--out", out, "--epochs", 2, "--workers", number, *EXACT)
+    done = command(*arguments, environment=nodes.environment)
+    assert done.returncode == 0, done.stderr
+    assert f"{number} CPU workers" in done.stderr
+    mine, theirs = (pd.read_csv(run / "history.csv") for run in (alone, out))
+    for name in ("train_loss", "val_loss"):
+        assert list(mine[name]) == pytest.approx(list(theirs[name]), rel=1e-2)
+
+
+def test_scoring_on_several_nodes_equals_scoring_on_one(
+    command: Command, nodes: Nodes, alone: Path, runs: Path
+) -> None:
+    images, number = runs / "nodes" / "digits-images", len(nodes.workers)
+    outs = runs / "nodes" / f"score-{number}", runs / "nodes" / f"score-alone-{number}"
+    for out, where in zip(outs, (nodes.environment, None), strict=True):
+        done = command("score", alone, images, "--out", out, environment=where)
+        assert done.returncode == 0, done.stderr
+    columns = ["path", "label", "predicted", "error"]
+    assert rows(outs[0]).select(columns).equals(rows(outs[1]).select(columns))
+
+
+def test_a_search_on_several_nodes_ends(command: Command, nodes: Nodes, runs: Path) -> None:
+    out = runs / "nodes" / f"tune-{len(nodes.workers)}"
+    arguments = ("tune", "--out", out, "--trials", 3, "--epochs", 2, "--filters", "8,16")
+    done = command(*arguments, environment=nodes.environment)
+    assert done.returncode == 0, done.stderr
+    assert len(pd.read_csv(out / "leaderboard.csv")) == 3
