@@ -18,8 +18,8 @@ DATA_CPUS_PER_WORKER = 1
 # which of the two has more to do depends on the images, and the system schedules it better.
 SHARED_CPU = 0.5
 
-# Images per pass through the network. A GPU is launched on a pass in 3 ms, whatever there is of
-# it, and an H200 takes as long for the arithmetic of 2 megapixels.
+# A pass through the network: images on a CPU, pixels on a GPU. To launch one takes 3 ms, however
+# many images it is of, and an H200 needs as long for 2 megapixels.
 CPU_BATCH = 128
 GPU_PIXELS = 2**22
 

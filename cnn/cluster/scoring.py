@@ -36,15 +36,15 @@ def scored_blocks(
 ) -> ray.data.Dataset:
     """Each block of a manifest's rows to a block of their predictions, once it is asked for."""
     return (
-        blocks
-        .map_batches(
+        blocks.map_batches(
             pixels,
             num_cpus=plan.decode_cpus,
             batch_size=None,
             batch_format="pyarrow",
             ray_remote_args_fn=lambda: {"max_retries": TASK_RETRIES},
         )
-        # Not `map_batches`: on a GPU it takes no whole blocks, but rows counted off.
+        # What `map_batches` calls when it has checked: for GPUs it wants rows counted off, and
+        # would put those of two parts together.
         .map_batches_internal(
             Score,
             fn_constructor_args=(ray.put(bundle), plan),
