@@ -40,7 +40,7 @@ LAYERS = (
     "network augment optim growth report.tally prediction digits parts command sorting spreadsheet",
     "metrics report.columns report.tuning report.drawing manifest study",
     "folder parquet decoding",
-    "image atomic",
+    "image atomic recording",
     "config place resizing",
     "ranges defaults",
     "errors terminal",
