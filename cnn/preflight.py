@@ -109,16 +109,24 @@ def class_table(census: Census, console: Console) -> None:
 def estimate(
     census: Census, settings: TrainConfig, image_size: int, gpu: bool, console: Console
 ) -> None:
-    """Disk and memory needed, and the time that training takes by a few timed steps."""
+    """The disk needed, and the time that training takes by a few timed steps, if it can be told.
+
+    On a cluster a job runs on a machine of its own, which may have none of the GPUs.
+    """
     files = census.images + sum(census.leaks.values())
     disk = files * 3 * image_size**2
     epochs, steps = (
         settings.training.epochs,
         census.split_sizes["train"] // settings.training.batch_size,
     )
+    console.say(f"disk     {disk / MIB:,.0f} MiB for the prepared images")
+    if gpu and not torch.cuda.is_available():
+        console.say(
+            f"time     {epochs} epochs of {steps} steps: untimed, no GPU is in this machine"
+        )
+        return
     device = torch.device("cuda" if gpu else "cpu")
     seconds = mean_step(settings, image_size, len(census.counts), device)
-    console.say(f"disk     {disk / MIB:,.0f} MiB for the prepared images")
     console.say(
         f"time     about {clock(seconds * steps * epochs)} for {epochs} epochs of {steps} steps, "
         f"{seconds * 1000:.0f} ms each on one worker here"
