@@ -197,7 +197,13 @@ def torchvision_model(settings: config.Network, classes: int) -> nn.Module:
         hint = f"did you mean {near[0]}?" if near else "take cnn, or a name such as resnet18"
         raise NetworkError(f"no network is named {settings.network}: {hint}")
     download = "DEFAULT" if settings.weights == "default" else None
-    model: nn.Module = torchvision.models.get_model(settings.network, weights=download)
+    try:
+        model: nn.Module = torchvision.models.get_model(settings.network, weights=download)
+    except (OSError, RuntimeError) as error:  # what a download ends with
+        reason = shorten(str(error), 240)
+        raise NetworkError(
+            f"--weights default cannot be downloaded ({reason}): give a weights file"
+        ) from None
     if settings.weights not in (None, "default"):
         load_weights(model, Path(settings.weights))
     replace_output(model, classes)

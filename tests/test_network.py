@@ -264,6 +264,15 @@ def test_every_weight_takes_part(residual: bool, normalisation: str) -> None:
     assert all(p.grad is not None and p.grad.any() for p in network.parameters())
 
 
+def test_weights_that_cannot_be_downloaded_are_asked_for_as_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody answers there
+    with pytest.raises(NetworkError, match="give a weights file"):
+        build(Network(network="resnet18", weights="default"), 64, 2)
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
     def weights(seed: int) -> dict[str, Tensor]:
         torch.manual_seed(seed)
