@@ -13,13 +13,14 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from cnn.config import Positional
-from cnn.errors import Mendable, is_full_disk, reasons
+from cnn.errors import Mendable, is_full_disk, is_refused, reasons
 from cnn.terminal import one_line
 
 Config = TypeVar("Config", bound=BaseModel)
 Location = tuple[str, ...]
 
 STOPPED = "stopped; the same command goes on from here"
+REFUSED = "name another, or mend who may read and write it"
 FULL_DISK = "error: no space left on device; make room, and the same command goes on from here"
 
 
@@ -42,6 +43,8 @@ def run(settings: type[Config], job: Callable[[Config], None]) -> None:
                 end(f"error: {reason}", 2)
             if is_full_disk(reason):
                 end(FULL_DISK, 1)
+        if isinstance(error, OSError) and is_refused(error):
+            end(f"error: {error.filename}: {error.strerror}: {REFUSED}", 2)
         raise
 
 

@@ -27,6 +27,12 @@ def reasons(error: BaseException) -> Iterator[BaseException]:
         pending += [one for one in wrapped if isinstance(one, BaseException)]
 
 
+def is_refused(error: BaseException) -> bool:
+    """Whether the system refuses the name of a file, or to read or write what it names."""
+    refusals = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
+    return isinstance(error, OSError) and bool(error.filename) and error.errno in refusals
+
+
 def is_full_disk(error: BaseException) -> bool:
     """Whether there was no more room for a file; of what tasks raise, the text alone tells."""
     return os.strerror(errno.ENOSPC) in str(error)

@@ -20,7 +20,8 @@ class BucketPath:
 
     text: the URI, as the user gave it or with names added; two paths are equal where it is.
     path: the same for `filesystem`, without scheme and options.
-    Faults of the store are OSErrors, as those of a disk are. Pickles as its text alone.
+    Mendable where the store does not tell what is there; its other faults are OSErrors, as those
+    of a disk are. Pickles as its text alone.
     """
 
     text: str
@@ -66,7 +67,10 @@ class BucketPath:
 
     @property
     def _info(self) -> FileInfo:
-        return self.filesystem.get_file_info(self.path)
+        try:
+            return self.filesystem.get_file_info(self.path)
+        except OSError as error:
+            raise unreachable(self.text, error) from None
 
     def iterdir(self) -> "Iterator[BucketPath]":
         """The files and folders in this folder."""
@@ -122,9 +126,14 @@ def place(text: str) -> Place:
     try:
         filesystem, path = locate(text)
     except (ValueError, OSError, ImportError, NotImplementedError) as error:
-        reason = " ".join(str(error).split())
-        raise Mendable(f"{text}: {reason}; check the address and the credentials") from None
+        raise unreachable(text, error) from None
     return Path(path) if filesystem is None else BucketPath(text, filesystem, path)
+
+
+def unreachable(text: str, error: Exception) -> Mendable:
+    """What to tell of a place that cannot be looked at."""
+    reason = " ".join(str(error).split())
+    return Mendable(f"{text}: {reason}; check the address and the credentials")
 
 
 def locate(text: str) -> tuple[FileSystem | None, str]:

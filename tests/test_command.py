@@ -195,6 +195,7 @@ def test_what_must_be_given_is_asked_for_by_name(arguments: list[str], missing: 
         ["--epoch", "3"],
         ["--lr", "a\nb"],  # the message repeats the value, and stays one line
         ["--batch-size", "64", "--workers", "3"],
+        ["x" * 300],  # longer than a name may be
     ],
 )
 def test_what_the_user_can_mend_ends_with_2_and_one_line_on_stderr(
@@ -236,6 +237,11 @@ def test_help_and_mistakes_do_not_wait_for_heavy_libraries(argument: str) -> Non
     [
         ("print('done')", 0, ""),
         ("exec('raise Mendable(1)')", 2, "error: 1"),
+        (
+            "exec('raise PermissionError(13, 1, 2)')",
+            2,
+            "error: 2: 1: name another, or mend who may read and write it",
+        ),
         ("os.kill(os.getpid(), signal.SIGINT)", 130, "the same command goes on from here"),
         ("1 / 0", 1, "ZeroDivisionError: division by zero"),
     ],

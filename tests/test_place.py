@@ -1,10 +1,12 @@
 """Laws of places: a path in a bucket behaves as the same path on a disk does."""
 
+import os
 import pickle
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from faults import as_nobody
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from cnn import parquet
@@ -36,6 +38,14 @@ def test_what_is_written_is_read_and_listed(folder: Place) -> None:
     (folder / "a/text.txt").unlink()
     (folder / "a/text.txt").unlink(missing_ok=True)
     assert not (folder / "a/text.txt").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_a_bucket_that_does_not_tell_is_asked_about_in_one_line(tmp_path: Path) -> None:
+    filesystem = SubTreeFileSystem(str(tmp_path), LocalFileSystem())
+    (tmp_path / "closed").mkdir(mode=0o700)
+    with as_nobody(), pytest.raises(Mendable, match="check the address and the credentials"):
+        BucketPath("s3://bucket/closed/run", filesystem, "closed/run").is_file()
 
 
 def test_a_block_that_raises_leaves_nothing(folder: Place) -> None:
