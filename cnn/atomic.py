@@ -21,6 +21,10 @@ def writing(file: Place) -> Iterator[Path]:
         temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
         try:
             yield temporary
+            with temporary.open("rb") as written:
+                # The name must not reach the disk before the content: a power cut between the
+                # two would leave an empty file that counts as done.
+                os.fsync(written)
             temporary.replace(file)
         finally:
             temporary.unlink(missing_ok=True)
