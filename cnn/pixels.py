@@ -26,7 +26,7 @@ class Decode:
         columns = (rows[name].to_pylist() for name in ("root", "path", "error"))
         with decoder(self.careful) as decode:
             found = [self.look(decode, *row) for row in zip(*columns, strict=True)]
-        images, errors = zip(*found, strict=True)
+        images, errors = zip(*found, strict=True) if found else ((), ())
         return with_images(rows, images).set_column(
             rows.column_names.index("error"), "error", pa.array(errors, pa.string())
         )

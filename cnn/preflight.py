@@ -1,9 +1,12 @@
 """What a run is going to do, told before it does it."""
 
+import os
 import statistics
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from threading import local
 
 import torch
 
@@ -11,6 +14,7 @@ from cnn import config, network, optim
 from cnn.census import Census
 from cnn.config import TrainConfig
 from cnn.console import Console, clock
+from cnn.decoding import decoder
 from cnn.folder import Reader
 from cnn.loop import Loop, State, Sums, growth_of
 from cnn.manifest import Manifest, classes
@@ -78,14 +82,24 @@ def read_all(root: str, manifest: Manifest, images: config.Images, console: Cons
     """The manifest after reading and decoding every file here and now; nothing is written."""
     read = Reader(root)
 
+    mine = local()
+
+    def begin() -> None:
+        mine.decode = decoders.enter_context(decoder(careful=True))
+
     def look(path: str, error: str | None) -> tuple[str | None, str | None]:
-        content_hash, error, _ = prepare_image(path, error, read, images.image_size, images.fit)
+        size, fit = images.image_size, images.fit
+        content_hash, error, _ = prepare_image(path, error, read, size, fit, mine.decode)
         return content_hash, error
 
     paths, errors = (manifest.table[name].to_pylist() for name in ("path", "error"))
     found: list[tuple[str | None, str | None]] = []
-    # Threads do: Pillow lets go of the interpreter while it decodes.
-    with console.bar("read", "images") as advance, ThreadPoolExecutor() as pool:
+    # A thread's decoder is a process: a file may crash it. So a thread for each CPU does.
+    with (
+        console.bar("read", "images") as advance,
+        ExitStack() as decoders,
+        ThreadPoolExecutor(os.cpu_count(), initializer=begin) as pool,
+    ):
         for result in pool.map(look, paths, errors):
             found.append(result)
             advance(len(found), len(paths))
@@ -115,10 +129,8 @@ def estimate(
     """
     files = census.images + sum(census.leaks.values())
     disk = files * 3 * image_size**2
-    epochs, steps = (
-        settings.training.epochs,
-        census.split_sizes["train"] // settings.training.batch_size,
-    )
+    epochs, train = settings.training.epochs, census.split_sizes["train"]
+    steps = train // min(settings.training.batch_size, train) if train else 0
     console.say(f"disk     {disk / MIB:,.0f} MiB for the prepared images")
     if gpu and not torch.cuda.is_available():
         console.say(

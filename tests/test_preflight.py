@@ -1,10 +1,15 @@
 """Laws of what is told before a run: what cannot be known here is said to be so."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 import torch
+from faults import ROOT, faulty_decoder
 
-from cnn import preflight
+from cnn import digits, preflight
 from cnn.census import Census, take_census
 from cnn.config import Network, TrainConfig
 from cnn.console import Console
@@ -13,11 +18,25 @@ from cnn.manifest import COLUMNS, Manifest, assign_splits, hash_content
 SETTINGS = TrainConfig(images="photos", network=Network(filters=(4,)))
 
 
-def census() -> Census:
-    """200 different images of two classes."""
+READ_ALL = """
+import sys
+from cnn.config import Images
+from cnn.console import Console
+from cnn.folder import list_folder
+from cnn.manifest import label_images
+from cnn.preflight import read_all
+
+manifest = label_images(list_folder(sys.argv[1]))
+read = read_all(sys.argv[1], manifest, Images(image_size=8), Console()).table
+print([(row["path"], row["error"]) for row in read.to_pylist() if row["error"]])
+"""
+
+
+def census(images: int = 200) -> Census:
+    """Different images of two classes."""
     rows = [
         {"path": f"{n % 2}/{n}.jpg", "label": str(n % 2), "content_hash": hash_content(b"%d" % n)}
-        for n in range(200)
+        for n in range(images)
     ]
     table = pa.Table.from_pylist(rows, schema=COLUMNS)
     return take_census(Manifest(assign_splits(table, 0), {}))
@@ -27,6 +46,23 @@ def test_time_is_told_by_steps_that_were_made(capsys: pytest.CaptureFixture[str]
     preflight.estimate(census(), SETTINGS, 8, gpu=False, console=Console())
     disk, time = capsys.readouterr().err.splitlines()
     assert disk.startswith("disk ") and time.startswith("time     about 0:0")
+
+
+def test_where_the_images_fill_no_batch_an_epoch_is_one_step(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert census(40).split_sizes["train"] < SETTINGS.training.batch_size
+    preflight.estimate(census(40), SETTINGS, 8, gpu=False, console=Console())
+    assert "45 epochs of 1 steps" in capsys.readouterr().err
+
+
+def test_a_file_that_crashes_its_decoder_is_told_of(tmp_path: Path) -> None:
+    images = digits.write(tmp_path / "images")
+    (images / "3/poison.gif").write_bytes(b"GIF89a CRASH")
+    environment = {"PYTHONPATH": f"{faulty_decoder(tmp_path)}:{ROOT}"}
+    command = [sys.executable, "-c", READ_ALL, str(images)]
+    told = subprocess.check_output(command, env=environment, text=True)
+    assert told == "[('3/poison.gif', 'decoder_crashed')]\n"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")

@@ -63,3 +63,12 @@ def test_test_images_are_not_shown(tmp_path: Path) -> None:
 def test_a_preview_is_the_same_each_time(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "images")
     assert pages(folder) == pages(folder)
+
+
+def test_where_no_file_may_be_read_the_page_says_so(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "elsewhere")
+    for name in "ab":
+        (tmp_path / "images" / name).mkdir(parents=True)
+        (tmp_path / "images" / name / "0.png").symlink_to(folder / name / "0.png")
+    html = pages(tmp_path / "images")
+    assert "No image could be read" in html and "<img " not in html
