@@ -144,7 +144,9 @@ class Loop:
         train_loss, train_accuracy, images = self.train_epoch(state, batches, train.steps).reduce()
         trained = time.perf_counter()
         if not math.isfinite(train_loss):
-            raise DivergedError(f"the loss became {train_loss} in epoch {number}: lower --lr")
+            raise DivergedError(
+                f"the loss became {train_loss} in epoch {number}: lower --lr, on another --out"
+            )
         share_statistics(state.network)
         val_loss, val_accuracy, _ = self.validate(state.network, validation).reduce()
         return Epoch(

@@ -49,11 +49,14 @@ class RunFolder:
         return self.report.is_file()
 
     def check(self, settings: BaseModel, manifest: Manifest) -> None:
-        """Whether this run may be begun here or gone on with; Mendable says what is in the way."""
-        if self.config.is_file():
+        """Whether this run may be begun here or gone on with; Mendable says what is in the way.
+
+        Without a manifest it has done nothing yet, and may be begun anew under other settings.
+        """
+        if self.manifest.is_file():
             self.check_settings(settings)
             self.check_images(manifest)
-        elif holds_anything(self.path):
+        elif not self.config.is_file() and holds_anything(self.path):
             raise Mendable(f"{self.path} holds something else than a run: give another --out")
 
     def begin(self, settings: BaseModel) -> None:
@@ -88,8 +91,6 @@ class RunFolder:
 
     def check_images(self, manifest: Manifest) -> None:
         """Refuse other images than the run began with, telling how many differ."""
-        if not self.manifest.is_file():
-            return
         begun = Manifest.read(self.manifest)
         # A million rows are compared in a moment as columns, and in many as rows.
         if facts(begun).equals(facts(manifest)):
@@ -158,7 +159,7 @@ class TuneFolder(TrainFolder):
 
     def check_space(self, text: str) -> None:
         """Refuse another space than the search began with."""
-        if self.space.is_file() and self.space.read_text(encoding="utf-8") != text:
+        if self.manifest.is_file() and self.space.read_text(encoding="utf-8") != text:
             raise Mendable(f"{self.path} was begun with another space: give another --out")
 
 

@@ -70,6 +70,16 @@ def test_a_run_cut_off_before_its_manifest_goes_on(begun: TrainFolder, images: P
     begun.check(settings(), manifest_of(images))
 
 
+def test_a_run_that_has_done_nothing_yet_may_be_begun_anew_with_what_mends_it(
+    begun: TrainFolder, images: Path
+) -> None:
+    begun.manifest.unlink()
+    begun.check(settings("--seed", "1"), manifest_of(images))
+    begun.begin(settings("--seed", "1"))
+    manifest_of(images).write(begun.manifest)
+    assert "seed 1, not 0" in refusal(begun, settings(), images)
+
+
 @pytest.mark.parametrize(
     ("before", "now", "named"),
     [
@@ -89,6 +99,7 @@ def test_other_settings_are_refused_by_name_with_both_values(
 ) -> None:
     run = TrainFolder(tmp_path / "run")
     run.begin(settings(*before))
+    manifest_of(images).write(run.manifest)
     text = run.config.read_text()
     assert named in refusal(run, settings(*now), images)
     assert run.config.read_text() == text
