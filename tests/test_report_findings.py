@@ -11,6 +11,7 @@ from cnn.census import Census
 from cnn.metrics import mcnemar
 from cnn.report import Evaluation, evaluate, findings, take_mix
 from cnn.report.evaluation import Comparison, Finding
+from cnn.report.training import judge_test
 from tests.test_report import history, predictions
 
 
@@ -150,3 +151,14 @@ def test_a_training_run_with_nothing_wrong_has_little_to_say() -> None:
     row = {"train": 400, "validation": 40, "test": 400}
     census = Census({"a": row, "b": row, "c": row}, {}, {}, {}, 0, {})  # type: ignore[dict-item]
     assert findings.findings_of_training(of_counts(GOOD, 0.99), census, epochs) == []
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_what_was_learned_from_does_not_tell_how_much_there_is_to_learn(validated: bool) -> None:
+    epochs = pd.DataFrame(history(2)).assign(train_accuracy=0.5, val_accuracy=0.5)
+    row = {"train": 400, "validation": 40, "test": 400}
+    census = Census({"a": row, "b": row, "c": row}, {}, {}, {}, 0, {})  # type: ignore[dict-item]
+    judged = judge_test(predictions(list("abc")), list("abc"), census, epochs, validated)
+    told = {finding.title for finding in judged.evaluation.findings}
+    assert ("It has room to learn more" in told) == validated
+    assert len(judged.history) == 2

@@ -31,13 +31,20 @@ class Judged:
 
 
 def judge_test(
-    predictions: pa.Table, classes: list[str], census: Census, history: pd.DataFrame
+    predictions: pa.Table,
+    classes: list[str],
+    census: Census,
+    history: pd.DataFrame,
+    validated: bool = True,
 ) -> Judged:
-    """The evaluation of the test split's predictions, what it says in words, what it shows."""
+    """The evaluation of the test split's predictions, what it says in words, what it shows.
+
+    validated: whether the history's validation is of images that the model has not learned from.
+    """
     evaluation = evaluate([predictions], classes, census.totals())
     album = take_album([predictions], classes, evaluation)
     evaluation = evaluation.showing(album.galleries, album.suspects)
-    findings = findings_of_training(evaluation, census, history)
+    findings = findings_of_training(evaluation, census, history if validated else history[:0])
     return Judged(evaluation.saying(findings), album, history)
 
 
