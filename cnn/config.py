@@ -1,8 +1,10 @@
 """Every setting on one page: typed, validated, documented; the command line is made from it."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -31,6 +33,11 @@ def split_commas(value: Any) -> Any:
 Numbers = Annotated[
     tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1), BeforeValidator(split_commas)
 ]
+
+
+def absolute(weights: str) -> str:
+    """A file's whole path: Ray's workers have working directories of their own."""
+    return weights if weights == "default" else str(Path(weights).absolute())
 
 
 class Settings(BaseModel):
@@ -91,7 +98,7 @@ class Network(Settings):
     normalisation: Literal["batch", "none"] = Field(
         "batch", description="what follows each convolution"
     )
-    weights: str | None = Field(
+    weights: Annotated[str, AfterValidator(absolute)] | None = Field(
         None,
         description="start a torchvision model from a weights file, or `default` to download",
     )
@@ -274,6 +281,11 @@ class Experiment(Settings):
             raise ValueError(
                 f"batch_size {batch_size} cannot be shared by {workers} workers: "
                 f"take a multiple of {workers}"
+            )
+        if batch_size < 2 * workers:
+            raise ValueError(
+                f"batch_size {batch_size} leaves each of {workers} workers one image, and batch "
+                f"norm needs two: take {2 * workers} or more"
             )
         return self
 

@@ -1,6 +1,7 @@
 """Laws of the settings: they never change, and what the user says is obeyed or refused."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -79,11 +80,21 @@ def test_what_cannot_be_is_refused_with_the_mend(wrong: Callable[[], Any], mend:
         wrong()
 
 
+def test_a_weights_file_is_the_same_wherever_a_worker_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Network(network="resnet18", weights="w.pth").weights == str(tmp_path / "w.pth")
+    assert Network(network="resnet18", weights="default").weights == "default"
+
+
 @settings(deadline=None)
 @given(st.integers(1, 9), st.integers(1, 99))
-def test_a_batch_is_shared_by_the_workers_without_a_rest(workers: int, batch_size: int) -> None:
+def test_a_batch_is_shared_by_the_workers_without_a_rest_two_images_each_or_more(
+    workers: int, batch_size: int
+) -> None:
     values = {"training": {"batch_size": batch_size}, "resources": {"workers": workers}}
-    if batch_size >= 2 and batch_size % workers == 0:
+    if batch_size >= 2 * workers and batch_size % workers == 0:
         assert TrainConfig.model_validate(values).training.batch_size == batch_size
     else:
         with pytest.raises(ValidationError):

@@ -179,12 +179,12 @@ def tuning_cpus(settings: config.TuneConfig, streamed: bool) -> int:
     return max(PREPARE_CPUS, at_once * trial_cpus(workers, streamed))
 
 
-def plan(settings: config.Resources, console: Console) -> Plan:
+def plan(settings: config.Experiment, console: Console) -> Plan:
     """What to ask of Ray; Mendable where the cluster can never give it: Ray would wait for ever.
 
     A cluster that grows has grown when this returns.
     """
-    chosen = wish(settings, wants_gpu(settings.gpu, worker_bundle(gpu=True), console))
+    chosen = wish(settings, wants_gpu(settings.resources.gpu, worker_bundle(gpu=True), console))
     if provides(chosen.bundles, console):
         return chosen
     if chosen.gpu and chosen.workers > gpus():
@@ -262,14 +262,22 @@ def check_share(plan: Plan, images: int) -> None:
         )
 
 
-def wish(settings: config.Resources, gpu: bool) -> Plan:
+def wish(settings: config.Experiment, gpu: bool) -> Plan:
     """What the settings ask for: a worker for each GPU that is there, or one."""
-    return Plan(settings.workers or (gpus() if gpu and gpus() else 1), gpu)
+    shared = sharers(settings.training.batch_size, gpus()) if gpu else 1
+    return Plan(settings.resources.workers or shared, gpu)
 
 
-def logical_cpus(settings: config.Resources) -> int:
+def sharers(batch_size: int, most: int) -> int:
+    """How many workers, `most` or less, can share a batch evenly, two images or more for each."""
+    fair = (n for n in range(most, 1, -1) if batch_size % n == 0 and batch_size >= 2 * n)
+    return next(fair, 1)
+
+
+def logical_cpus(settings: config.Experiment) -> int:
     """CPUs that a Ray of our own must be told of, so that a run under these settings fits."""
-    gpu = settings.gpu if settings.gpu is not None else gpus() > 0
+    asked = settings.resources.gpu
+    gpu = asked if asked is not None else gpus() > 0
     return max(PREPARE_CPUS, wish(settings, gpu).cpus)
 
 

@@ -7,7 +7,7 @@ from ray.train import UserCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
 from cnn.cluster import training
-from cnn.cluster.resources import Plan
+from cnn.cluster.resources import Plan, sharers
 from cnn.config import TrainConfig
 from cnn.prepared import Prepared
 
@@ -32,3 +32,10 @@ def test_ray_data_is_told_of_a_training_that_it_feeds(
     resources = SETTINGS.resources.model_copy(update={"memory": memory})
     settings = SETTINGS.model_copy(update={"resources": resources})
     assert training.trainer(settings, dataset, tmp_path, PLAN, None).alone == alone
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "gpus", "workers"), [(64, 1, 1), (64, 3, 2), (64, 8, 8), (8, 8, 4), (7, 4, 1)]
+)
+def test_as_many_gpus_share_a_batch_as_can_evenly(batch_size: int, gpus: int, workers: int) -> None:
+    assert sharers(batch_size, gpus) == workers
