@@ -10,8 +10,10 @@ from cnn.census import Census, take_census
 from cnn.cluster import ingest, nodes, resources, scoring, training
 from cnn.cluster.ingest import Source
 from cnn.cluster.learning import split_rows
+from cnn.cluster.passes import make_all
 from cnn.cluster.prepare_run import default_out, ensure_prepared, find_source, prepared_folder
-from cnn.cluster.resources import Plan, ScoringPlan
+from cnn.cluster.progress import patiently
+from cnn.cluster.resources import Plan, ScoringPlan, refitted
 from cnn.cluster.session import session
 from cnn.config import Experiment, TrainConfig
 from cnn.console import Console
@@ -36,6 +38,7 @@ def train(settings: TrainConfig, console: Console) -> None:
     run = TrainFolder(place(settings.out or default_out(settings.images)))
     nodes.require_lasting(run.path)
     source = find_source(settings, run)
+    settings = settings.model_copy(update={"data": source.settings})
     preflight.check_network(settings.network, source.settings, source.manifest)
     if settings.preview:
         preview(source, settings, run, console)
@@ -45,16 +48,15 @@ def train(settings: TrainConfig, console: Console) -> None:
         console.say(f"{run.path} is finished: nothing to do; another --out starts anew")
         announce(run, console)
         return
-    with session(resources.logical_cpus(settings.resources)):
-        plan = resources.plan(settings.resources, console)
+    with session(resources.logical_cpus(settings)):
+        plan = resources.plan(settings, console)
         if settings.dry_run:
             dry_run(source, settings, run, plan, console)
             return
         nodes.require_shared_folder(run.path)
         run.begin(settings)
         dataset = ensure_prepared(source, prepared_folder(source, settings, run), console)
-        census = split(dataset, settings, run)
-        resources.check_share(plan, census.split_sizes["train"])
+        census = split(dataset, settings, run, plan)
         about = preflight.describe(census, settings, dataset.card.image_size, str(plan), console)
         trained = training.fit(settings, dataset, run.path, plan, console)
         keep(trained, run)
@@ -102,12 +104,13 @@ def dry_run(
     census.require_trainable()
 
 
-def split(dataset: Prepared, settings: Experiment, run: TrainFolder) -> Census:
-    """Assign the splits, write the run's manifest, and make sure that it can train anything."""
+def split(dataset: Prepared, settings: Experiment, run: TrainFolder, plan: Plan) -> Census:
+    """Assign the splits, make sure that they can train anything, and write the run's manifest."""
     manifest = Manifest(dataset.split(settings.seed), dataset.manifest.ignored)
     census = take_census(manifest)
     census.require_trainable()
-    manifest.write(run.manifest)
+    resources.check_share(plan, census.split_sizes["train"])
+    manifest.write(run.manifest)  # from here on, the run keeps to its settings
     return census
 
 
@@ -124,19 +127,31 @@ def judge(
     run: TrainFolder,
     pool: ScoringPlan,
     console: Console,
+    validated: bool = True,
 ) -> Judged:
-    """Score the test split with the run's model, once; write predictions and evaluation."""
+    """Score the test split with the run's model, once; write predictions and evaluation.
+
+    validated: whether the model has not learned from the images that validated it.
+    """
     manifest = Manifest(split_rows(dataset.split(seed), "test"), {})
     parts = Parts.of(manifest, dataset.card.image_size)
     model = bundle.load(run.model)
     found: dict[int, pa.Table] = {}
-    with console.bar("test", "images") as advance:
-        for number, table in scoring.score(enumerate(parts), Gather(dataset), model, pool):
+
+    def attempt(missing: list[int], careful: bool) -> None:
+        work = ((number, parts[number]) for number in missing)
+        for number, table in scoring.score(work, Gather(dataset), model, refitted(pool)):
             found[number] = table
             advance(sum(map(len, found.values())), manifest.table.num_rows)
+
+    with console.bar("test", "images") as advance:
+        everything = range(len(parts))
+        patiently(
+            lambda: make_all(lambda: [n for n in everything if n not in found], attempt, console)
+        )
     predictions = parts.together(found)
     parquet.write(run.predictions, predictions)
-    judged = judge_test(predictions, model.card.classes, census, run.read_history())
+    judged = judge_test(predictions, model.card.classes, census, run.read_history(), validated)
     judged.evaluation.write(run.evaluation)
     return judged
 

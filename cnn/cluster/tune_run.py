@@ -35,8 +35,9 @@ def tune(settings: TuneConfig, console: Console) -> None:
     started = time.monotonic()
     run = TuneFolder(place(settings.out or f"{default_out(settings.images)}-tune"))
     nodes.require_lasting(run.path)
-    source = find_source(settings.given(), run)
-    base = settings.given().model_copy(update={"data": source.settings})
+    source = find_source(settings, run)
+    settings = settings.model_copy(update={"data": source.settings})
+    base = settings.given()
     file = settings.search.space
     space = read_space(file, base) if file else default_space(base)
     preflight.check_network(base.network, source.settings, source.manifest)
@@ -58,8 +59,7 @@ def tune(settings: TuneConfig, console: Console) -> None:
             for size, one in sources.items()
         }
         first = space.settings(space.start).data.image_size
-        census = split(datasets[first], base, run)
-        resources.check_share(plan.winner, census.split_sizes["train"])
+        census = split(datasets[first], base, run, plan.winner)
         about = preflight.describe(census, base, first, str(plan), console)
         folders = {size: dataset.folder for size, dataset in datasets.items()}
         task = Task(space, folders, plan, run.trials.resolve())
@@ -74,7 +74,8 @@ def tune(settings: TuneConfig, console: Console) -> None:
         else:
             trained = kept(tried[winner.number])
         keep(trained, run)
-        judged = judge(dataset, census, base.seed, run, plan.winner.scoring, console)
+        pool, validated = plan.winner.scoring, not settings.search.retrain
+        judged = judge(dataset, census, base.seed, run, pool, console, validated)
     seconds, title = time.monotonic() - started, run.path.resolve().name
     page = training_report(title, settings, dataset, census, judged, seconds, about, summary)
     write_atomically(run.report, page)

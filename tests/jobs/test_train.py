@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from runs import EPOCHS, said
 
 from cnn import digits
@@ -89,6 +90,19 @@ def test_a_finished_run_is_left_alone_also_from_its_saved_settings(
     assert (runs / "digits/report.html").stat().st_mtime_ns == before
 
 
+def test_a_run_from_prepared_images_says_their_size_and_goes_on_from_its_own_settings(
+    finished: subprocess.CompletedProcess[str], here: Here, runs: Path, tmp_path: Path
+) -> None:
+    (prepared,) = (runs / "prepared").iterdir()
+    run = tmp_path / "run"
+    shape = ["--epochs", 1, "--filters", "8,8"]
+    code, out, err = here("train", prepared, "--out", run, *shape)
+    assert code == 0, err
+    assert yaml.safe_load((run / "config.yaml").read_text())["data"]["image_size"] == 16
+    assert here("train", "--config", run / "config.yaml")[:2] == (0, out)
+    assert here("train", prepared, "--image-size", 16, "--out", run, *shape)[:2] == (0, out)
+
+
 def test_other_settings_are_refused(
     finished: subprocess.CompletedProcess[str], refused: Refused, runs: Path
 ) -> None:
@@ -127,7 +141,7 @@ def too_many_stages(folder: Path) -> list[object]:
 
 
 def no_such_gpus(folder: Path) -> list[object]:
-    return [digits.write(folder / "images"), "--gpu", "--workers", 64]
+    return [digits.write(folder / "images"), "--gpu", "--workers", 32]
 
 
 def no_such_network(folder: Path) -> list[object]:
@@ -147,7 +161,7 @@ def occupied(folder: Path) -> list[object]:
         (empty, ["empty", "one folder of images per class"]),
         (one_class, ["only one class, 'three'"]),
         (too_many_stages, ["--filters", "--image-size 32"]),
-        (no_such_gpus, ["64 GPU workers"]),
+        (no_such_gpus, ["32 GPU workers"]),
         (no_such_network, ["resnet81", "did you mean resnet18?"]),
         (occupied, ["something else than a run", "--out"]),
     ],
