@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -191,6 +192,28 @@ def test_a_killed_training_worker_costs_an_epoch_and_no_result(start: Start, run
     assert process.returncode == 0, err
     assert "Traceback" not in err
     assert list(pd.read_csv(out / "history.csv")["epoch"]) == list(range(1, 21))
+
+
+def judges(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The workers of a job that hold a model and make predictions."""
+    found = []
+    for one in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            found += [one] if one.name().startswith("ray::MapWorker") else []
+    return found
+
+
+@pytest.mark.slow
+def test_a_worker_killed_while_it_judges_costs_no_result(start: Start, runs: Path) -> None:
+    out = runs / "judged"
+    process = start("train", "--out", out, "--epochs", 2)
+    wait_for(process, lambda: bool(judges(process)))
+    judges(process)[0].kill()
+    out_lines, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert "a worker was lost" in err and "Traceback" not in err
+    assert "363 images" in out_lines
+    assert len(pq.read_table(out / "predictions.parquet")) == 363
 
 
 @pytest.mark.slow
