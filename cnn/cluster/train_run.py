@@ -6,6 +6,7 @@ import pyarrow as pa
 
 from cnn import bundle, parquet, preflight
 from cnn.atomic import write_atomically
+from cnn.bundle import Bundle
 from cnn.census import Census, take_census
 from cnn.cluster import ingest, nodes, resources, scoring, training
 from cnn.cluster.ingest import Source
@@ -134,26 +135,33 @@ def judge(
     validated: whether the model has not learned from the images that validated it.
     """
     manifest = Manifest(split_rows(dataset.split(seed), "test"), {})
-    parts = Parts.of(manifest, dataset.card.image_size)
     model = bundle.load(run.model)
+    predictions = predict(manifest, dataset, model, pool, console)
+    parquet.write(run.predictions, predictions)
+    judged = judge_test(predictions, model.card.classes, census, run.read_history(), validated)
+    judged.evaluation.write(run.evaluation)
+    return judged
+
+
+def predict(
+    manifest: Manifest, dataset: Prepared, model: Bundle, pool: ScoringPlan, console: Console
+) -> pa.Table:
+    """The model's predictions of prepared images, in the order of their manifest."""
+    parts = Parts.of(manifest, dataset.card.image_size)
     found: dict[int, pa.Table] = {}
 
-    def attempt(missing: list[int], careful: bool) -> None:
-        work = ((number, parts[number]) for number in missing)
+    def missing() -> list[int]:
+        return [number for number in range(len(parts)) if number not in found]
+
+    def attempt(numbers: list[int], careful: bool) -> None:
+        work = ((number, parts[number]) for number in numbers)
         for number, table in scoring.score(work, Gather(dataset), model, refitted(pool)):
             found[number] = table
             advance(sum(map(len, found.values())), manifest.table.num_rows)
 
     with console.bar("test", "images") as advance:
-        everything = range(len(parts))
-        patiently(
-            lambda: make_all(lambda: [n for n in everything if n not in found], attempt, console)
-        )
-    predictions = parts.together(found)
-    parquet.write(run.predictions, predictions)
-    judged = judge_test(predictions, model.card.classes, census, run.read_history(), validated)
-    judged.evaluation.write(run.evaluation)
-    return judged
+        patiently(lambda: make_all(missing, attempt, console))
+    return parts.together(found)
 
 
 def announce(run: TrainFolder, console: Console) -> None:
