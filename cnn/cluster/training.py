@@ -80,10 +80,10 @@ def fit(
     if line := starved(history):
         console.say(line)
     kept = checkpoint.bundles(epochs_kept(out / CHECKPOINTS))
-    return Trained(max(kept, key=lambda one: float(one.card.trained[score(splits)])), history)
+    return Trained(max(kept, key=lambda one: float(one.card.trained[metric(splits)])), history)
 
 
-def score(splits: Splits) -> str:
+def metric(splits: Splits) -> str:
     """The figure by which an epoch is the best."""
     return "epoch" if "validation" in splits else "val_accuracy"
 
@@ -123,7 +123,7 @@ def trainer(
             ),
             # The best is kept by score, the last because training goes on from it.
             checkpoint_config=CheckpointConfig(
-                num_to_keep=1, checkpoint_score_attribute=score(splits)
+                num_to_keep=1, checkpoint_score_attribute=metric(splits)
             ),
             callbacks=list(callbacks),  # type: ignore[arg-type]  # typed as V1's
         ),
