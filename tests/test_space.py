@@ -186,8 +186,9 @@ def test_what_is_turned_off_stays_off() -> None:
 def test_batches_that_the_workers_cannot_share_are_not_proposed() -> None:
     base = base_of(training={"batch_size": 96}, resources={"workers": 6})
     assert "batch_size" not in default_space(base).ranges
-    base = base_of(training={"batch_size": 96}, resources={"workers": 32})
-    assert default_space(base).ranges["batch_size"] == Choice((32, 64, 128, 96))
+    for workers, shared in ((16, (32, 64, 128, 96)), (32, (64, 128, 96))):  # two images each
+        base = base_of(training={"batch_size": 96}, resources={"workers": workers})
+        assert default_space(base).ranges["batch_size"] == Choice(shared)
 
 
 def test_given_settings_that_make_no_network_are_told_so() -> None:
