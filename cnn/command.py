@@ -1,13 +1,16 @@
 """The command line of a job, made from its page of settings."""
 
 import difflib
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_origin
 
 import click
+import psutil
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -34,9 +37,9 @@ def run(settings: type[Config], job: Callable[[Config], None]) -> None:
     try:
         job(parse(settings, sys.argv[1:]))
     except Terminated:
-        end(STOPPED, 143)
+        stop(143)
     except KeyboardInterrupt:
-        end(STOPPED, 130)
+        stop(130)
     except Exception as error:
         for reason in reasons(error):
             if isinstance(reason, Mendable):
@@ -60,6 +63,22 @@ def end(line: str, code: int) -> NoReturn:
     """End the process with one line on standard error."""
     print(one_line(" ".join(line.splitlines())), file=sys.stderr)
     sys.exit(code)
+
+
+def stop(code: int) -> NoReturn:
+    """End the process at once, with all that it has started.
+
+    A thread may still be at work, and is not waited for.
+    """
+    for again in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(again, signal.SIG_IGN)
+    print(STOPPED, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    for process in reversed(psutil.Process().children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    os._exit(code)
 
 
 def parse(settings: type[Config], arguments: list[str]) -> Config:

@@ -253,3 +253,24 @@ def test_a_job_ends_with_the_code_it_deserves(job: str, code: int, line: str) ->
     last = (done.stderr.splitlines() or [""])[-1]
     assert last.endswith(line)
     assert ("Traceback" in done.stderr) == (code == 1)  # for a bug alone
+
+
+def test_what_a_stopped_job_has_started_ends_with_it() -> None:
+    """Its thread, and the process of its process: either would be waited for, and too long."""
+    job = """
+import os, signal, subprocess, threading, time
+from cnn.command import run
+from cnn.config import TrainConfig
+
+def job(settings):
+    threading.Thread(target=time.sleep, args=[600]).start()
+    below = subprocess.Popen(["sh", "-c", "sleep 600 & echo; wait"], stdout=subprocess.PIPE)
+    below.stdout.readline()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(600)
+
+run(TrainConfig, job)
+"""
+    done = python("-c", job)
+    assert (done.returncode, done.stdout) == (143, "")
+    assert done.stderr == "stopped; the same command goes on from here\n"

@@ -32,6 +32,7 @@ def session(logical_cpus: int, searching: bool = False) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    stopped = False
     try:
         if "RAY_ADDRESS" in os.environ:
             join_cluster()
@@ -39,10 +40,16 @@ def session(logical_cpus: int, searching: bool = False) -> Iterator[None]:
             start_local(max(logical_cpus, cores()), searching)
         quiet_loggers()
         yield
+    except KeyboardInterrupt:
+        stopped = True
+        raise
     finally:
         # Threads that still wait for Ray would complain after the job's own last word.
         logging.getLogger("ray").setLevel(logging.CRITICAL)
-        ray.shutdown()
+        # A stopped job has a thread amid its calls of Ray, which would start another Ray where this
+        # one is gone, or end the process with 1: whoever stops the job ends Ray's processes too.
+        if not stopped:
+            ray.shutdown()
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from faults import faulty_decoder
-from runs import epochs_kept, kill, wait_for
+from runs import alive, epochs_kept, kill, wait_for
 
 from cnn import digits
 
@@ -170,11 +170,13 @@ def test_a_stopped_job_tells_so_and_the_same_command_goes_on(
     arguments = job(tmp_path, runs / "digits", runs / "digits-images")
     process = start(*arguments)
     wait_for(process, lambda: any((tmp_path / "run").glob(begun)))
+    below = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=10)
     assert process.returncode == 128 + number, err
     assert err.splitlines()[-1] == "stopped; the same command goes on from here"
     assert "Traceback" not in err
+    assert not any(alive(one) for one in below)
     done = command(*arguments)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"wrote {tmp_path / 'run'}"
