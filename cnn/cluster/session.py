@@ -117,7 +117,7 @@ def start_local(cpus: int, dashboard: bool) -> None:
                     _temp_dir=os.environ.get("RAY_TMPDIR"),
                 )
             return
-        except (RuntimeError, TimeoutError):  # the wait for its raylet is fixed at 30 s
+        except Exception:  # what Ray raises where its raylet is not there after 30 s, a fixed time
             ray.shutdown()
             if attempt == START_ATTEMPTS:
                 raise

@@ -154,6 +154,15 @@ BEGUN = [
 ]
 
 
+def below(process: subprocess.Popen[str], name: str) -> list[psutil.Process]:
+    """The processes that a job has started, themselves or by others, whose names begin so."""
+    found = []
+    for one in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            found += [one] if one.name().startswith(name) else []
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize(("job", "begun"), BEGUN)
@@ -170,16 +179,26 @@ def test_a_stopped_job_tells_so_and_the_same_command_goes_on(
     arguments = job(tmp_path, runs / "digits", runs / "digits-images")
     process = start(*arguments)
     wait_for(process, lambda: any((tmp_path / "run").glob(begun)))
-    below = psutil.Process(process.pid).children(recursive=True)
+    started = below(process, "")
     process.send_signal(number)
     _, err = process.communicate(timeout=10)
     assert process.returncode == 128 + number, err
     assert err.splitlines()[-1] == "stopped; the same command goes on from here"
     assert "Traceback" not in err
-    assert not any(alive(one) for one in below)
+    assert not any(alive(one) for one in started)
     done = command(*arguments)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"wrote {tmp_path / 'run'}"
+
+
+@pytest.mark.slow
+def test_a_ray_that_does_not_get_up_is_started_again(start: Start, tmp_path: Path) -> None:
+    process = start("prepare", digits.write(tmp_path / "images"), "--out", tmp_path / "run")
+    wait_for(process, lambda: bool(below(process, "raylet")))
+    below(process, "raylet")[0].suspend()
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "Traceback" not in err
 
 
 @pytest.mark.slow
@@ -187,30 +206,19 @@ def test_a_killed_training_worker_costs_an_epoch_and_no_result(start: Start, run
     out = runs / "bereft"
     process = start("train", "--out", out, "--epochs", 20)
     wait_for(process, lambda: epochs_kept(out) >= 2)
-    below = psutil.Process(process.pid).children(recursive=True)
-    worker = next(one for one in below if one.name().startswith("ray::RayTrain"))
-    worker.kill()
+    below(process, "ray::RayTrain")[0].kill()
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert "Traceback" not in err
     assert list(pd.read_csv(out / "history.csv")["epoch"]) == list(range(1, 21))
 
 
-def judges(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    """The workers of a job that hold a model and make predictions."""
-    found = []
-    for one in psutil.Process(process.pid).children(recursive=True):
-        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
-            found += [one] if one.name().startswith("ray::MapWorker") else []
-    return found
-
-
 @pytest.mark.slow
 def test_a_worker_killed_while_it_judges_costs_no_result(start: Start, runs: Path) -> None:
     out = runs / "judged"
     process = start("train", "--out", out, "--epochs", 2)
-    wait_for(process, lambda: bool(judges(process)))
-    judges(process)[0].kill()
+    wait_for(process, lambda: bool(below(process, "ray::MapWorker")))
+    below(process, "ray::MapWorker")[0].kill()
     out_lines, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert "a worker was lost" in err and "Traceback" not in err
