@@ -113,6 +113,18 @@ def status() -> Any:
     return autoscaler_pb2.GetClusterStatusReply.FromString(reply)  # type: ignore[attr-defined]
 
 
+def wants_gpu(asked: bool | None, bundle: Bundle, console: Console) -> bool:
+    """Whether to work on GPUs: as asked, or where the cluster has any, or can have."""
+    if asked is not None:
+        return asked
+    return gpus() > 0 or provides([bundle], console)
+
+
+def counted(workers: int, gpu: bool) -> str:
+    """So many workers, in words."""
+    return f"{workers} {'GPU' if gpu else 'CPU'} worker{'s' if workers > 1 else ''}"
+
+
 def shortfall(bundles: list[Bundle]) -> str:
     """What is there of what is wanted."""
     wanted = together(bundles).items()

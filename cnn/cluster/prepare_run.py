@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from cnn import digits
-from cnn.cluster import ingest, nodes, resources
+from cnn.cluster import ingest, nodes
 from cnn.cluster.ingest import Source
 from cnn.cluster.progress import patiently
 from cnn.cluster.session import session
@@ -13,6 +13,9 @@ from cnn.console import Console
 from cnn.place import Place, place
 from cnn.prepared import Prepared
 from cnn.run_folder import RunFolder
+
+# One to decode with, and one that Ray Data keeps free for what consumes the blocks.
+PREPARE_CPUS = 2
 
 
 def prepare(settings: PrepareConfig, console: Console) -> None:
@@ -34,7 +37,7 @@ def ensure_prepared(source: Source, folder: Place, console: Console) -> Prepared
         console.say(f"prepared {folder} is there: nothing to decode")
         return Prepared.open(folder)
     files = source.manifest.table.num_rows
-    with session(resources.PREPARE_CPUS), console.bar("decode", "images") as advance:
+    with session(PREPARE_CPUS), console.bar("decode", "images") as advance:
         nodes.require_shared_images(source.root)
         nodes.require_shared_folder(folder)
         started = time.monotonic()

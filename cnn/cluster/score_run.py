@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 from cnn import bundle
 from cnn.atomic import write_atomically
 from cnn.bundle import Bundle
-from cnn.cluster import nodes, resources, scoring
+from cnn.cluster import nodes, scoring, scoring_plan
 from cnn.cluster.ingest import Advance
 from cnn.cluster.passes import make_all
 from cnn.cluster.progress import patiently
-from cnn.cluster.resources import ScoringPlan
+from cnn.cluster.scoring_plan import ScoringPlan
 from cnn.cluster.session import session
 from cnn.config import ScoreConfig
 from cnn.console import Console
@@ -130,10 +130,10 @@ def fill(task: Task, console: Console) -> tuple[float, int]:
         return 0.0, 0
     if before:
         console.say(f"{before:,} of {total:,} images are scored already")
-    with session(resources.scoring_cpus(task.settings.pool)):
+    with session(scoring_plan.logical_cpus(task.settings.pool)):
         missing = len(task.run.missing(task.parts))
         image_size = task.model.card.image_size
-        plan = resources.plan_scoring(task.settings.pool, missing, image_size, console)
+        plan = scoring_plan.plan(task.settings.pool, missing, image_size, console)
         for root in task.work.roots:
             nodes.require_shared_images(root.place)
         console.say(f"plan     {plan}")
@@ -158,7 +158,7 @@ def stream(
     advance(done, total)
     pixels = Decode(task.work.roots, card.image_size, card.fit, careful)
     work = ((number, task.parts[number]) for number in missing)
-    for number, table in scoring.score(work, pixels, task.model, resources.refitted(plan)):
+    for number, table in scoring.score(work, pixels, task.model, plan.refitted()):
         task.run.commit(number, table)
         done += len(table)
         advance(done, total)
@@ -173,13 +173,13 @@ def conclude(task: Task, seconds: float, images: int, console: Console) -> None:
         limit = settings.min_confidence
         write_csv(run.uncertain, (uncertain(table, limit) for table in task.predictions()))
     mix = take_mix(task.predictions(), classes, settings.min_confidence)
-    ignored = task.work.manifest.ignored
-    summary = Summary.of(mix, len(task.manifest), ignored, seconds, images)
-    summary.write(run.summary)
     evaluation = judge(task, mix, console) if task.work.labelled else None
     if evaluation is not None and (other := other_run(settings)):
         write_csv(run.lost, lost(task.predictions(), other[1], classes, other[0]))
     scored = judge_scores(task.predictions, mix, evaluation, other_run(settings))
+    ignored = task.work.manifest.ignored
+    summary = Summary.of(scored, len(task.manifest), ignored, seconds, images)
+    summary.write(run.summary)
     if scored.evaluation is not None:
         scored.evaluation.write(run.evaluation)
     look = thumbnails(

@@ -9,7 +9,7 @@ import torch
 
 from cnn.bundle import Bundle, as_batch
 from cnn.cluster.passes import TASK_RETRIES
-from cnn.cluster.resources import ScoringPlan
+from cnn.cluster.scoring_plan import ScoringPlan
 from cnn.pixels import Pixels
 from cnn.prediction import predictions
 

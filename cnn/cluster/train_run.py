@@ -8,14 +8,21 @@ from cnn import bundle, parquet, preflight
 from cnn.atomic import write_atomically
 from cnn.bundle import Bundle
 from cnn.census import Census, take_census
-from cnn.cluster import ingest, nodes, resources, scoring, training
+from cnn.cluster import ingest, nodes, scoring, training, training_plan
 from cnn.cluster.ingest import Source
 from cnn.cluster.learning import split_rows
 from cnn.cluster.passes import make_all
-from cnn.cluster.prepare_run import default_out, ensure_prepared, find_source, prepared_folder
+from cnn.cluster.prepare_run import (
+    PREPARE_CPUS,
+    default_out,
+    ensure_prepared,
+    find_source,
+    prepared_folder,
+)
 from cnn.cluster.progress import patiently
-from cnn.cluster.resources import Plan, ScoringPlan, refitted
+from cnn.cluster.scoring_plan import ScoringPlan
 from cnn.cluster.session import session
+from cnn.cluster.training_plan import TrainingPlan
 from cnn.config import Experiment, TrainConfig
 from cnn.console import Console
 from cnn.manifest import Manifest, assign_splits
@@ -49,8 +56,8 @@ def train(settings: TrainConfig, console: Console) -> None:
         console.say(f"{run.path} is finished: nothing to do; another --out starts anew")
         announce(run, console)
         return
-    with session(resources.logical_cpus(settings)):
-        plan = resources.plan(settings, console)
+    with session(max(PREPARE_CPUS, training_plan.logical_cpus(settings))):
+        plan = training_plan.plan(settings, console)
         if settings.dry_run:
             dry_run(source, settings, run, plan, console)
             return
@@ -89,7 +96,7 @@ def source_pixels(source: Source) -> Pixels:
 
 
 def dry_run(
-    source: Source, settings: TrainConfig, run: TrainFolder, plan: Plan, console: Console
+    source: Source, settings: TrainConfig, run: TrainFolder, plan: TrainingPlan, console: Console
 ) -> None:
     """Tell all that can be known before training, and write nothing."""
     folder = prepared_folder(source, settings, run)
@@ -105,12 +112,12 @@ def dry_run(
     census.require_trainable()
 
 
-def split(dataset: Prepared, settings: Experiment, run: TrainFolder, plan: Plan) -> Census:
+def split(dataset: Prepared, settings: Experiment, run: TrainFolder, plan: TrainingPlan) -> Census:
     """Assign the splits, make sure that they can train anything, and write the run's manifest."""
     manifest = Manifest(dataset.split(settings.seed), dataset.manifest.ignored)
     census = take_census(manifest)
     census.require_trainable()
-    resources.check_share(plan, census.split_sizes["train"])
+    plan.require_images(census.split_sizes["train"])
     manifest.write(run.manifest)  # from here on, the run keeps to its settings
     return census
 
@@ -155,7 +162,7 @@ def predict(
 
     def attempt(numbers: list[int], careful: bool) -> None:
         work = ((number, parts[number]) for number in numbers)
-        for number, table in scoring.score(work, Gather(dataset), model, refitted(pool)):
+        for number, table in scoring.score(work, Gather(dataset), model, pool.refitted()):
             found[number] = table
             advance(sum(map(len, found.values())), manifest.table.num_rows)
 

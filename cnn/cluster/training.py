@@ -31,8 +31,8 @@ from cnn.cluster.capacity import cores
 from cnn.cluster.gauges import Gauges
 from cnn.cluster.learning import Splits, card, learn, start
 from cnn.cluster.progress import Progress, Ticker, ignore, in_background, show
-from cnn.cluster.resources import Plan
 from cnn.cluster.trainer import Trainer
+from cnn.cluster.training_plan import TrainingPlan
 from cnn.config import TrainConfig
 from cnn.console import Console, starved
 from cnn.errors import Mendable
@@ -62,7 +62,7 @@ def fit(
     settings: TrainConfig,
     dataset: Prepared,
     out: Place,
-    plan: Plan,
+    plan: TrainingPlan,
     console: Console,
     splits: Splits = ("train",),
 ) -> Trained:
@@ -92,7 +92,7 @@ def trainer(
     settings: TrainConfig,
     dataset: Prepared,
     out: Place,
-    plan: Plan,
+    plan: TrainingPlan,
     progress: Progress | None,
     splits: Splits = ("train",),
     callbacks: Sequence[UserCallback] = (),

@@ -11,8 +11,8 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from cnn import checkpoint
 from cnn.cluster.learning import card, learn, start
-from cnn.cluster.resources import TuningPlan
 from cnn.cluster.training import history_of, trainer
+from cnn.cluster.tuning_plan import TuningPlan
 from cnn.config import TrainConfig
 from cnn.loop import State
 from cnn.place import Place

@@ -6,15 +6,22 @@ import yaml
 
 from cnn import preflight, study
 from cnn.atomic import write_atomically
-from cnn.cluster import nodes, resources, training, tuning
-from cnn.cluster.prepare_run import default_out, ensure_prepared, find_source, prepared_folder
-from cnn.cluster.resources import TuningPlan
+from cnn.cluster import nodes, training, tuning, tuning_plan
+from cnn.cluster.ingest import Source
+from cnn.cluster.prepare_run import (
+    PREPARE_CPUS,
+    default_out,
+    ensure_prepared,
+    find_source,
+    prepared_folder,
+)
 from cnn.cluster.session import session
 from cnn.cluster.train_run import announce, judge, keep, split
 from cnn.cluster.training import Trained
 from cnn.cluster.trials import Task
 from cnn.cluster.tuning import Tried
-from cnn.config import TrainConfig, TuneConfig
+from cnn.cluster.tuning_plan import TuningPlan
+from cnn.config import Search, TrainConfig, TuneConfig
 from cnn.console import Console
 from cnn.errors import Mendable
 from cnn.place import place
@@ -38,29 +45,25 @@ def tune(settings: TuneConfig, console: Console) -> None:
     source = find_source(settings, run)
     settings = settings.model_copy(update={"data": source.settings})
     base = settings.given()
-    file = settings.search.space
-    space = read_space(file, base) if file else default_space(base)
-    preflight.check_network(base.network, source.settings, source.manifest)
-    run.check(settings, source.manifest)
-    run.check_space(space.as_yaml())
+    space = space_of(settings.search, base)
+    check(settings, source, space, run)
     sources = {size: find_source(resized(base, size), run) for size in space.image_sizes}
     if run.finished:
         console.say(f"{run.path} is finished: nothing to do; another --out starts anew")
         announce(run, console)
         return
     streamed = not base.resources.hold(len(source.manifest.table), max(space.image_sizes))
-    with session(resources.tuning_cpus(settings, streamed), searching=True):
-        plan = resources.plan_tuning(settings, streamed, console)
-        nodes.require_shared_folder(run.path)
-        run.begin(settings)
-        write_atomically(run.space, space.as_yaml())
+    cpus = tuning_plan.logical_cpus(settings, streamed)
+    with session(max(PREPARE_CPUS, cpus), searching=True):
+        plan = tuning_plan.plan(settings, streamed, console)
+        begin(settings, space, run)
         datasets = {
             size: ensure_prepared(one, prepared_folder(one, settings, run), console)
             for size, one in sources.items()
         }
-        first = space.settings(space.start).data.image_size
-        census = split(datasets[first], base, run, plan.winner)
-        about = preflight.describe(census, base, first, str(plan), console)
+        first = datasets[space.settings(space.start).data.image_size]
+        census = split(first, base, run, plan.winner)
+        about = preflight.describe(census, base, first.card.image_size, str(plan), console)
         folders = {size: dataset.folder for size, dataset in datasets.items()}
         task = Task(space, folders, plan, run.trials.resolve())
         tried = tuning.search(task, settings.search, settings.seed, console)
@@ -69,7 +72,6 @@ def tune(settings: TuneConfig, console: Console) -> None:
         dataset = datasets[best.data.image_size]
         if settings.search.retrain:
             about["retrained"] = RETRAINED
-            console.say(f"retrain  {RETRAINED}")
             trained = retrain(best, dataset, run, plan, console)
         else:
             trained = kept(tried[winner.number])
@@ -82,13 +84,30 @@ def tune(settings: TuneConfig, console: Console) -> None:
     announce(run, console)
 
 
+def space_of(search: Search, base: TrainConfig) -> Space:
+    """What is to be varied: as the file says that the user gave, or what is worth it."""
+    return read_space(search.space, base) if search.space else default_space(base)
+
+
+def check(settings: TuneConfig, source: Source, space: Space, run: TuneFolder) -> None:
+    """Mendable where the settings make no network, or the run's folder holds something else."""
+    preflight.check_network(settings.network, source.settings, source.manifest)
+    run.check(settings, source.manifest)
+    run.check_space(space.as_yaml())
+
+
+def begin(settings: TuneConfig, space: Space, run: TuneFolder) -> None:
+    """Make the run's folder, and write what it begins with."""
+    nodes.require_shared_folder(run.path)
+    run.begin(settings)
+    write_atomically(run.space, space.as_yaml())
+
+
 def resized(base: TrainConfig, size: int) -> TrainConfig:
     """The settings with another image size."""
-    data = (
-        base.data
-        if base.data.image_size == size
-        else base.data.model_copy(update={"image_size": size})
-    )
+    if base.data.image_size == size:
+        return base  # a copy would count the size as given: a prepared dataset has its own
+    data = base.data.model_copy(update={"image_size": size})
     return base.model_copy(update={"data": data})
 
 
@@ -121,6 +140,7 @@ def retrain(
     best: TrainConfig, dataset: Prepared, run: TuneFolder, plan: TuningPlan, console: Console
 ) -> Trained:
     """Train the best settings afresh to their end, on the validation images too."""
+    console.say(f"retrain  {RETRAINED}")
     out = run.path / "retrained"
     out.mkdir(parents=True, exist_ok=True)
     return training.fit(best, dataset, out, plan.winner, console, ("train", "validation"))

@@ -26,6 +26,16 @@ Predictions = Callable[[], Iterable[pa.Table]]
 """Gives the predictions part by part, from the first, each time that it is asked."""
 
 
+@dataclass(frozen=True)
+class Scored:
+    """What a scoring run has found; no evaluation where no image could be judged."""
+
+    mix: Mix
+    evaluation: Evaluation | None
+    album: Album
+    findings: list[Finding]
+
+
 class Summary(BaseModel):
     """The content of summary.json.
 
@@ -54,9 +64,10 @@ class Summary(BaseModel):
 
     @classmethod
     def of(
-        cls, mix: Mix, images: int, ignored: dict[str, int], seconds: float, session: int
+        cls, scored: Scored, images: int, ignored: dict[str, int], seconds: float, session: int
     ) -> Self:
-        """From the mix of all predictions; `session` images took `seconds`."""
+        """From what was found; `session` images took `seconds`."""
+        mix = scored.mix
         summary = cls(
             images=images,
             scored=mix.scored,
@@ -70,7 +81,7 @@ class Summary(BaseModel):
             images_per_second=round(session / seconds, 1) if session else None,
             predicted=dict(zip(mix.classes, mix.images.tolist(), strict=True)),
             confidence_histogram=mix.histogram.tolist(),
-            findings=findings_of_scoring(mix, None),
+            findings=scored.findings,
         )
         if summary.scored + summary.unreadable + summary.no_prediction != images:
             raise RuntimeError(f"{images} images were listed, and the predictions are not as many")
@@ -98,15 +109,6 @@ class Summary(BaseModel):
         return ", ".join(parts)
 
 
-@dataclass(frozen=True)
-class Scored:
-    """What a scoring run has found; no evaluation where no image could be judged."""
-
-    mix: Mix
-    evaluation: Evaluation | None
-    album: Album
-
-
 def judge_scores(
     predictions: Predictions,
     mix: Mix,
@@ -116,14 +118,15 @@ def judge_scores(
     """What the predictions show and say, held against those of `other`, a run by its name."""
     album = take_album(predictions(), mix.classes, evaluation)
     if evaluation is None:
-        return Scored(mix, None, album)
+        return Scored(mix, None, album, findings_of_scoring(mix, None))
     if other is not None:
         name, before = other
         comparison, changed = compare(predictions(), before, mix.classes, name)
         evaluation = evaluation.against(comparison)
         album = replace(album, changed=changed)
     evaluation = evaluation.showing(album.galleries | album.changed, album.suspects)
-    return Scored(mix, evaluation.saying(findings_of_scoring(mix, evaluation)), album)
+    findings = findings_of_scoring(mix, evaluation)
+    return Scored(mix, evaluation.saying(findings), album, findings)
 
 
 def scoring_report(
@@ -148,7 +151,7 @@ def scoring_report(
             "images per second": speed,
         },
         facts=settings_facts(settings),
-        findings=findings_of_scoring(scored.mix, scored.evaluation),
+        findings=scored.findings,
         unreadable=list(islice(unreadable(predictions()), UNREADABLE_SHOWN)),
         warnings=remarks,
         album=scored.album,

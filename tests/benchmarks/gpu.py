@@ -25,7 +25,7 @@ from cnn.bundle import Bundle, as_batch
 from cnn.cluster import ingest, scoring
 from cnn.cluster.capacity import cores
 from cnn.cluster.learning import card, split_rows, start
-from cnn.cluster.resources import ScoringPlan, gpu_batch
+from cnn.cluster.scoring_plan import ScoringPlan, gpu_batch
 from cnn.cluster.session import session
 from cnn.cluster.streaming import StreamedTrainingBatches
 from cnn.config import TrainConfig

@@ -13,7 +13,7 @@ from statistics import median
 from cnn import prepared
 from cnn.cluster import ingest
 from cnn.cluster.ingest import Source, list_source
-from cnn.cluster.resources import PREPARE_CPUS
+from cnn.cluster.prepare_run import PREPARE_CPUS
 from cnn.cluster.session import session
 from cnn.config import Images
 from cnn.console import Console

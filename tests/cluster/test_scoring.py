@@ -16,7 +16,7 @@ import torch
 from cnn import bundle, network
 from cnn.bundle import Bundle, Card, as_batch
 from cnn.cluster import score_run, scoring
-from cnn.cluster.resources import ScoringPlan
+from cnn.cluster.scoring_plan import ScoringPlan
 from cnn.command import parse
 from cnn.config import Network, ScoreConfig
 from cnn.console import Console

@@ -7,12 +7,12 @@ from ray.train import UserCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
 from cnn.cluster import training
-from cnn.cluster.resources import Plan, sharers
+from cnn.cluster.training_plan import TrainingPlan, sharers
 from cnn.config import TrainConfig
 from cnn.prepared import Prepared
 
 SETTINGS = TrainConfig(images="digits")
-PLAN = Plan(workers=1, gpu=False)
+PLAN = TrainingPlan(workers=1, gpu=False)
 
 
 @pytest.mark.parametrize("searching", [False, True])

@@ -10,7 +10,7 @@ from ray._private import state
 
 from cnn.batches import ALONE
 from cnn.cluster import learning, training
-from cnn.cluster.resources import Plan
+from cnn.cluster.training_plan import TrainingPlan
 from cnn.config import TrainConfig
 from cnn.console import Console
 from cnn.errors import Mendable
@@ -59,7 +59,7 @@ def test_two_workers_of_ray_learn_what_one_process_learns(
     # Ray Data's, which has prepared the images: whoever asks for it now starts another.
     ray.kill(ray.get_actor("AutoscalingCoordinator", namespace="AutoscalingCoordinator"))
     before = started()
-    two = training.fit(SETTINGS, dataset, tmp_path, Plan(workers=2, gpu=False), Console())
+    two = training.fit(SETTINGS, dataset, tmp_path, TrainingPlan(workers=2, gpu=False), Console())
     for mine, shared in zip(one, two.history, strict=True):
         for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr"):
             assert math.isclose(mine[name], shared[name], rel_tol=1e-3), name

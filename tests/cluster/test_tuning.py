@@ -6,8 +6,8 @@ import pytest
 from ray.tune.experiment import Trial
 
 from cnn.cluster import tuning
-from cnn.cluster.resources import TuningPlan
 from cnn.cluster.tuning import Task, Tried
+from cnn.cluster.tuning_plan import TuningPlan
 from cnn.config import Resources, Search, TrainConfig
 from cnn.console import Console
 from cnn.prepared import Prepared

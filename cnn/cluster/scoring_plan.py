@@ -1,0 +1,102 @@
+"""The plan of scoring: so many processes with a model each, checked before Ray is asked."""
+
+import os
+from dataclasses import dataclass, replace
+
+from ray.data import ActorPoolStrategy
+
+from cnn import config
+from cnn.cluster.capacity import Bundle, cores, counted, gpus, provides, total, wants_gpu
+from cnn.console import Console
+from cnn.errors import Mendable
+
+# Without GPUs those who decode and those who score share the CPUs, half and half as Ray counts:
+# which of the two has more to do depends on the images, and the system schedules it better.
+SHARED_CPU = 0.5
+
+# A pass through the network: images on a CPU, pixels on a GPU. To launch one takes 3 ms, however
+# many images it is of, and an H200 needs as long for 2 megapixels.
+CPU_BATCH = 128
+GPU_PIXELS = 2**22
+
+
+@dataclass(frozen=True)
+class ScoringPlan:
+    """How scoring uses the cluster.
+
+    elastic: on a cluster that grows, the pool of workers grows with it.
+    """
+
+    workers: int
+    batch_size: int
+    gpu_fraction: float = 0.0
+    elastic: bool = False
+
+    @property
+    def worker_cpus(self) -> float:
+        """CPUs of a worker: half of one leaves as much to decode with; a GPU's needs none."""
+        return 0 if self.gpu_fraction else SHARED_CPU
+
+    @property
+    def decode_cpus(self) -> float:
+        """CPUs of a task that decodes."""
+        return 1 if self.gpu_fraction else SHARED_CPU
+
+    @property
+    def threads(self) -> int:
+        """Threads of each worker's arithmetic."""
+        return 1 if self.gpu_fraction else max(1, cores() // self.workers)
+
+    @property
+    def bundles(self) -> list[Bundle]:
+        """What the machines of the cluster must have."""
+        if self.gpu_fraction:
+            return [{"GPU": self.gpu_fraction}] * self.workers + [{"CPU": self.decode_cpus}]
+        return [{"CPU": self.worker_cpus + self.decode_cpus}] * self.workers
+
+    def pool(self) -> ActorPoolStrategy:
+        """The workers as Ray Data's pool."""
+        if self.elastic:
+            return ActorPoolStrategy(min_size=1, initial_size=self.workers)
+        return ActorPoolStrategy(size=self.workers)
+
+    def refitted(self) -> "ScoringPlan":
+        """The same plan for what is left of the cluster.
+
+        Workers planned for a lost node would take the CPUs of those who decode, and wait for ever.
+        """
+        return replace(self, workers=max(1, min(self.workers, room(self.gpu_fraction))))
+
+    def __str__(self) -> str:
+        return f"{counted(self.workers, self.gpu_fraction > 0)}, batches of {self.batch_size}"
+
+
+def logical_cpus(settings: config.Pool) -> int:
+    """CPUs that a Ray of our own must be told of, at least: the workers that were asked for."""
+    return settings.workers or 1
+
+
+def plan(settings: config.Pool, parts: int, image_size: int, console: Console) -> ScoringPlan:
+    """What to ask of Ray to score so many parts; Mendable where the cluster cannot give it."""
+    gpu = wants_gpu(settings.gpu, {"CPU": 1, "GPU": 1}, console)
+    fraction = settings.gpu_fraction if gpu else 0.0
+    most = room(fraction)
+    workers = min(parts, settings.workers or max(1, most))
+    elastic = settings.workers is None and "RAY_ADDRESS" in os.environ
+    batch_size = settings.batch_size or (gpu_batch(image_size) if gpu else CPU_BATCH)
+    wanted = ScoringPlan(workers, batch_size, fraction, elastic)
+    if provides(wanted.bundles, console):
+        return wanted
+    each = f"{fraction:g} GPUs each, of {gpus()}" if gpu else "a CPU each"
+    mend = f"give --workers {most}" if most else "leave out --gpu"
+    raise Mendable(f"{workers} workers need {each}: {mend}")
+
+
+def room(gpu_fraction: float) -> int:
+    """How many workers the cluster has room for, beside those who decode for them."""
+    return int(gpus() / gpu_fraction) if gpu_fraction else total("CPU")
+
+
+def gpu_batch(image_size: int) -> int:
+    """Images per pass that keep a GPU busy, and fit into a small one."""
+    return max(1, GPU_PIXELS // image_size**2)

@@ -1,0 +1,90 @@
+"""The plan of a training: its workers and the CPUs of their data, checked before Ray is asked."""
+
+from dataclasses import dataclass
+
+from cnn import config
+from cnn.batches import EVALUATION_BATCH
+from cnn.cluster.capacity import Bundle, counted, gpus, provides, total, wants_gpu
+from cnn.cluster.scoring_plan import ScoringPlan
+from cnn.console import Console
+from cnn.errors import Mendable
+
+# Each worker may read one dataset at a time, and Ray Data needs a whole CPU for it.
+DATA_CPUS = 1
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How a training uses the cluster."""
+
+    workers: int
+    gpu: bool
+
+    @property
+    def cpus(self) -> int:
+        """Logical CPUs that must be there at once: workers, and the tasks that feed them."""
+        return self.workers * (1 + DATA_CPUS)
+
+    @property
+    def bundles(self) -> list[Bundle]:
+        """What the machines of the cluster must have."""
+        return [worker_bundle(self.gpu)] * self.workers
+
+    @property
+    def scoring(self) -> ScoringPlan:
+        """The plan on which what was trained is judged."""
+        return ScoringPlan(self.workers, EVALUATION_BATCH, gpu_fraction=float(self.gpu))
+
+    def require_images(self, images: int) -> None:
+        """Mendable where a worker would get less than two images: batch norm needs two."""
+        if images < 2 * self.workers:
+            raise Mendable(
+                f"{images} training images are too few for {self.workers} workers: "
+                f"give --workers {max(1, images // 2)}, or more images"
+            )
+
+    def __str__(self) -> str:
+        return counted(self.workers, self.gpu)
+
+
+def worker_bundle(gpu: bool) -> Bundle:
+    """What a worker needs beside it: a CPU, one for its data, and its GPU."""
+    return {"CPU": 1 + DATA_CPUS, "GPU": int(gpu)}
+
+
+def logical_cpus(settings: config.Experiment) -> int:
+    """CPUs that a Ray of our own must be told of, so that a run under these settings fits."""
+    asked = settings.resources.gpu
+    return wish(settings, gpu=gpus() > 0 if asked is None else asked).cpus
+
+
+def plan(settings: config.Experiment, console: Console) -> TrainingPlan:
+    """What to ask of Ray; Mendable where the cluster can never give it: Ray would wait for ever.
+
+    A cluster that grows has grown when this returns.
+    """
+    wanted = wish(settings, wants_gpu(settings.resources.gpu, worker_bundle(gpu=True), console))
+    if provides(wanted.bundles, console):
+        return wanted
+    if wanted.gpu and wanted.workers > gpus():
+        raise Mendable(
+            f"{wanted.workers} GPU workers need {wanted.workers} GPUs and there are {gpus()}: "
+            + (f"give --workers {gpus()}" if gpus() else "leave out --gpu")
+        )
+    cpus = total("CPU")
+    raise Mendable(
+        f"{wanted.workers} workers need {wanted.cpus} CPUs, 1 each and 1 each for their data, "
+        f"and the cluster has {cpus}: give --workers {max(1, cpus // 2)}"
+    )
+
+
+def wish(settings: config.Experiment, gpu: bool) -> TrainingPlan:
+    """What the settings ask for: without a number of workers, one for each GPU, or one."""
+    shared = sharers(settings.training.batch_size, gpus()) if gpu else 1
+    return TrainingPlan(settings.resources.workers or shared, gpu)
+
+
+def sharers(batch_size: int, most: int) -> int:
+    """How many workers, `most` or less, can share a batch evenly, two images or more for each."""
+    fair = (n for n in range(most, 1, -1) if batch_size % n == 0 and batch_size >= 2 * n)
+    return next(fair, 1)

@@ -1,0 +1,100 @@
+"""The plan of a search: so many trials at once, each with so many workers."""
+
+from dataclasses import dataclass
+
+from cnn import config
+from cnn.cluster.capacity import Bundle, cores, counted, gpus, provides, total, wants_gpu
+from cnn.cluster.training_plan import DATA_CPUS, TrainingPlan, worker_bundle
+from cnn.console import Console
+from cnn.errors import Mendable
+
+
+@dataclass(frozen=True)
+class TuningPlan:
+    """How a search uses the cluster."""
+
+    concurrent: int
+    workers: int
+    gpu_fraction: float = 0.0
+    streamed: bool = False
+
+    @property
+    def threads(self) -> int:
+        """Threads of each trial's arithmetic."""
+        return max(1, cores() // self.concurrent)
+
+    @property
+    def cpus(self) -> int:
+        """Logical CPUs that must be there at once."""
+        return self.concurrent * trial_cpus(self.workers, self.streamed)
+
+    @property
+    def gpus(self) -> float:
+        """GPUs that must be there at once."""
+        return self.concurrent * self.workers * self.gpu_fraction
+
+    @property
+    def bundles(self) -> list[Bundle]:
+        """What the machines of the cluster must have."""
+        if self.workers == 1:
+            alone = {"CPU": trial_cpus(1, self.streamed), "GPU": self.gpu_fraction}
+            return [alone] * self.concurrent
+        each = [{"CPU": 1.0}] + [worker_bundle(self.gpu_fraction > 0)] * self.workers
+        return each * self.concurrent
+
+    @property
+    def winner(self) -> TrainingPlan:
+        """The plan on which the best settings are trained again, and judged."""
+        return TrainingPlan(self.workers, gpu=self.gpu_fraction > 0)
+
+    @property
+    def trial_resources(self) -> dict[str, float]:
+        """What Tune reserves for a trial; one with several workers asks for theirs itself."""
+        return {"CPU": 1.0, "GPU": self.gpu_fraction if self.workers == 1 else 0.0}
+
+    def __str__(self) -> str:
+        each = counted(self.workers, self.gpu_fraction > 0)
+        return f"{self.concurrent} trials at once, {each} each: {self.cpus} CPUs in all"
+
+
+def trial_cpus(workers: int, streamed: bool) -> int:
+    """CPUs of a trial: its own, its workers' if they are others, and those of streamed data."""
+    if workers > 1:
+        return 1 + workers * (1 + DATA_CPUS)
+    return 1 + streamed * DATA_CPUS
+
+
+def logical_cpus(settings: config.TuneConfig, streamed: bool) -> int:
+    """CPUs that a Ray of our own must be told of, so that a search uses all the machine has."""
+    workers = settings.resources.workers or 1
+    at_once = settings.search.concurrent or max(1, cores() // workers)
+    return at_once * trial_cpus(workers, streamed)
+
+
+def plan(settings: config.TuneConfig, streamed: bool, console: Console) -> TuningPlan:
+    """What to ask of Ray; Mendable where the cluster can never give it.
+
+    As many trials at once as there is room for, or as asked: a cluster grows for those.
+    """
+    asked, search = settings.resources, settings.search
+    workers = asked.workers or 1
+    gpu = wants_gpu(asked.gpu, {"CPU": trial_cpus(workers, streamed), "GPU": 1}, console)
+    fraction = (search.gpu_fraction if workers == 1 else 1.0) if gpu else 0.0
+    most = room(workers, fraction, streamed)
+    at_once = search.concurrent or max(1, min(most, search.trials))
+    wanted = TuningPlan(at_once, workers, fraction, streamed)
+    if provides(wanted.bundles, console):
+        return wanted
+    raise Mendable(
+        f"{at_once} trials at once with {counted(workers, gpu)} each need {wanted.cpus} CPUs"
+        + (f" and {wanted.gpus:g} GPUs" if gpu else "")
+        + f", and there are {total('CPU')} CPUs and {gpus()} GPUs: "
+        + (f"give --concurrent {most}" if most else "give fewer --workers")
+        + (", or leave out --gpu" if gpu else "")
+    )
+
+
+def room(workers: int, gpu_fraction: float, streamed: bool) -> int:
+    """How many trials at once the cluster has room for."""
+    by_cpus = total("CPU") // trial_cpus(workers, streamed)
+    return min(by_cpus, int(gpus() / (gpu_fraction * workers))) if gpu_fraction else by_cpus
