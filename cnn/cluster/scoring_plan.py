@@ -54,11 +54,19 @@ class ScoringPlan:
             return [{"GPU": self.gpu_fraction}] * self.workers + [{"CPU": self.decode_cpus}]
         return [{"CPU": self.worker_cpus + self.decode_cpus}] * self.workers
 
+    @property
+    def at_once(self) -> int:
+        """Parts that a worker has in hand: while a GPU works on one, the next is copied to it."""
+        return 2 if self.gpu_fraction else 1
+
     def pool(self) -> ActorPoolStrategy:
         """The workers as Ray Data's pool."""
-        if self.elastic:
-            return ActorPoolStrategy(min_size=1, initial_size=self.workers)
-        return ActorPoolStrategy(size=self.workers)
+        shape = {"min_size": 1, "initial_size": self.workers}
+        return ActorPoolStrategy(
+            **shape if self.elastic else {"size": self.workers},
+            max_concurrent_calls_per_actor=self.at_once,
+            enable_true_multi_threading=self.at_once > 1,
+        )
 
     def refitted(self) -> "ScoringPlan":
         """The same plan for what is left of the cluster.

@@ -84,6 +84,23 @@ def test_a_gpu_s_share_of_the_work_comes_in_whole_parts_as_well(
     assert "Score" in str(planned)
 
 
+def test_a_worker_with_two_parts_in_hand_says_the_same(model: Path, dataset: Prepared) -> None:
+    class TwoInHand(ScoringPlan):
+        """As on a GPU, without one."""
+
+        at_once = 2
+
+    readable = dataset.manifest.table.filter(pc.is_null(dataset.manifest.table["error"]))
+    parts, loaded = Parts(Manifest(readable, {}), 16), bundle.load(model)
+    one, two = (
+        parts.together(dict(scoring.score(enumerate(parts), Gather(dataset), loaded, plan)))
+        for plan in (PLAN, TwoInHand(workers=1, batch_size=16))
+    )
+    assert len(parts) > 4
+    assert one["predicted"].equals(two["predicted"])
+    assert one["confidence"].to_numpy() == pytest.approx(two["confidence"].to_numpy(), abs=1e-5)
+
+
 def test_each_file_has_exactly_one_row(scored: Path, images: Path) -> None:
     files = [file.relative_to(images) for file in images.rglob("*.png")]
     assert sorted(rows(scored)["path"].to_pylist()) == sorted(to_text(bytes(f)) for f in files)
