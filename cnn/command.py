@@ -6,7 +6,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_origin
 
 import click
@@ -72,13 +71,15 @@ def stop(code: int) -> NoReturn:
     """
     for again in (signal.SIGINT, signal.SIGTERM):
         signal.signal(again, signal.SIG_IGN)
-    print(STOPPED, file=sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    for process in reversed(psutil.Process().children(recursive=True)):
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    os._exit(code)
+    try:
+        with suppress(OSError):  # whoever read this may have been stopped by the same Ctrl-C
+            print(STOPPED, file=sys.stderr, flush=True)
+            sys.stdout.flush()
+        for process in reversed(psutil.Process().children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+    finally:
+        os._exit(code)
 
 
 def parse(settings: type[Config], arguments: list[str]) -> Config:
@@ -202,10 +203,12 @@ def locations(settings: type[BaseModel]) -> dict[str, Location]:
 
 def read_yaml(file: str, flag: str, wanted: str) -> dict[str, Any]:
     """The mapping in the YAML file of a flag; Mendable where it does not hold what is `wanted`."""
+    from cnn.place import place  # late: it brings pyarrow, for which --help should not wait
+
     try:
-        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        content = yaml.safe_load(place(file).read_text(encoding="utf-8"))
     except OSError as error:
-        raise Mendable(f"{flag} {file}: cannot be read: {error.strerror}") from None
+        raise Mendable(f"{flag} {file}: cannot be read: {error.strerror or error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise Mendable(f"{flag} {file}: is not YAML: {reason}") from None

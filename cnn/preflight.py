@@ -1,6 +1,5 @@
 """What a run is going to do, told before it does it."""
 
-import os
 import statistics
 import time
 from collections import Counter
@@ -17,6 +16,7 @@ from cnn.console import Console, clock
 from cnn.decoding import decoder
 from cnn.folder import Reader
 from cnn.loop import Loop, State, Sums, growth_of
+from cnn.machine import cores
 from cnn.manifest import Manifest, classes
 from cnn.prepared import prepare_image
 from cnn.recording import first_calls
@@ -98,7 +98,7 @@ def read_all(root: str, manifest: Manifest, images: config.Images, console: Cons
     with (
         console.bar("read", "images") as advance,
         ExitStack() as decoders,
-        ThreadPoolExecutor(os.cpu_count(), initializer=begin) as pool,
+        ThreadPoolExecutor(cores(), initializer=begin) as pool,
     ):
         for result in pool.map(look, paths, errors):
             found.append(result)

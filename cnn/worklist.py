@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from io import BytesIO
 
 import pandas as pd
 import pyarrow as pa
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from cnn.errors import Mendable
 from cnn.folder import Listing, list_folder, to_text
 from cnn.manifest import COLUMNS, Manifest
+from cnn.place import Place
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Worklist:
 
 
 def list_images(
-    folders: Sequence[str], classes: Collection[str], labels: Path | None = None
+    folders: Sequence[str], classes: Collection[str], labels: Place | None = None
 ) -> Worklist:
     """List `folders`; labels come from the file, or from the first folder below each root.
 
@@ -111,7 +112,7 @@ def rows(listing: Listing, root: int, prefix: str, classes: Collection[str]) -> 
     return table.append_column("root", pa.array([root] * files.num_rows, pa.int16()))
 
 
-def with_labels(table: pa.Table, file: Path) -> tuple[pa.Table, int]:
+def with_labels(table: pa.Table, file: Place) -> tuple[pa.Table, int]:
     """The table with the labels of a CSV file, and how many of its rows name no image here.
 
     An image that the file does not name has no label. Mendable where it names none of them.
@@ -128,12 +129,16 @@ def with_labels(table: pa.Table, file: Path) -> tuple[pa.Table, int]:
     return table.set_column(column, "label", pa.array(labels, pa.string())), len(given) - matched
 
 
-def read_labels(file: Path) -> dict[str, str]:
+def read_labels(file: Place) -> dict[str, str]:
     """Path → label; Mendable where the file does not tell, or contradicts itself."""
     try:
         # Names such as NA and null are text: pandas would make them missing values.
         table = pd.read_csv(
-            file, dtype=str, keep_default_na=False, na_filter=False, index_col=False
+            BytesIO(file.read_bytes()),
+            dtype=str,
+            keep_default_na=False,
+            na_filter=False,
+            index_col=False,
         )
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())

@@ -274,3 +274,13 @@ run(TrainConfig, job)
     done = python("-c", job)
     assert (done.returncode, done.stdout) == (143, "")
     assert done.stderr == "stopped; the same command goes on from here\n"
+
+
+def test_a_stopped_job_ends_so_also_where_nobody_reads_what_it_says() -> None:
+    """Ctrl-C stops `tee` as well."""
+    names = "import os, signal; from cnn.command import *; from cnn.config import TrainConfig"
+    job = f"{names}; run(TrainConfig, lambda settings: os.kill(os.getpid(), signal.SIGINT))"
+    process = subprocess.Popen([sys.executable, "-c", job], cwd=ROOT, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    process.stderr.close()
+    assert process.wait(60) == 130

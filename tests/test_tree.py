@@ -43,7 +43,7 @@ LAYERS = (
     "image atomic recording",
     "config place resizing",
     "ranges defaults",
-    "errors terminal",
+    "errors terminal machine",
 )
 DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer.split()}
 

@@ -22,13 +22,6 @@ Bundle = dict[str, float]
 PATIENCE = 20 * 60
 
 
-def cores() -> int:
-    """CPUs of this machine that this process may use: `taskset` and cpusets hide others."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def total(resource: str) -> int:
     """How much of a resource the whole cluster has, free or taken."""
     return int(ray.cluster_resources().get(resource, 0))  # type: ignore[no-untyped-call]

@@ -14,12 +14,12 @@ from cnn.place import Place
 UPLOADS = "working_dir_files"
 
 
-def require_lasting(folder: Place) -> None:
+def require_lasting(folder: Place, flag: str = "--out") -> None:
     """Mendable where a submitted job would write into its own upload, which Ray removes."""
     if isinstance(folder, Path) and UPLOADS in folder.resolve().parts:
         raise Mendable(
-            f"{folder} would lie in what the job has uploaded, which Ray removes: give --out a "
-            "folder that every node has, from its root, or a URI such as s3://…"
+            f"{folder} would lie in what the job has uploaded, which Ray removes: give {flag} "
+            "a folder that every node has, from its root, or a URI such as s3://…"
         )
 
 

@@ -47,6 +47,13 @@ def ensure_prepared(source: Source, folder: Place, console: Console) -> Prepared
     return dataset
 
 
+def require_lasting(settings: Experiment, run: RunFolder) -> None:
+    """Mendable where a submitted job would write what Ray removes."""
+    nodes.require_lasting(run.path)
+    if settings.prepared is not None:
+        nodes.require_lasting(place(settings.prepared), "--prepared")
+
+
 def default_out(images: str | None) -> str:
     """`runs/` and the images' name."""
     return f"runs/{Path(images).resolve().name if images else 'digits'}"

@@ -63,6 +63,8 @@ def score(settings: ScoreConfig, console: Console) -> None:
     The same call goes on with a run that was cut off, and leaves a finished one alone.
     """
     nodes.require_lasting(place(settings.out))
+    if settings.sort_into is not None:
+        nodes.require_lasting(place(settings.sort_into), "--sort-into")
     folder = bundle.find(place(settings.model))
     task = gather(settings, bundle.load(folder).with_flip(settings.tta))
     check_other(task)
@@ -86,7 +88,7 @@ def score(settings: ScoreConfig, console: Console) -> None:
 
 def gather(settings: ScoreConfig, model: Bundle) -> Task:
     """List the images, and cut the work."""
-    labels = Path(settings.labels) if settings.labels else None
+    labels = place(settings.labels) if settings.labels else None
     work = list_images(settings.images, model.card.classes, labels)
     run = ScoreFolder(place(settings.out))
     return Task(settings, run, model, work, Parts.of(work.manifest, model.card.image_size))

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from ray.data import ActorPoolStrategy
 
 from cnn import config
-from cnn.cluster.capacity import Bundle, cores, counted, gpus, provides, total, wants_gpu
+from cnn.cluster.capacity import Bundle, counted, gpus, provides, total, wants_gpu
 from cnn.console import Console
 from cnn.errors import Mendable
+from cnn.machine import cores
 
 # Without GPUs those who decode and those who score share the CPUs, half and half as Ray counts:
 # which of the two has more to do depends on the images, and the system schedules it better.
@@ -44,8 +45,8 @@ class ScoringPlan:
 
     @property
     def threads(self) -> int:
-        """Threads of each worker's arithmetic."""
-        return 1 if self.gpu_fraction else max(1, cores() // self.workers)
+        """Threads of each worker's arithmetic; one where there may be more workers than planned."""
+        return 1 if self.gpu_fraction or self.elastic else max(1, cores() // self.workers)
 
     @property
     def bundles(self) -> list[Bundle]:
@@ -56,7 +57,7 @@ class ScoringPlan:
 
     @property
     def at_once(self) -> int:
-        """Parts that a worker has in hand: while a GPU works on one, the next is copied to it."""
+        """Parts in a worker's hands: while a GPU works on one, a CPU does its part of two."""
         return 2 if self.gpu_fraction else 1
 
     def pool(self) -> ActorPoolStrategy:
@@ -96,7 +97,7 @@ def plan(settings: config.Pool, parts: int, image_size: int, console: Console) -
     if provides(wanted.bundles, console):
         return wanted
     each = f"{fraction:g} GPUs each, of {gpus()}" if gpu else "a CPU each"
-    mend = f"give --workers {most}" if most else "leave out --gpu"
+    mend = f"give --workers {most}" if most else "leave out --gpu" if gpu else "give fewer"
     raise Mendable(f"{workers} workers need {each}: {mend}")
 
 

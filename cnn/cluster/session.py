@@ -11,9 +11,10 @@ import ray
 import ray._private.utils as ray_utils
 from ray.util.annotations import RayDeprecationWarning
 
-from cnn.cluster.capacity import cores, own_gpus
+from cnn.cluster.capacity import own_gpus
 from cnn.cluster.token import keep_token_private
 from cnn.errors import Mendable
+from cnn.machine import cores
 
 START_ATTEMPTS = 2
 

@@ -18,6 +18,7 @@ from cnn.cluster.prepare_run import (
     ensure_prepared,
     find_source,
     prepared_folder,
+    require_lasting,
 )
 from cnn.cluster.progress import patiently
 from cnn.cluster.scoring_plan import ScoringPlan
@@ -44,23 +45,25 @@ def train(settings: TrainConfig, console: Console) -> None:
     """
     started = time.monotonic()
     run = TrainFolder(place(settings.out or default_out(settings.images)))
-    nodes.require_lasting(run.path)
+    require_lasting(settings, run)
     source = find_source(settings, run)
     settings = settings.model_copy(update={"data": source.settings})
     preflight.check_network(settings.network, source.settings, source.manifest)
     if settings.preview:
         preview(source, settings, run, console)
         return
+    cpus = max(PREPARE_CPUS, training_plan.logical_cpus(settings))
+    if settings.dry_run:
+        with session(cpus):
+            dry_run(source, settings, run, training_plan.foreseen(settings), console)
+        return
     run.check(settings, source.manifest)
     if run.finished:
         console.say(f"{run.path} is finished: nothing to do; another --out starts anew")
         announce(run, console)
         return
-    with session(max(PREPARE_CPUS, training_plan.logical_cpus(settings))):
+    with session(cpus):
         plan = training_plan.plan(settings, console)
-        if settings.dry_run:
-            dry_run(source, settings, run, plan, console)
-            return
         nodes.require_shared_folder(run.path)
         run.begin(settings)
         dataset = ensure_prepared(source, prepared_folder(source, settings, run), console)
@@ -117,7 +120,7 @@ def split(dataset: Prepared, settings: Experiment, run: TrainFolder, plan: Train
     manifest = Manifest(dataset.split(settings.seed), dataset.manifest.ignored)
     census = take_census(manifest)
     census.require_trainable()
-    plan.require_images(census.split_sizes["train"])
+    plan.require_images(census.split_sizes["train"], settings.training.batch_size)
     manifest.write(run.manifest)  # from here on, the run keeps to its settings
     return census
 

@@ -27,7 +27,6 @@ from torch import nn
 from cnn import checkpoint
 from cnn.batches import Share
 from cnn.bundle import Bundle
-from cnn.cluster.capacity import cores
 from cnn.cluster.gauges import Gauges
 from cnn.cluster.learning import Splits, card, learn, start
 from cnn.cluster.progress import Progress, Ticker, ignore, in_background, show
@@ -37,6 +36,7 @@ from cnn.config import TrainConfig
 from cnn.console import Console, starved
 from cnn.errors import Mendable
 from cnn.loop import DivergedError, Epoch, State, seconds_left
+from cnn.machine import cores
 from cnn.place import Place, place
 from cnn.prepared import Prepared
 

@@ -4,7 +4,16 @@ from dataclasses import dataclass
 
 from cnn import config
 from cnn.batches import EVALUATION_BATCH
-from cnn.cluster.capacity import Bundle, counted, gpus, provides, total, wants_gpu
+from cnn.cluster.capacity import (
+    Bundle,
+    counted,
+    gpus,
+    grows,
+    has,
+    provides,
+    total,
+    wants_gpu,
+)
 from cnn.cluster.scoring_plan import ScoringPlan
 from cnn.console import Console
 from cnn.errors import Mendable
@@ -35,12 +44,12 @@ class TrainingPlan:
         """The plan on which what was trained is judged."""
         return ScoringPlan(self.workers, EVALUATION_BATCH, gpu_fraction=float(self.gpu))
 
-    def require_images(self, images: int) -> None:
+    def require_images(self, images: int, batch_size: int) -> None:
         """Mendable where a worker would get less than two images: batch norm needs two."""
         if images < 2 * self.workers:
             raise Mendable(
                 f"{images} training images are too few for {self.workers} workers: "
-                f"give --workers {max(1, images // 2)}, or more images"
+                f"give --workers {sharers(batch_size, images // 2)}, or more images"
             )
 
     def __str__(self) -> str:
@@ -54,8 +63,21 @@ def worker_bundle(gpu: bool) -> Bundle:
 
 def logical_cpus(settings: config.Experiment) -> int:
     """CPUs that a Ray of our own must be told of, so that a run under these settings fits."""
+    return wish(settings, gpu=takes_gpu(settings)).cpus
+
+
+def foreseen(settings: config.Experiment) -> TrainingPlan:
+    """The plan as far as it can be told without asking for machines."""
+    wanted = wish(settings, gpu=takes_gpu(settings))
+    if has(wanted.bundles) or grows():
+        return wanted
+    raise refusal(wanted, settings)
+
+
+def takes_gpu(settings: config.Experiment) -> bool:
+    """Whether to train on GPUs: as asked, or where there are any already."""
     asked = settings.resources.gpu
-    return wish(settings, gpu=gpus() > 0 if asked is None else asked).cpus
+    return gpus() > 0 if asked is None else asked
 
 
 def plan(settings: config.Experiment, console: Console) -> TrainingPlan:
@@ -66,15 +88,21 @@ def plan(settings: config.Experiment, console: Console) -> TrainingPlan:
     wanted = wish(settings, wants_gpu(settings.resources.gpu, worker_bundle(gpu=True), console))
     if provides(wanted.bundles, console):
         return wanted
+    raise refusal(wanted, settings)
+
+
+def refusal(wanted: TrainingPlan, settings: config.Experiment) -> Mendable:
+    """Why a plan cannot be, and with how many workers it could."""
+    batch_size = settings.training.batch_size
     if wanted.gpu and wanted.workers > gpus():
-        raise Mendable(
+        return Mendable(
             f"{wanted.workers} GPU workers need {wanted.workers} GPUs and there are {gpus()}: "
-            + (f"give --workers {gpus()}" if gpus() else "leave out --gpu")
+            + (f"give --workers {sharers(batch_size, gpus())}" if gpus() else "leave out --gpu")
         )
     cpus = total("CPU")
-    raise Mendable(
+    return Mendable(
         f"{wanted.workers} workers need {wanted.cpus} CPUs, 1 each and 1 each for their data, "
-        f"and the cluster has {cpus}: give --workers {max(1, cpus // 2)}"
+        f"and the cluster has {cpus}: give --workers {sharers(batch_size, cpus // 2)}"
     )
 
 

@@ -14,6 +14,7 @@ from cnn.cluster.prepare_run import (
     ensure_prepared,
     find_source,
     prepared_folder,
+    require_lasting,
 )
 from cnn.cluster.session import session
 from cnn.cluster.train_run import announce, judge, keep, split
@@ -41,7 +42,7 @@ def tune(settings: TuneConfig, console: Console) -> None:
     """
     started = time.monotonic()
     run = TuneFolder(place(settings.out or f"{default_out(settings.images)}-tune"))
-    nodes.require_lasting(run.path)
+    require_lasting(settings, run)
     source = find_source(settings, run)
     settings = settings.model_copy(update={"data": source.settings})
     base = settings.given()

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 from cnn import config
-from cnn.cluster.capacity import Bundle, cores, counted, gpus, provides, total, wants_gpu
+from cnn.cluster.capacity import Bundle, counted, gpus, provides, total, wants_gpu
 from cnn.cluster.training_plan import DATA_CPUS, TrainingPlan, worker_bundle
 from cnn.console import Console
 from cnn.errors import Mendable
+from cnn.machine import cores
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def plan(settings: config.TuneConfig, streamed: bool, console: Console) -> Tunin
     """
     asked, search = settings.resources, settings.search
     workers = asked.workers or 1
-    gpu = wants_gpu(asked.gpu, {"CPU": trial_cpus(workers, streamed), "GPU": 1}, console)
+    alone: Bundle = {"CPU": trial_cpus(1, streamed), "GPU": 1}
+    gpu = wants_gpu(asked.gpu, alone if workers == 1 else worker_bundle(gpu=True), console)
     fraction = (search.gpu_fraction if workers == 1 else 1.0) if gpu else 0.0
     most = room(workers, fraction, streamed)
     at_once = search.concurrent or max(1, min(most, search.trials))
@@ -89,7 +91,7 @@ def plan(settings: config.TuneConfig, streamed: bool, console: Console) -> Tunin
         f"{at_once} trials at once with {counted(workers, gpu)} each need {wanted.cpus} CPUs"
         + (f" and {wanted.gpus:g} GPUs" if gpu else "")
         + f", and there are {total('CPU')} CPUs and {gpus()} GPUs: "
-        + (f"give --concurrent {most}" if most else "give fewer --workers")
+        + (f"give --concurrent {most}" if most else "give fewer --workers or --concurrent")
         + (", or leave out --gpu" if gpu else "")
     )
 

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from cnn.batches import Batches, Share, TrainingBatches
 from cnn.bundle import Bundle, as_batch
 from cnn.cluster import ingest, scoring
-from cnn.cluster.capacity import cores
 from cnn.cluster.learning import card, split_rows, start
 from cnn.cluster.scoring_plan import ScoringPlan, gpu_batch
 from cnn.cluster.session import session
@@ -31,6 +30,7 @@ from cnn.cluster.streaming import StreamedTrainingBatches
 from cnn.config import TrainConfig
 from cnn.console import Console
 from cnn.loop import Loop, State, autocast
+from cnn.machine import cores
 from cnn.manifest import Manifest
 from cnn.parts import Parts
 from cnn.pixels import Decode, Gather, Pixels
