@@ -110,7 +110,7 @@ def flags(settings: type[BaseModel], arguments: list[str]) -> dict[str, Any]:
     command = click.Command(
         name=f"python -m jobs.{settings.__name__.removesuffix('Config').lower()}",
         params=[*parameters(settings), config_option()],
-        help=settings.__doc__,
+        help="\n\n".join([settings.__doc__ or "", *arguments_of(settings)]),
         callback=lambda **given: given,
         context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
     )
@@ -121,6 +121,13 @@ def flags(settings: type[BaseModel], arguments: list[str]) -> dict[str, Any]:
     if not isinstance(given, dict):  # --help was asked for, and printed
         sys.exit(0)
     return {name: value for name, value in given.items() if value not in (None, ())}
+
+
+def arguments_of(settings: type[BaseModel]) -> Iterator[str]:
+    """What the help says of each argument: click tells of flags alone."""
+    for name, _, field in leaves(settings):
+        if Positional in field.metadata:
+            yield f"{name.upper()}: {field.description}"
 
 
 def config_option() -> click.Option:

@@ -153,7 +153,7 @@ class Training(Settings):
         None, ge=1, description="stop after this many epochs without a better validation accuracy"
     )
     max_minutes: float | None = Field(
-        None, gt=0, description="time for training; the schedule is fitted to it"
+        None, gt=0, description="time for training, at most; the schedule is fitted to it"
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="arithmetic; auto takes bfloat16 where the hardware has it"
@@ -164,7 +164,7 @@ class Resources(Settings):
     """What a run may use."""
 
     workers: int | None = Field(
-        None, ge=1, description="training processes [default: one per GPU, or 1]"
+        None, ge=1, description="training processes [default: one per GPU, or 1; for a trial 1]"
     )
     gpu: bool | None = Field(None, description="train on GPUs [default: where there are any]")
     memory: float = Field(
@@ -304,7 +304,20 @@ class TrainConfig(Experiment):
 class TuneConfig(Experiment):
     """Search for better settings than those given, and judge the best model on the test split."""
 
+    out: str | None = Field(
+        None,
+        description="folder of this run [default: runs/NAME-tune, after the images' folder]",
+    )
     search: Search = Search()
+
+    @model_validator(mode="after")
+    def _check_share(self) -> Self:
+        if self.search.gpu_fraction < 1 and (self.resources.workers or 1) > 1:
+            raise ValueError(
+                "a trial of several workers takes a GPU for each: leave out --gpu-fraction, "
+                "or give --workers 1"
+            )
+        return self
 
     def given(self) -> TrainConfig:
         """The settings that the search begins with, as those of a training run."""

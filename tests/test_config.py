@@ -16,8 +16,10 @@ from cnn.config import (
     Network,
     PrepareConfig,
     Resources,
+    Search,
     TrainConfig,
     Training,
+    TuneConfig,
 )
 from cnn.defaults import DIGITS, REGULARISERS, merged, regularisation
 from cnn.run_folder import flat
@@ -73,6 +75,10 @@ def test_every_setting_says_what_it_is_on_one_line(config: type[BaseModel]) -> N
         (lambda: Training(max_minutes=float("inf")), "finite"),
         (lambda: Training(clip=float("nan")), "finite"),
         (lambda: Training(batch_size=1), "greater than or equal to 2"),
+        (
+            lambda: TuneConfig(search=Search(gpu_fraction=0.5), resources=Resources(workers=2)),
+            "--gpu-fraction",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_mend(wrong: Callable[[], Any], mend: str) -> None:

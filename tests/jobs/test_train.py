@@ -113,11 +113,15 @@ def test_a_dry_run_tells_and_writes_nothing(command: Command, runs: Path, tmp_pa
     images = digits.write(tmp_path / "images")
     (images / "0/broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     (images / "0/copy.png").write_bytes((images / "0/0000.png").read_bytes())
+    other = tmp_path / "run/other.txt"  # where no run could begin
+    other.parent.mkdir()
+    other.touch()
     done = command("train", images, "--out", tmp_path / "run", "--dry-run", "--image-size", 32)
     assert done.returncode == 0, done.stderr
     for text in ("1,798 images in 10 classes", "1 unreadable", "1 duplicates", "time     about"):
         assert text in done.stderr
-    assert sorted(tmp_path.iterdir()) == [images]
+    assert sorted(tmp_path.iterdir()) == [images, other.parent]
+    assert list(other.parent.iterdir()) == [other]
 
 
 def missing(folder: Path) -> list[object]:
