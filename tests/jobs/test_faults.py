@@ -45,6 +45,7 @@ def errors(table: pa.Table) -> dict[str, str]:
     return {row["path"]: row["error"] for row in rows if row["error"]}
 
 
+@pytest.mark.slow
 def test_a_file_that_crashes_its_decoder_is_listed_and_the_others_are_prepared(
     command: Command, poisoned: Path, faulty: dict[str, str], tmp_path: Path
 ) -> None:
