@@ -5,6 +5,7 @@ import uuid
 from pathlib import Path
 
 import ray
+from ray.exceptions import TaskUnschedulableError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cnn.errors import Mendable
@@ -68,8 +69,16 @@ def nodes_without(file: str) -> list[str]:
         ).remote(file)
         for node in nodes
     ]
-    seen = zip(nodes, ray.get(asked), strict=True)  # several nodes may share one address
-    return sorted({node["NodeManagerAddress"] for node, sees in seen if not sees})
+    seen = zip(nodes, map(sees, asked), strict=True)  # several nodes may share one address
+    return sorted({node["NodeManagerAddress"] for node, there in seen if not there})
+
+
+def sees(answer: "ray.ObjectRef[bool]") -> bool:
+    """What a node has answered; one that has gone away meanwhile will write nothing anywhere."""
+    try:
+        return ray.get(answer)
+    except (TaskUnschedulableError, WorkerCrashedError):
+        return True
 
 
 def alive() -> list[dict[str, str]]:
