@@ -4,7 +4,8 @@
 
 PREPARED is what `jobs.prepare` wrote. Wall time is what counts, so nothing else should run. The
 two take turns with the first of them alone, every few seconds: the speed of a shared machine
-drifts by a fifth within minutes, and then falls on both alike.
+drifts by a fifth within minutes, and then falls on both alike. In a third turn each trains a
+network of its own on its share: what two are worth here that wait for nobody.
 """
 
 import argparse
@@ -38,6 +39,9 @@ from tests.benchmarks.epochs import CPUS, first_shards
 Cost = tuple[float, float]
 """Wall and CPU-seconds of rank 0."""
 
+Round = tuple[Cost, Cost, Cost]
+"""Of one worker alone, of two together, and of two that share nothing."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser()
@@ -64,17 +68,20 @@ def main() -> None:
         tell(compare(settings, dataset, table, asked.rounds))
 
 
-def tell(rounds: list[tuple[Cost, Cost]]) -> None:
+def tell(rounds: list[Round]) -> None:
     """Print how much faster two are: by the sums of all rounds, and by each."""
-    one, two = zip(*rounds, strict=True)
-    (wall, cpu), (two_wall, two_cpu) = (map(sum, zip(*costs, strict=True)) for costs in (one, two))
-    ratios = sorted(alone[0] / together[0] for alone, together in rounds)
+    (wall, cpu), two, apart = (
+        tuple(map(sum, zip(*costs, strict=True))) for costs in zip(*rounds, strict=True)
+    )
+    ratios = sorted(alone[0] / together[0] for alone, together, _ in rounds)
     load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
     print(f"with 1 worker   {wall:.1f} s, {cpu:.1f} CPU-s")
-    print(f"with 2 workers  {two_wall:.1f} s, {two_cpu:.1f} CPU-s each")
+    print(f"with 2 workers  {two[0]:.1f} s, {two[1]:.1f} CPU-s each")
+    print(f"with 2 apart    {apart[0]:.1f} s, {apart[1]:.1f} CPU-s each")
     print(
-        f"two workers are {wall / two_wall:.2f} times as fast, here with {cores} cores under a "
-        f"load of {load:.0f}; by the CPU-seconds of each at most {cpu / two_cpu:.2f} times"
+        f"two workers are {wall / two[0]:.2f} times as fast, here with {cores} cores under a load "
+        f"of {load:.0f}; two that share nothing {wall / apart[0]:.2f} times; by the CPU-seconds "
+        f"of each at most {cpu / two[1]:.2f} times"
     )
     print(
         f"in {len(rounds)} rounds: median {median(ratios):.2f}, "
@@ -82,10 +89,8 @@ def tell(rounds: list[tuple[Cost, Cost]]) -> None:
     )
 
 
-def compare(
-    settings: TrainConfig, dataset: Prepared, table: pa.Table, rounds: int
-) -> list[tuple[Cost, Cost]]:
-    """What an epoch costs one worker, and two, in every round."""
+def compare(settings: TrainConfig, dataset: Prepared, table: pa.Table, rounds: int) -> list[Round]:
+    """What an epoch costs one worker, two, and two apart, in every round."""
     trainer = Trainer(
         work,
         train_loop_config={
@@ -98,7 +103,7 @@ def compare(
         scaling_config=ScalingConfig(num_workers=2),
         alone=True,
     )
-    costs: list[tuple[Cost, Cost]] = trainer.fit().return_value
+    costs: list[Round] = trainer.fit().return_value
     return costs
 
 
@@ -115,18 +120,20 @@ class Training:
         self.loop.train_epoch(self.state, self.batches.epoch(number), self.batches.steps)
 
 
-def work(task: dict[str, Any]) -> list[tuple[Cost, Cost]]:
-    """What both workers run, on one thread: an epoch of rank 0 alone, one of both, and so on."""
+def work(task: dict[str, Any]) -> list[Round]:
+    """What both workers run, on one thread: an epoch of rank 0 alone, two of both, and so on."""
     torch.set_num_threads(1)
     context = ray.train.get_context()
     rank = context.get_world_rank()
+    share = Share(rank, context.get_world_size())
     alone = training(task, Share(0, 1), lambda network: network)
-    together = training(task, Share(rank, context.get_world_size()), parallelise)
+    together, apart = training(task, share, parallelise), training(task, share, lambda own: own)
     costs = []
     for number in range(task["rounds"] + 1):
         one = timed(lambda number=number: rank == 0 and alone.epoch(number))
         two = timed(lambda number=number: together.epoch(number))
-        costs.append((one, two))
+        two_apart = timed(lambda number=number: apart.epoch(number))
+        costs.append((one, two, two_apart))
     return costs[1:]  # the first has warmed up
 
 
