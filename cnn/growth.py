@@ -27,6 +27,6 @@ class Growth:
         step = STEPS[int((epoch - 1) / growing * len(STEPS))]
         return max(self.smallest, round(self.whole * step))
 
-    def left(self, done: int, epochs: int, last: int) -> float:
-        """The epochs still to come, counted in epochs at the side `last`: time goes by pixels."""
-        return sum((self.side(n, epochs) / last) ** 2 for n in range(done + 1, epochs + 1))
+    def left(self, done: int, epochs: int) -> int:
+        """The pixels of an image over all epochs still to come: time goes by them."""
+        return sum(self.side(n, epochs) ** 2 for n in range(done + 1, epochs + 1))

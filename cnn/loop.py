@@ -2,9 +2,11 @@
 
 import math
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from statistics import median
 from typing import Any, Self, TypedDict
 
 import torch
@@ -18,6 +20,9 @@ from cnn.config import Training
 from cnn.growth import Growth
 from cnn.network import scale_of
 from cnn.recording import Recorded
+
+# Epochs whose pace tells that of those to come: the first is slow, and any may be held up.
+PACE = 5
 
 
 class Epoch(TypedDict):
@@ -231,7 +236,7 @@ class Loop:
         return len(state.history) - state.best["epoch"] >= self.settings.patience
 
     def epochs_that_fit(self, state: State) -> int:
-        """How many epochs fit into the time budget at the pace of the last one.
+        """How many of the epochs asked for fit into the time budget, at the pace of the last ones.
 
         The schedule follows this number, so the rate still ends at 0. Rank 0's clock decides for
         all: ranks that disagree would wait for each other for ever.
@@ -239,11 +244,9 @@ class Loop:
         if self.settings.max_minutes is None:
             return state.epochs
         left = self.settings.max_minutes * 60 - sum(row["seconds"] for row in state.history)
-        fitting = max(
-            epochs
-            for epochs in range(len(state.history), state.epochs + 1)
-            if seconds_left(state, self.settings, epochs) <= max(0, left)
-        )
+        possible = range(len(state.history), self.settings.epochs + 1)
+        needs = partial(seconds_left, state, self.settings)  # the more epochs, the more
+        fitting = possible[bisect_right(possible, max(0, left), key=needs) - 1]
         agreed = torch.tensor(fitting, device=self.device)
         if distributed.is_initialized():
             distributed.broadcast(agreed, src=0)
@@ -279,9 +282,9 @@ def growth_of(state: State, settings: Training) -> Growth:
 
 
 def seconds_left(state: State, settings: Training, epochs: int) -> float:
-    """The time from here to the last of `epochs`, at the pace of the epoch just ended."""
-    last, growth = state.history[-1], growth_of(state, settings)
-    return last["seconds"] * growth.left(last["epoch"], epochs, last["side"])
+    """The time from here to the last of `epochs`, at the pace of the last ones."""
+    pace = median(row["seconds"] / row["side"] ** 2 for row in state.history[-PACE:])
+    return pace * growth_of(state, settings).left(len(state.history), epochs)
 
 
 def share_statistics(network: nn.Module) -> None:

@@ -45,9 +45,9 @@ def test_half_and_three_quarters_share_the_growing_epochs(
 @given(EPOCHS, st.integers(0, 200))
 def test_epochs_of_one_side_are_left_one_by_one(epochs: int, done: int) -> None:
     growth = Growth(0.0, whole=64, smallest=32)
-    assert growth.left(done, epochs, last=64) == max(0, epochs - done)
+    assert growth.left(done, epochs) == max(0, epochs - done) * 64**2
 
 
 def test_an_epoch_of_twice_the_side_counts_as_four() -> None:
-    growth = Growth(0.5, whole=64, smallest=32)
-    assert growth.left(5, 10, last=32) == 5 * 4
+    growth = Growth(0.5, whole=64, smallest=64)
+    assert growth.left(5, 10) == 4 * Growth(0.5, whole=32, smallest=32).left(5, 10)

@@ -335,6 +335,23 @@ def test_at_a_steady_pace_the_epochs_fill_the_time_and_the_rate_ends_near_zero(
     assert last_step < 0.01 * settings.lr
 
 
+@examples(deadline=None, max_examples=50)
+@given(st.integers(10, 100), st.integers(0, 20), st.floats(2, 40))
+def test_an_epoch_that_is_held_up_takes_its_own_time_and_no_other_s(
+    budget: int, held_up: int, times: float
+) -> None:
+    settings = training(epochs=200, max_minutes=budget / 60)
+    loop, state = Loop(settings, CPU, 0), fresh(settings)
+    while len(state.history) < state.epochs:
+        number = len(state.history) + 1
+        seconds = times if number == held_up + 1 else 1.0
+        state.history.append(row(number, seconds=seconds))
+        state.epochs = loop.epochs_that_fit(state)
+    spent = sum(one["seconds"] for one in state.history)
+    assert spent <= max(budget, times + held_up)
+    assert spent > budget - 1 or times > budget / 2  # so long that no other tells the pace
+
+
 def test_the_time_left_is_that_of_the_pixels_left() -> None:
     settings = training(epochs=4, growing=0.5)
     state = fresh(settings)

@@ -15,8 +15,10 @@ from ray.experimental.internal_kv import internal_kv_get_gcs_client
 from cnn.console import Console
 from cnn.errors import Mendable
 
-Bundle = dict[str, float]
-"""What one worker needs in one place: CPUs and GPUs."""
+Needs = dict[str, float]
+"""What one worker needs in one place, as Ray counts it: CPUs and GPUs."""
+
+UNUSABLE = "a worker was given a GPU that torch cannot use: update its driver, or give --no-gpu"
 
 # A machine of a cloud takes some minutes to start and to be set up.
 PATIENCE = 20 * 60
@@ -37,40 +39,46 @@ def own_gpus() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def has(bundles: list[Bundle]) -> bool:
-    """Whether the cluster has as much as these bundles take together."""
-    return all(total(name) >= wanted for name, wanted in together(bundles).items())
+def require_usable(gpu: bool) -> None:
+    """Mendable where a worker that was given a GPU could not use it."""
+    if gpu and not own_gpus():
+        raise Mendable(UNUSABLE)
 
 
-def together(bundles: list[Bundle]) -> Bundle:
-    """The sum of bundles."""
-    names = {name for bundle in bundles for name in bundle}
-    return {name: sum(bundle.get(name, 0) for bundle in bundles) for name in sorted(names)}
+def has(workers: list[Needs]) -> bool:
+    """Whether the cluster has as much as these workers need together."""
+    return all(total(name) >= wanted for name, wanted in together(workers).items())
 
 
-def provides(bundles: list[Bundle], console: Console) -> bool:
-    """Whether the cluster has these bundles, or has grown to have them when this returns.
+def together(workers: list[Needs]) -> Needs:
+    """What all of them need."""
+    names = {name for needs in workers for name in needs}
+    return {name: sum(needs.get(name, 0) for needs in workers) for name in sorted(names)}
+
+
+def provides(workers: list[Needs], console: Console) -> bool:
+    """Whether the cluster has what these need, or has grown to have it when this returns.
 
     False where it never will; Mendable where machines were asked for, and did not come in time.
     """
-    if has(bundles):
+    if has(workers):
         return True
     if not grows():
         return False
     told = ""
-    with requested(bundles) as request:
+    with requested(workers) as request:
         asked = time.monotonic()
-        while not has(bundles):
+        while not has(workers):
             state = status().autoscaling_state
             seen = state.last_seen_cluster_resource_state_version >= request
             if seen and state.infeasible_cluster_resource_constraints:
                 return False
             if time.monotonic() - asked > PATIENCE:
                 raise Mendable(
-                    f"no machines came in {PATIENCE // 60} minutes ({shortfall(bundles)}): "
+                    f"no machines came in {PATIENCE // 60} minutes ({shortfall(workers)}): "
                     "see `ray status` for why, or ask for fewer --workers"
                 )
-            if seen and told != (told := shortfall(bundles)):
+            if seen and told != (told := shortfall(workers)):
                 console.say(f"waiting  for machines: {told}")
             time.sleep(0.5)
     return True
@@ -82,14 +90,14 @@ def grows() -> bool:
 
 
 @contextmanager
-def requested(bundles: list[Bundle]) -> Iterator[int]:
-    """Ask for bundles in the length of a `with` block; yields the version of the cluster's state.
+def requested(workers: list[Needs]) -> Iterator[int]:
+    """Ask for what these need in the length of a `with` block; yields the cluster's version.
 
     A request stays until it is taken back: machines would run, and cost, for ever.
     """
     from ray.autoscaler.sdk import request_resources  # late: every worker would pay for it
 
-    request_resources(bundles=[{n: count for n, count in one.items() if count} for one in bundles])
+    request_resources(bundles=[{n: count for n, count in one.items() if count} for one in workers])
     try:
         yield status().cluster_resource_state.cluster_resource_state_version
     finally:
@@ -106,11 +114,11 @@ def status() -> Any:
     return autoscaler_pb2.GetClusterStatusReply.FromString(reply)  # type: ignore[attr-defined]
 
 
-def wants_gpu(asked: bool | None, bundle: Bundle, console: Console) -> bool:
+def wants_gpu(asked: bool | None, worker: Needs, console: Console) -> bool:
     """Whether to work on GPUs: as asked, or where the cluster has any, or can have."""
     if asked is not None:
         return asked
-    return gpus() > 0 or provides([bundle], console)
+    return gpus() > 0 or provides([worker], console)
 
 
 def counted(workers: int, gpu: bool) -> str:
@@ -118,7 +126,7 @@ def counted(workers: int, gpu: bool) -> str:
     return f"{workers} {'GPU' if gpu else 'CPU'} worker{'s' if workers > 1 else ''}"
 
 
-def shortfall(bundles: list[Bundle]) -> str:
+def shortfall(workers: list[Needs]) -> str:
     """What is there of what is wanted."""
-    wanted = together(bundles).items()
+    wanted = together(workers).items()
     return ", ".join(f"{total(name)} of {count:g} {name}s" for name, count in wanted if count)

@@ -6,10 +6,13 @@ import numpy as np
 import pyarrow as pa
 import ray
 import torch
+from ray.exceptions import RayTaskError
 
 from cnn.bundle import Bundle, as_batch
+from cnn.cluster.capacity import UNUSABLE, own_gpus, require_usable
 from cnn.cluster.passes import TASK_RETRIES
 from cnn.cluster.scoring_plan import ScoringPlan
+from cnn.errors import Mendable
 from cnn.pixels import Pixels
 from cnn.prediction import predictions
 
@@ -26,9 +29,14 @@ def score(
     if not blocks:
         return
     scored = scored_blocks(ray.data.from_arrow(blocks), pixels, bundle, plan)
-    for batch in scored.iter_batches(batch_size=None, batch_format="pyarrow"):
-        table = pa.table(batch)
-        yield table["part"][0].as_py(), table.drop_columns("part")
+    try:
+        for batch in scored.iter_batches(batch_size=None, batch_format="pyarrow"):
+            table = pa.table(batch)
+            yield table["part"][0].as_py(), table.drop_columns("part")
+    except RayTaskError as error:  # what a task has raised is lost but for its text
+        if UNUSABLE in str(error):
+            raise Mendable(UNUSABLE) from None
+        raise
 
 
 def scored_blocks(
@@ -70,12 +78,14 @@ class Score:
 
     def __init__(self, bundle: ray.ObjectRef[Bundle], plan: ScoringPlan) -> None:
         torch.set_num_threads(plan.threads)
-        # The plan's word: Ray does not hide GPUs from an actor that has asked for none.
-        self.device = torch.device("cuda" if plan.gpu_fraction else "cpu")
+        # The plan's word: Ray does not hide GPUs from an actor that has asked for none. One that
+        # cannot be used is told at the first call: an actor that fails to start is tried again.
+        self.gpu, self.batch_size = plan.gpu_fraction > 0, plan.batch_size
+        self.device = torch.device("cuda" if self.gpu and own_gpus() else "cpu")
         self.bundle = ray.get(bundle).to(self.device)
-        self.batch_size = plan.batch_size
 
     def __call__(self, rows: pa.Table) -> pa.Table:
+        require_usable(self.gpu)
         images = as_batch(stacked(rows["image"], self.bundle.card.image_size))
         found = [
             self.bundle.predict(images[start : start + self.batch_size].to(self.device))

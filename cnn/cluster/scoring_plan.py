@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from ray.data import ActorPoolStrategy
 
 from cnn import config
-from cnn.cluster.capacity import Bundle, counted, gpus, provides, total, wants_gpu
+from cnn.cluster.capacity import Needs, counted, gpus, provides, total, wants_gpu
 from cnn.console import Console
 from cnn.errors import Mendable
 from cnn.machine import cores
@@ -49,7 +49,7 @@ class ScoringPlan:
         return 1 if self.gpu_fraction or self.elastic else max(1, cores() // self.workers)
 
     @property
-    def bundles(self) -> list[Bundle]:
+    def needs(self) -> list[Needs]:
         """What the machines of the cluster must have."""
         if self.gpu_fraction:
             return [{"GPU": self.gpu_fraction}] * self.workers + [{"CPU": self.decode_cpus}]
@@ -94,7 +94,7 @@ def plan(settings: config.Pool, parts: int, image_size: int, console: Console) -
     elastic = settings.workers is None and "RAY_ADDRESS" in os.environ
     batch_size = settings.batch_size or (gpu_batch(image_size) if gpu else CPU_BATCH)
     wanted = ScoringPlan(workers, batch_size, fraction, elastic)
-    if provides(wanted.bundles, console):
+    if provides(wanted.needs, console):
         return wanted
     each = f"{fraction:g} GPUs each, of {gpus()}" if gpu else "a CPU each"
     mend = f"give --workers {most}" if most else "leave out --gpu" if gpu else "give fewer"

@@ -127,7 +127,9 @@ def start_local(cpus: int, dashboard: bool) -> None:
 def quiet_loggers() -> None:
     """Keep Ray's own chatter off the console; errors still reach it."""
     warnings.filterwarnings("ignore", category=RayDeprecationWarning)
-    for name in ("ray", "ray.train", "ray.tune", "optuna"):
+    for name in ("ray", "ray.train", "optuna"):
         logging.getLogger(name).setLevel(logging.ERROR)
     # It logs what it raises as well, with a traceback of its own inside.
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    # These log what they raise, or keep for the search's end, with a traceback of its own inside.
+    for name in ("ray.data", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)

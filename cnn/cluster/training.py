@@ -27,6 +27,7 @@ from torch import nn
 from cnn import checkpoint
 from cnn.batches import Share
 from cnn.bundle import Bundle
+from cnn.cluster.capacity import require_usable
 from cnn.cluster.gauges import Gauges
 from cnn.cluster.learning import Splits, card, learn, start
 from cnn.cluster.progress import Progress, Ticker, ignore, in_background, show
@@ -158,11 +159,9 @@ def work(task: dict[str, Any]) -> list[Epoch] | str:
     settings = TrainConfig.model_validate(task["settings"])
     dataset = Prepared.open(place(task["prepared"]))
     share = Share(context.get_world_rank(), context.get_world_size())
-    device = ray.train.torch.get_device()
-    if task["gpu"] and not torch.cuda.is_available():
-        return "a worker was given a GPU that torch cannot use: update its driver, or give --no-gpu"
-    state = start(settings, dataset, device, parallelise)
     try:
+        require_usable(task["gpu"])
+        state = start(settings, dataset, ray.train.torch.get_device(), parallelise)
         resume(state, place(task["checkpoints"]))
     except Mendable as error:  # that of every worker: all have read the same checkpoint
         return str(error)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from cnn import config
 from cnn.batches import EVALUATION_BATCH
 from cnn.cluster.capacity import (
-    Bundle,
+    Needs,
     counted,
     gpus,
     grows,
@@ -35,9 +35,9 @@ class TrainingPlan:
         return self.workers * (1 + DATA_CPUS)
 
     @property
-    def bundles(self) -> list[Bundle]:
+    def needs(self) -> list[Needs]:
         """What the machines of the cluster must have."""
-        return [worker_bundle(self.gpu)] * self.workers
+        return [worker_needs(self.gpu)] * self.workers
 
     @property
     def scoring(self) -> ScoringPlan:
@@ -56,7 +56,7 @@ class TrainingPlan:
         return counted(self.workers, self.gpu)
 
 
-def worker_bundle(gpu: bool) -> Bundle:
+def worker_needs(gpu: bool) -> Needs:
     """What a worker needs beside it: a CPU, one for its data, and its GPU."""
     return {"CPU": 1 + DATA_CPUS, "GPU": int(gpu)}
 
@@ -69,7 +69,7 @@ def logical_cpus(settings: config.Experiment) -> int:
 def foreseen(settings: config.Experiment) -> TrainingPlan:
     """The plan as far as it can be told without asking for machines."""
     wanted = wish(settings, gpu=takes_gpu(settings))
-    if has(wanted.bundles) or grows():
+    if has(wanted.needs) or grows():
         return wanted
     raise refusal(wanted, settings)
 
@@ -85,8 +85,8 @@ def plan(settings: config.Experiment, console: Console) -> TrainingPlan:
 
     A cluster that grows has grown when this returns.
     """
-    wanted = wish(settings, wants_gpu(settings.resources.gpu, worker_bundle(gpu=True), console))
-    if provides(wanted.bundles, console):
+    wanted = wish(settings, wants_gpu(settings.resources.gpu, worker_needs(gpu=True), console))
+    if provides(wanted.needs, console):
         return wanted
     raise refusal(wanted, settings)
 

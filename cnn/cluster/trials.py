@@ -10,6 +10,7 @@ from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from cnn import checkpoint
+from cnn.cluster.capacity import require_usable
 from cnn.cluster.learning import card, learn, start
 from cnn.cluster.training import history_of, trainer
 from cnn.cluster.tuning_plan import TuningPlan
@@ -57,6 +58,7 @@ def run_trial(config: dict[str, Any], task: Task) -> None:
 def train_alone(settings: TrainConfig, dataset: Prepared, plan: TuningPlan) -> None:
     """Train in this process: nothing else to start, and the images stay for the next trial."""
     torch.set_num_threads(plan.threads)
+    require_usable(plan.gpu_fraction > 0)
     device = torch.device("cuda" if plan.gpu_fraction else "cpu")
     state = start(settings, dataset, device)
     last = tune.get_checkpoint()

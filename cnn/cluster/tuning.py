@@ -15,7 +15,7 @@ from cnn.bundle import Bundle
 from cnn.cluster.progress import patiently
 from cnn.cluster.training import storage
 from cnn.cluster.trials import METRIC, NUMBER, Task, folder_of, point_of, run_trial
-from cnn.cluster.watch import TABLE_HEAD, Outcome, Watch, ending
+from cnn.cluster.watch import TABLE_HEAD, Outcome, Watch, ending, reason_of
 from cnn.config import Search
 from cnn.console import Console
 from cnn.errors import Mendable
@@ -95,12 +95,6 @@ def epochs_of(result: tune.Result) -> pd.DataFrame:
     if table is None or "epoch" not in table:
         return pd.DataFrame(columns=columns)
     return table[columns].dropna().drop_duplicates("epoch", keep="last").astype({"epoch": int})
-
-
-def reason_of(error: Exception | None) -> str | None:
-    """Why a trial failed, in one line: the last of what it raised."""
-    lines = [line for line in str(error).splitlines() if line.strip()] if error else []
-    return lines[-1].strip() if lines else None
 
 
 def require_state(folder: Place) -> None:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from cnn import config
-from cnn.cluster.capacity import Bundle, counted, gpus, provides, total, wants_gpu
-from cnn.cluster.training_plan import DATA_CPUS, TrainingPlan, worker_bundle
+from cnn.cluster.capacity import Needs, counted, gpus, provides, total, wants_gpu
+from cnn.cluster.training_plan import DATA_CPUS, TrainingPlan, worker_needs
 from cnn.console import Console
 from cnn.errors import Mendable
 from cnn.machine import cores
@@ -35,12 +35,12 @@ class TuningPlan:
         return self.concurrent * self.workers * self.gpu_fraction
 
     @property
-    def bundles(self) -> list[Bundle]:
+    def needs(self) -> list[Needs]:
         """What the machines of the cluster must have."""
         if self.workers == 1:
             alone = {"CPU": trial_cpus(1, self.streamed), "GPU": self.gpu_fraction}
             return [alone] * self.concurrent
-        each = [{"CPU": 1.0}] + [worker_bundle(self.gpu_fraction > 0)] * self.workers
+        each = [{"CPU": 1.0}] + [worker_needs(self.gpu_fraction > 0)] * self.workers
         return each * self.concurrent
 
     @property
@@ -79,13 +79,13 @@ def plan(settings: config.TuneConfig, streamed: bool, console: Console) -> Tunin
     """
     asked, search = settings.resources, settings.search
     workers = asked.workers or 1
-    alone: Bundle = {"CPU": trial_cpus(1, streamed), "GPU": 1}
-    gpu = wants_gpu(asked.gpu, alone if workers == 1 else worker_bundle(gpu=True), console)
+    alone: Needs = {"CPU": trial_cpus(1, streamed), "GPU": 1}
+    gpu = wants_gpu(asked.gpu, alone if workers == 1 else worker_needs(gpu=True), console)
     fraction = (search.gpu_fraction if workers == 1 else 1.0) if gpu else 0.0
     most = room(workers, fraction, streamed)
     at_once = search.concurrent or max(1, min(most, search.trials))
     wanted = TuningPlan(at_once, workers, fraction, streamed)
-    if provides(wanted.bundles, console):
+    if provides(wanted.needs, console):
         return wanted
     raise Mendable(
         f"{at_once} trials at once with {counted(workers, gpu)} each need {wanted.cpus} CPUs"

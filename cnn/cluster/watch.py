@@ -55,6 +55,8 @@ class Watch(tune.Callback):
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
         self.tell(trials, trial, "failed")
+        if reason := reason_of(trial.get_error()):
+            self.console.say(f"         {reason}")
 
     def tell(self, trials: list[TuneTrial], trial: TuneTrial, outcome: Outcome) -> None:
         """The row of a trial that has ended."""
@@ -76,6 +78,12 @@ class Watch(tune.Callback):
             )
         )
         self.advance(done, self.trials)
+
+
+def reason_of(error: Exception | None) -> str | None:
+    """Why a trial failed, in one line: the last of what it raised."""
+    lines = [line for line in str(error).splitlines() if line.strip()] if error else []
+    return lines[-1].strip() if lines else None
 
 
 def best_of(trial: TuneTrial) -> float:

@@ -141,13 +141,17 @@ def test_a_folder_that_only_one_node_has_is_refused(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="torch can use the GPUs of this machine")
 def test_a_gpu_that_torch_cannot_use_is_told_and_not_replaced_by_a_cpu(
-    command: Command, two_nodes: Nodes, tmp_path: Path
+    command: Command, two_nodes: Nodes, alone: Path, runs: Path, tmp_path: Path
 ) -> None:
     two_nodes.cluster.add_node(num_cpus=4, num_gpus=1)
-    done = command("train", "--out", tmp_path / "run", environment=two_nodes.environment)
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.splitlines()[-1].endswith("update its driver, or give --no-gpu")
-    assert "Traceback" not in done.stderr
+    images = runs / "nodes" / "digits-images"
+    jobs = [("train",), ("score", alone, images), ("tune", images, "--trials", 2)]
+    for number, job in enumerate(jobs):
+        out = tmp_path / str(number)
+        done = command(*job, "--out", out, environment=two_nodes.environment)
+        assert done.returncode == 2, done.stderr
+        assert "update its driver, or give --no-gpu" in done.stderr.splitlines()[-1]
+        assert "Traceback" not in done.stderr
 
 
 def test_training_on_several_nodes_equals_training_on_one(
