@@ -15,6 +15,7 @@ from cnn.config import Augmentation
 Batch = tuple[Tensor, Tensor]
 
 EVALUATION_BATCH = 256
+EVALUATION_PIXELS = 2**22  # the batch of images of 128 x 128; of larger ones there are fewer in it
 
 
 class Batches(Protocol):
@@ -25,6 +26,11 @@ class Batches(Protocol):
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """The batches of one epoch: always exactly `steps` of them."""
+
+
+def evaluation_batch(side: int) -> int:
+    """Images of this side, in pixels, per pass of an evaluation: memory for them is limited."""
+    return max(1, min(EVALUATION_BATCH, EVALUATION_PIXELS // side**2))
 
 
 @dataclass(frozen=True)
@@ -112,9 +118,10 @@ class EvaluationBatches:
     def __init__(self, images: Tensor, labels: Tensor, share: Share = Share()) -> None:
         self.images = images[share.rank :: share.workers]
         self.labels = labels[share.rank :: share.workers]
-        self.steps = -(-len(self.labels) // EVALUATION_BATCH)
+        self.batch_size = evaluation_batch(images.shape[-1])
+        self.steps = -(-len(self.labels) // self.batch_size)
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        for start in range(0, len(self.labels), EVALUATION_BATCH):
-            batch = slice(start, start + EVALUATION_BATCH)
+        for start in range(0, len(self.labels), self.batch_size):
+            batch = slice(start, start + self.batch_size)
             yield self.images[batch], self.labels[batch]

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cnn.batches import (
     EVALUATION_BATCH,
+    EVALUATION_PIXELS,
     EvaluationBatches,
     Share,
     TrainingBatches,
@@ -188,6 +189,14 @@ def test_any_number_of_workers_judges_every_image_once(workers: int, rows: int, 
             assert torch.equal(seen, images[said])
             judged += said.tolist()
     assert sorted(judged) == list(range(rows))
+
+
+@given(st.integers(8, 4096))
+def test_larger_images_are_judged_in_smaller_batches(side: int) -> None:
+    images = torch.empty(0, 3, side, side, dtype=torch.uint8)
+    size = EvaluationBatches(images, torch.empty(0, dtype=torch.int64)).batch_size
+    assert 1 <= size <= EVALUATION_BATCH
+    assert size == 1 or size * side**2 <= EVALUATION_PIXELS < (size + 1) * side**2 or side <= 128
 
 
 def test_seeds_of_near_numbers_are_far_apart_and_fit_torch() -> None:

@@ -10,7 +10,7 @@ import torch
 
 from cnn import prepared
 from cnn.augment import augment
-from cnn.batches import EVALUATION_BATCH, Batch, Share, balanced_draws, seed_of, training_order
+from cnn.batches import Batch, Share, balanced_draws, evaluation_batch, seed_of, training_order
 from cnn.bundle import as_batch
 from cnn.config import Augmentation
 from cnn.prepared import Prepared
@@ -92,10 +92,11 @@ class StreamedEvaluationBatches:
         rows = Rows.of(dataset, table)
         order = np.argsort(rows.shard, kind="stable")
         self.rows, self.dataset = rows.take(order[share.rank :: share.workers]), dataset
-        self.steps = -(-len(self.rows.label) // EVALUATION_BATCH)
+        self.batch_size = evaluation_batch(dataset.card.image_size)
+        self.steps = -(-len(self.rows.label) // self.batch_size)
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        yield from stream(self.rows, AugmentShard(self.dataset), EVALUATION_BATCH)
+        yield from stream(self.rows, AugmentShard(self.dataset), self.batch_size)
 
 
 def stream(rows: Rows, read: "AugmentShard", batch_size: int) -> Iterator[Batch]:

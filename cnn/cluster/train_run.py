@@ -2,6 +2,7 @@
 
 import time
 
+import numpy as np
 import pyarrow as pa
 
 from cnn import bundle, parquet, preflight
@@ -157,7 +158,10 @@ def predict(
     manifest: Manifest, dataset: Prepared, model: Bundle, pool: ScoringPlan, console: Console
 ) -> pa.Table:
     """The model's predictions of prepared images, in the order of their manifest."""
-    parts = Parts.of(manifest, dataset.card.image_size)
+    # In that of their shards a part's images are neighbours: in their own every part would have
+    # some in every shard, and read it.
+    order = np.lexsort([manifest.table["row"].to_numpy(), manifest.table["shard"].to_numpy()])
+    parts = Parts.of(Manifest(manifest.table.take(order), {}), dataset.card.image_size)
     found: dict[int, pa.Table] = {}
 
     def missing() -> list[int]:
@@ -171,7 +175,7 @@ def predict(
 
     with console.bar("test", "images") as advance:
         patiently(lambda: make_all(missing, attempt, console))
-    return parts.together(found)
+    return parts.together(found).take(np.argsort(order))
 
 
 def announce(run: TrainFolder, console: Console) -> None:
