@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -100,12 +101,20 @@ class BucketPath:
         return self.read_bytes().decode(encoding)
 
     def put(self, content: bytes | pa.Buffer | BinaryIO) -> None:
-        """Write the file. A store shows it when the last byte has come, and never half of it."""
-        with self.filesystem.open_output_stream(self.path) as stream:
-            if isinstance(content, bytes | pa.Buffer):
-                stream.write(content)
-            else:
-                stream.upload(content)
+        """Write the file. A store shows it when the last byte has come, and never half of it.
+
+        Where writing is broken off there is none: to close the stream makes a file of what came.
+        """
+        try:
+            with self.filesystem.open_output_stream(self.path) as stream:
+                if isinstance(content, bytes | pa.Buffer):
+                    stream.write(content)
+                else:
+                    stream.upload(content)
+        except BaseException:
+            with suppress(OSError):
+                self.unlink()
+            raise
 
     def mkdir(self, parents: bool = True, exist_ok: bool = True) -> None:
         self.filesystem.create_dir(self.path, recursive=parents)

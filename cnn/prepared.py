@@ -72,11 +72,8 @@ class Prepared:
 
     def require_whole(self) -> None:
         """Mendable where a shard is missing or cut off: its end tells."""
-        try:
-            for _ in shard_manifests(self.folder, self.card.shards):
-                pass
-        except (OSError, pa.ArrowInvalid) as error:
-            raise damaged(self.folder, error) from None
+        for _ in shard_manifests(self.folder, self.card.shards):
+            pass
 
 
 def read_card(file: Place) -> Card:
@@ -97,8 +94,9 @@ def damaged(folder: Place, error: Exception) -> Mendable:
 
 def begin(folder: Place, card: Card) -> None:
     """Make the folder, and write down whose shards will lie in it."""
-    (folder / SHARDS).mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / BEGUN, card.model_dump_json(indent=2))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / BEGUN, card.model_dump_json(indent=2))  # first: it says whose it is
+    (folder / SHARDS).mkdir(exist_ok=True)
 
 
 def missing(folder: Place, shards: int) -> list[int]:
@@ -197,9 +195,12 @@ def read_images(file: Place, offsets: np.ndarray, shape: tuple[int, ...]) -> np.
 
 
 def shard_manifests(folder: Place, shards: int) -> Iterator[pa.Table]:
-    """What each shard tells of its files, without the pixels."""
+    """What each shard tells of its files, without the pixels; Mendable where one is not whole."""
     for shard in range(shards):
-        table = parquet.read(shard_file(folder, shard), ["path", "content_hash", "error"])
+        try:
+            table = parquet.read(shard_file(folder, shard), ["path", "content_hash", "error"])
+        except (OSError, pa.ArrowInvalid) as error:
+            raise damaged(folder, error) from None
         place = pa.array([shard] * table.num_rows, pa.int32())
         row = pa.array(range(table.num_rows), pa.int32())
         yield table.append_column("shard", place).append_column("row", row)

@@ -1,5 +1,6 @@
 """Laws of places: a path in a bucket behaves as the same path on a disk does."""
 
+import io
 import os
 import pickle
 from pathlib import Path
@@ -54,6 +55,23 @@ def test_a_block_that_raises_leaves_nothing(folder: Place) -> None:
         draft.write_bytes(b"half")
         raise ZeroDivisionError
     assert list(folder.iterdir()) == []
+
+
+class BrokenOff(io.BytesIO):
+    """A file whose reader is stopped at the end of its first bytes."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell():
+            raise KeyboardInterrupt
+        return super().read(4)
+
+
+def test_what_is_broken_off_as_it_is_written_to_a_bucket_is_not_there(tmp_path: Path) -> None:
+    filesystem = SubTreeFileSystem(str(tmp_path), LocalFileSystem())
+    file = BucketPath("s3://bucket/shard", filesystem, "shard")
+    with pytest.raises(KeyboardInterrupt):
+        file.put(BrokenOff(b"half of a shard"))
+    assert not file.exists()
 
 
 def test_a_table_comes_back_whole_or_by_columns(folder: Place) -> None:
