@@ -18,6 +18,9 @@ from cnn.errors import Mendable
 Needs = dict[str, float]
 """What one worker needs in one place, as Ray counts it: CPUs and GPUs."""
 
+# Fifteen fifths, added up, are a little more than three.
+TOLERANCE = 1e-6
+
 UNUSABLE = "a worker was given a GPU that torch cannot use: update its driver, or give --no-gpu"
 
 # A machine of a cloud takes some minutes to start and to be set up.
@@ -47,7 +50,13 @@ def require_usable(gpu: bool) -> None:
 
 def has(workers: list[Needs]) -> bool:
     """Whether the cluster has as much as these workers need together."""
-    return all(total(name) >= wanted for name, wanted in together(workers).items())
+    wanted = together(workers).items()
+    return all(total(name) >= count - TOLERANCE for name, count in wanted)
+
+
+def slots(gpus: int, fraction: float) -> int:
+    """How many workers fit that take this fraction of a GPU each: none has parts of two."""
+    return gpus * int(1 / fraction + TOLERANCE)
 
 
 def together(workers: list[Needs]) -> Needs:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from ray.data import ActorPoolStrategy
 
 from cnn import config
-from cnn.cluster.capacity import Needs, counted, gpus, provides, total, wants_gpu
+from cnn.cluster.capacity import Needs, counted, gpus, provides, slots, total, wants_gpu
 from cnn.console import Console
 from cnn.errors import Mendable
 from cnn.machine import cores
@@ -103,7 +103,7 @@ def plan(settings: config.Pool, parts: int, image_size: int, console: Console) -
 
 def room(gpu_fraction: float) -> int:
     """How many workers the cluster has room for, beside those who decode for them."""
-    return int(gpus() / gpu_fraction) if gpu_fraction else total("CPU")
+    return slots(gpus(), gpu_fraction) if gpu_fraction else total("CPU")
 
 
 def gpu_batch(image_size: int) -> int:

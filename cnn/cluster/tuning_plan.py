@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from cnn import config
-from cnn.cluster.capacity import Needs, counted, gpus, provides, total, wants_gpu
+from cnn.cluster.capacity import Needs, counted, gpus, provides, slots, total, wants_gpu
 from cnn.cluster.training_plan import DATA_CPUS, TrainingPlan, worker_needs
 from cnn.console import Console
 from cnn.errors import Mendable
@@ -68,7 +68,8 @@ def trial_cpus(workers: int, streamed: bool) -> int:
 def logical_cpus(settings: config.TuneConfig, streamed: bool) -> int:
     """CPUs that a Ray of our own must be told of, so that a search uses all the machine has."""
     workers = settings.resources.workers or 1
-    at_once = settings.search.concurrent or max(1, cores() // workers)
+    search = settings.search
+    at_once = min(search.concurrent or max(1, cores() // workers), search.trials)
     return at_once * trial_cpus(workers, streamed)
 
 
@@ -83,7 +84,7 @@ def plan(settings: config.TuneConfig, streamed: bool, console: Console) -> Tunin
     gpu = wants_gpu(asked.gpu, alone if workers == 1 else worker_needs(gpu=True), console)
     fraction = (search.gpu_fraction if workers == 1 else 1.0) if gpu else 0.0
     most = room(workers, fraction, streamed)
-    at_once = search.concurrent or max(1, min(most, search.trials))
+    at_once = min(search.concurrent or max(1, most), search.trials)
     wanted = TuningPlan(at_once, workers, fraction, streamed)
     if provides(wanted.needs, console):
         return wanted
@@ -99,4 +100,4 @@ def plan(settings: config.TuneConfig, streamed: bool, console: Console) -> Tunin
 def room(workers: int, gpu_fraction: float, streamed: bool) -> int:
     """How many trials at once the cluster has room for."""
     by_cpus = total("CPU") // trial_cpus(workers, streamed)
-    return min(by_cpus, int(gpus() / (gpu_fraction * workers))) if gpu_fraction else by_cpus
+    return min(by_cpus, slots(gpus(), gpu_fraction) // workers) if gpu_fraction else by_cpus
