@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from cnn.lock import LOCK
 from cnn.place import Place
 
 
@@ -49,8 +50,8 @@ def write_atomically(file: Place, content: str | bytes | pa.Buffer) -> None:
 
 
 def holds_anything(path: Place) -> bool:
-    """Whether there is a file, or a folder with more in it than the drafts of killed writers."""
+    """Whether there is a file, or a folder with more in it than what killed jobs leave behind."""
     if not path.is_dir():
         return path.exists()
     names = (entry.name for entry in path.iterdir())
-    return not all(name.startswith(".") and name.endswith(".tmp") for name in names)
+    return not all(name == LOCK or (name[0] == "." and name.endswith(".tmp")) for name in names)

@@ -22,13 +22,16 @@ def save(folder: Path, state: State, card: Card) -> None:
     torch.save(state.state_dict(), folder / TRAINING)
 
 
-def bundles(folders: Iterable[Place]) -> list[Bundle]:
-    """The bundles of those checkpoints that are whole: a kill may leave half of a copy."""
+def best(folders: Iterable[Place], metric: str) -> Bundle:
+    """The bundle with the most of `metric`, of equals the last, as Ray keeps them.
+
+    Of those checkpoints that are whole: a kill may leave half of a copy.
+    """
     whole = []
     for folder in folders:
         with suppress(BundleError):
             whole.append(bundle.load(folder))
-    return whole
+    return max(whole, key=lambda one: (one.card.trained[metric], one.card.trained["epoch"]))
 
 
 def load(folder: Path, state: State) -> None:

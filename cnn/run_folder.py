@@ -1,7 +1,8 @@
 """The folder of a run: what lies where in it, and whether a command may go on with it."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ from pydantic import BaseModel
 
 from cnn.atomic import holds_anything, write_atomically
 from cnn.errors import Mendable
+from cnn.lock import locked, require_free
 from cnn.manifest import Manifest
 from cnn.place import Place
 
@@ -53,23 +55,31 @@ class RunFolder:
 
         Without a manifest it has done nothing yet, and may be begun anew under other settings.
         """
+        require_free(self.path)
         if self.manifest.is_file():
             self.check_settings(settings)
             self.check_images(manifest)
         elif not self.config.is_file() and holds_anything(self.path):
             raise Mendable(f"{self.path} holds something else than a run: give another --out")
 
-    def begin(self, settings: BaseModel) -> None:
-        """Make the folder and write its settings, which `--config` takes again."""
+    @contextmanager
+    def begun(self, settings: BaseModel) -> Iterator[None]:
+        """Work in the folder, which is made, for the length of a `with` block: no other job does.
+
+        Its settings are written down, which `--config` takes again.
+        """
         text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.config, text)
-        except OSError as error:
-            reason = error.strerror or " ".join(str(error).split())
-            raise Mendable(
-                f"{self.path} cannot be written ({reason}): give another --out"
-            ) from None
+        with ExitStack() as work:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                work.enter_context(locked(self.path))
+                write_atomically(self.config, text)
+            except OSError as error:
+                reason = error.strerror or " ".join(str(error).split())
+                raise Mendable(
+                    f"{self.path} cannot be written ({reason}): give another --out"
+                ) from None
+            yield
 
     def check_settings(self, settings: BaseModel) -> None:
         """Refuse other settings than the run began with, naming the first; epochs before others.

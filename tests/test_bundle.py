@@ -260,6 +260,19 @@ def test_a_checkpoint_restores_network_optimizer_schedule_and_history(
     assert all(torch.equal(ones[name], others[name]) for name in ones)
 
 
+def test_of_epochs_that_did_equally_well_the_last_is_the_best(tmp_path: Path) -> None:
+    for epoch, accuracy in enumerate([0.4, 0.5, 0.5, 0.3], start=1):
+        trained = {"epoch": epoch, "val_accuracy": accuracy}
+        small = network.build(NETWORK, 8, len(CLASSES))
+        Bundle(CHOSEN.model_copy(update={"trained": trained}), small).save(tmp_path / str(epoch))
+    (tmp_path / "3" / WEIGHTS).write_bytes(b"half a copy")
+    found = checkpoint.best(sorted(tmp_path.iterdir()), "val_accuracy")
+    assert found.card.trained["epoch"] == 2
+    shutil.copy(tmp_path / "2" / WEIGHTS, tmp_path / "3" / WEIGHTS)
+    found = checkpoint.best(sorted(tmp_path.iterdir()), "val_accuracy")
+    assert found.card.trained["epoch"] == 3
+
+
 def test_a_checkpoint_is_a_bundle_and_scoring_reads_nothing_else_of_it(
     folder: Path, saved_state: State
 ) -> None:

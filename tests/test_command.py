@@ -87,7 +87,8 @@ def test_the_settings_that_a_run_saves_are_read_back_equal(
     tmp_path: Path, arguments: list[str]
 ) -> None:
     settings, run = train(*arguments), TrainFolder(tmp_path / "run")
-    run.begin(settings)
+    with run.begun(settings):
+        pass
     assert train("--config", str(run.config)) == settings
 
 

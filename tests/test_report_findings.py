@@ -59,14 +59,14 @@ def test_a_gap_between_training_and_validation_is_told(
     train: float, validation: float, title: str
 ) -> None:
     epochs = history(3).assign(train_accuracy=train, val_accuracy=[0.1, validation, 0.2])
-    found = only(findings.learning(epochs))
+    found = only(findings.learning(epochs, 2))
     assert (found.title, "epoch, 2," in found.text) == (title, True)
 
 
 def test_a_good_fit_and_an_unmeasured_one_are_no_findings() -> None:
     fits = history(3).assign(train_accuracy=0.98, val_accuracy=0.95)
     unmeasured = history(3).assign(val_accuracy=np.nan)
-    assert [*findings.learning(fits), *findings.learning(unmeasured)] == []
+    assert [*findings.learning(fits, 3), *findings.learning(unmeasured, 3)] == []
 
 
 @pytest.mark.parametrize(("sure", "title"), [(0.95, "over"), (0.4, "under"), (0.71, None)])
@@ -150,7 +150,7 @@ def test_a_training_run_with_nothing_wrong_has_little_to_say() -> None:
     epochs = pd.DataFrame(history(2)).assign(train_accuracy=0.99, val_accuracy=0.98)
     row = {"train": 400, "validation": 40, "test": 400}
     census = Census({"a": row, "b": row, "c": row}, {}, {}, {}, 0, {})  # type: ignore[dict-item]
-    assert findings.findings_of_training(of_counts(GOOD, 0.99), census, epochs) == []
+    assert findings.findings_of_training(of_counts(GOOD, 0.99), census, epochs, 2) == []
 
 
 @pytest.mark.parametrize("validated", [True, False])
@@ -158,7 +158,8 @@ def test_what_was_learned_from_does_not_tell_how_much_there_is_to_learn(validate
     epochs = pd.DataFrame(history(2)).assign(train_accuracy=0.5, val_accuracy=0.5)
     row = {"train": 400, "validation": 40, "test": 400}
     census = Census({"a": row, "b": row, "c": row}, {}, {}, {}, 0, {})  # type: ignore[dict-item]
-    judged = judge_test(predictions(list("abc")), list("abc"), census, epochs, validated)
+    best = 2 if validated else None
+    judged = judge_test(predictions(list("abc")), list("abc"), census, epochs, best)
     told = {finding.title for finding in judged.evaluation.findings}
     assert ("It has room to learn more" in told) == validated
     assert len(judged.history) == 2

@@ -20,6 +20,12 @@ def settings(*arguments: str) -> TrainConfig:
     return parse(TrainConfig, ["photos", *arguments])
 
 
+def begin(run: TrainFolder, settings: TrainConfig) -> None:
+    """Begin a run, and be cut off."""
+    with run.begun(settings):
+        pass
+
+
 def manifest_of(folder: Path) -> Manifest:
     return label_images(list_folder(str(folder)))
 
@@ -47,7 +53,7 @@ def images(tmp_path: Path) -> Path:
 def begun(tmp_path: Path, images: Path) -> TrainFolder:
     """A run that was begun with defaults and has written its manifest."""
     run = TrainFolder(tmp_path / "runs" / "begun")
-    run.begin(settings())
+    begin(run, settings())
     manifest_of(images).write(run.manifest)
     return run
 
@@ -61,7 +67,13 @@ def test_a_folder_that_is_new_or_empty_is_free(tmp_path: Path, images: Path) -> 
 
 def test_the_same_command_goes_on_with_its_run(begun: TrainFolder, images: Path) -> None:
     begun.check(settings(), manifest_of(images))
-    begun.begin(settings())
+    begin(begun, settings())
+    begun.check(settings(), manifest_of(images))
+
+
+def test_a_run_that_another_job_works_on_is_refused(begun: TrainFolder, images: Path) -> None:
+    with begun.begun(settings()):
+        assert "another job is at work" in refusal(begun, settings(), images)
     begun.check(settings(), manifest_of(images))
 
 
@@ -75,7 +87,7 @@ def test_a_run_that_has_done_nothing_yet_may_be_begun_anew_with_what_mends_it(
 ) -> None:
     begun.manifest.unlink()
     begun.check(settings("--seed", "1"), manifest_of(images))
-    begun.begin(settings("--seed", "1"))
+    begin(begun, settings("--seed", "1"))
     manifest_of(images).write(begun.manifest)
     assert "seed 1, not 0" in refusal(begun, settings(), images)
 
@@ -98,7 +110,7 @@ def test_other_settings_are_refused_by_name_with_both_values(
     tmp_path: Path, images: Path, before: list[str], now: list[str], named: str
 ) -> None:
     run = TrainFolder(tmp_path / "run")
-    run.begin(settings(*before))
+    begin(run, settings(*before))
     manifest_of(images).write(run.manifest)
     text = run.config.read_text()
     assert named in refusal(run, settings(*now), images)
@@ -120,7 +132,7 @@ def test_settings_that_leave_the_result_as_it_is_may_differ(
         *["--workers", "2", "--no-gpu", "--memory", "0", "--batch-size", "64"],
     )
     again = settings("--batch-size", "64")
-    begun.begin(again)
+    begin(begun, again)
     begun.check(free, manifest_of(images))
 
 
@@ -183,13 +195,14 @@ def test_the_folder_of_another_job_is_refused_by_its_settings(begun: TrainFolder
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Mendable, match="cannot be written"):
-        TrainFolder(tmp_path / "file" / "run").begin(settings())
+        begin(TrainFolder(tmp_path / "file" / "run"), settings())
 
 
 def test_a_first_draft_that_a_kill_has_left_is_in_nobodys_way(tmp_path: Path, images: Path) -> None:
     run = TrainFolder(tmp_path / "run")
     run.path.mkdir()
     (run.path / ".config.yaml.123.tmp").write_text("half of it")
+    (run.path / ".lock").touch()
     run.check(settings(), manifest_of(images))
 
 

@@ -41,6 +41,7 @@ LAYERS = (
     "metrics report.columns report.tuning report.drawing manifest study",
     "folder parquet decoding",
     "image atomic recording",
+    "lock",
     "config place resizing",
     "ranges defaults",
     "errors terminal machine",

@@ -39,7 +39,7 @@ def learn(
         device,
         settings.seed,
         share,
-        class_weights=loss_weights(settings, dataset, device),
+        class_weights=loss_weights(settings, dataset, device, splits),
         on_step=on_step,
     )
     loop.fit(state, train, validation, on_epoch_end)
@@ -111,12 +111,12 @@ def held_images(
 
 
 def loss_weights(
-    settings: TrainConfig, dataset: Prepared, device: torch.device
+    settings: TrainConfig, dataset: Prepared, device: torch.device, splits: Splits
 ) -> torch.Tensor | None:
-    """A weight per class, where the loss is to be balanced."""
+    """A weight per class, where the loss is to be balanced, by the images that are learned from."""
     if settings.training.balance != "loss":
         return None
-    train = split_rows(dataset.split(settings.seed), "train")
+    train = split_rows(dataset.split(settings.seed), *splits)
     labels = torch.from_numpy(prepared.labels(train, dataset.classes))
     return class_weights(labels, len(dataset.classes)).to(device)
 

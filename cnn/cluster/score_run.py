@@ -77,10 +77,10 @@ def score(settings: ScoreConfig, console: Console) -> None:
     else:
         run.check_parts(task.parts)
         introduce(task, console)
-        run.begin(settings)
-        run.begin_with(task.work.manifest, sums)
-        seconds, images = fill(task, console)
-        conclude(task, seconds, images, console)
+        with run.begun(settings):
+            run.begin_with(task.work.manifest, sums)
+            seconds, images = fill(task, console)
+            conclude(task, seconds, images, console)
     if into is not None:
         sort(task, into, console)
     announce(run, console)

@@ -66,17 +66,30 @@ def train(settings: TrainConfig, console: Console) -> None:
     with session(cpus):
         plan = training_plan.plan(settings, console)
         nodes.require_shared_folder(run.path)
-        run.begin(settings)
-        dataset = ensure_prepared(source, prepared_folder(source, settings, run), console)
-        census = split(dataset, settings, run, plan)
-        about = preflight.describe(census, settings, dataset.card.image_size, str(plan), console)
-        trained = training.fit(settings, dataset, run.path, plan, console)
-        keep(trained, run)
-        judged = judge(dataset, census, settings.seed, run, plan.scoring, console)
-    seconds, title = time.monotonic() - started, run.path.resolve().name
-    page = training_report(title, settings, dataset, census, judged, seconds, about)
-    write_atomically(run.report, page)
+        with run.begun(settings):
+            fill(source, settings, run, plan, console, started)
     announce(run, console)
+
+
+def fill(
+    source: Source,
+    settings: TrainConfig,
+    run: TrainFolder,
+    plan: TrainingPlan,
+    console: Console,
+    started: float,
+) -> None:
+    """Prepare, train and judge, and write the run folder, its report last."""
+    resumed = run.manifest.is_file()
+    dataset = ensure_prepared(source, prepared_folder(source, settings, run), console)
+    census = split(dataset, settings, run, plan)
+    about = preflight.describe(census, settings, dataset.card.image_size, str(plan), console)
+    trained = training.fit(settings, dataset, run.path, plan, console)
+    keep(trained, run)
+    judged = judge(dataset, census, settings.seed, run, plan.scoring, console)
+    seconds, title = time.monotonic() - started, run.path.resolve().name
+    page = training_report(title, settings, dataset, census, judged, seconds, resumed, about)
+    write_atomically(run.report, page)
 
 
 def preview(source: Source, settings: TrainConfig, run: TrainFolder, console: Console) -> None:
@@ -149,7 +162,8 @@ def judge(
     model = bundle.load(run.model)
     predictions = predict(manifest, dataset, model, pool, console)
     parquet.write(run.predictions, predictions)
-    judged = judge_test(predictions, model.card.classes, census, run.read_history(), validated)
+    best = int(model.card.trained["epoch"]) if validated else None
+    judged = judge_test(predictions, model.card.classes, census, run.read_history(), best)
     judged.evaluation.write(run.evaluation)
     return judged
 

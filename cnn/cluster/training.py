@@ -80,8 +80,7 @@ def fit(
     history = history_of(result)
     if line := starved(history):
         console.say(line)
-    kept = checkpoint.bundles(epochs_kept(out / CHECKPOINTS))
-    return Trained(max(kept, key=lambda one: float(one.card.trained[metric(splits)])), history)
+    return Trained(checkpoint.best(epochs_kept(out / CHECKPOINTS), metric(splits)), history)
 
 
 def metric(splits: Splits) -> str:

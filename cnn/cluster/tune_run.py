@@ -1,6 +1,7 @@
 """A tuning run: images to a leaderboard, the best settings, and the best model judged."""
 
 import time
+from collections.abc import Mapping
 
 import yaml
 
@@ -28,7 +29,7 @@ from cnn.errors import Mendable
 from cnn.place import place
 from cnn.prepared import Prepared
 from cnn.report.training import training_report
-from cnn.report.tuning import Trial, Tuning, leaderboard
+from cnn.report.tuning import Tuning, leaderboard
 from cnn.run_folder import TuneFolder
 from cnn.space import Space, default_space, read_space
 
@@ -57,32 +58,53 @@ def tune(settings: TuneConfig, console: Console) -> None:
     cpus = tuning_plan.logical_cpus(settings, streamed)
     with session(max(PREPARE_CPUS, cpus), searching=True):
         plan = tuning_plan.plan(settings, streamed, console)
-        begin(settings, space, run)
-        datasets = {
-            size: ensure_prepared(one, prepared_folder(one, settings, run), console)
-            for size, one in sources.items()
-        }
-        first = datasets[space.settings(space.start).data.image_size]
-        census = split(first, base, run, plan.winner)
-        about = preflight.describe(census, base, first.card.image_size, str(plan), console)
-        folders = {size: dataset.folder for size, dataset in datasets.items()}
-        task = Task(space, folders, plan, run.trials.resolve())
-        tried = tuning.search(task, settings.search, settings.seed, console)
-        summary, winner = conclude(tried, space, run)
-        best = space.settings(winner.point)
-        dataset = datasets[best.data.image_size]
-        if settings.search.retrain:
-            about["retrained"] = RETRAINED
-            trained = retrain(best, dataset, run, plan, console)
-        else:
-            trained = kept(tried[winner.number])
-        keep(trained, run)
-        pool, validated = plan.winner.scoring, not settings.search.retrain
-        judged = judge(dataset, census, base.seed, run, pool, console, validated)
-    seconds, title = time.monotonic() - started, run.path.resolve().name
-    page = training_report(title, settings, dataset, census, judged, seconds, about, summary)
-    write_atomically(run.report, page)
+        nodes.require_shared_folder(run.path)
+        with run.begun(settings):
+            fill(settings, sources, space, run, plan, console, started)
     announce(run, console)
+
+
+def fill(
+    settings: TuneConfig,
+    sources: Mapping[int, Source],
+    space: Space,
+    run: TuneFolder,
+    plan: TuningPlan,
+    console: Console,
+    started: float,
+) -> None:
+    """Prepare, search and judge the winner, and write the run folder, its report last."""
+    resumed, base = run.manifest.is_file(), space.base
+    write_atomically(run.space, space.as_yaml())
+    datasets = {
+        size: ensure_prepared(one, prepared_folder(one, settings, run), console)
+        for size, one in sources.items()
+    }
+    first = datasets[space.settings(space.start).data.image_size]
+    census = split(first, base, run, plan.winner)
+    about = preflight.describe(census, base, first.card.image_size, str(plan), console)
+    folders = {size: dataset.folder for size, dataset in datasets.items()}
+    task = Task(space, folders, plan, run.trials.resolve())
+    tried = tuning.search(task, settings.search, settings.seed, console)
+    summary, winner = conclude(tried, space, run)
+    best = space.settings(winner.trial.point)
+    dataset = datasets[best.data.image_size]
+    about["network"] = preflight.network_line(
+        best.network, dataset.card.image_size, len(dataset.classes)
+    )
+    if settings.search.retrain:
+        about["retrained"] = RETRAINED
+        trained = retrain(best, dataset, run, plan, console)
+    else:
+        trained = kept(winner)
+    keep(trained, run)
+    pool, validated = plan.winner.scoring, not settings.search.retrain
+    judged = judge(dataset, census, base.seed, run, pool, console, validated)
+    seconds, title = time.monotonic() - started, run.path.resolve().name
+    page = training_report(
+        title, settings, dataset, census, judged, seconds, resumed, about, summary
+    )
+    write_atomically(run.report, page)
 
 
 def space_of(search: Search, base: TrainConfig) -> Space:
@@ -97,13 +119,6 @@ def check(settings: TuneConfig, source: Source, space: Space, run: TuneFolder) -
     run.check_space(space.as_yaml())
 
 
-def begin(settings: TuneConfig, space: Space, run: TuneFolder) -> None:
-    """Make the run's folder, and write what it begins with."""
-    nodes.require_shared_folder(run.path)
-    run.begin(settings)
-    write_atomically(run.space, space.as_yaml())
-
-
 def resized(base: TrainConfig, size: int) -> TrainConfig:
     """The settings with another image size."""
     if base.data.image_size == size:
@@ -112,8 +127,8 @@ def resized(base: TrainConfig, size: int) -> TrainConfig:
     return base.model_copy(update={"data": data})
 
 
-def conclude(tried: list[Tried], space: Space, run: TuneFolder) -> tuple[Tuning, Trial]:
-    """Write leaderboard.csv and best.yaml; Mendable where every trial has failed."""
+def conclude(tried: list[Tried], space: Space, run: TuneFolder) -> tuple[Tuning, Tried]:
+    """Write leaderboard.csv and best.yaml; the search and its winner, Mendable where all failed."""
     trials = [one.trial for one in tried]
     judged = [(trial.point, trial.accuracy or 0.0) for trial in trials if trial.judged]
     importances = study.importances(space.ranges, judged, space.base.seed)
@@ -128,7 +143,7 @@ def conclude(tried: list[Tried], space: Space, run: TuneFolder) -> tuple[Tuning,
         mode="json", exclude={"out", "dry_run", "preview"}
     )
     write_atomically(run.best, yaml.safe_dump(best, sort_keys=False))
-    return summary, summary.best
+    return summary, next(one for one in tried if one.trial is summary.best)
 
 
 def kept(tried: Tried) -> Trained:
@@ -142,6 +157,9 @@ def retrain(
 ) -> Trained:
     """Train the best settings afresh to their end, on the validation images too."""
     console.say(f"retrain  {RETRAINED}")
+    # To lose patience it would have to be validated.
+    to_the_end = best.training.model_copy(update={"patience": None})
+    best = best.model_copy(update={"training": to_the_end})
     out = run.path / "retrained"
     out.mkdir(parents=True, exist_ok=True)
     return training.fit(best, dataset, out, plan.winner, console, ("train", "validation"))

@@ -10,8 +10,8 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from cnn import bundle, checkpoint, study
-from cnn.bundle import Bundle
+from cnn import checkpoint, study
+from cnn.bundle import CARD, Bundle
 from cnn.cluster.progress import patiently
 from cnn.cluster.training import storage
 from cnn.cluster.trials import METRIC, NUMBER, Task, folder_of, point_of, run_trial
@@ -37,8 +37,7 @@ class Tried:
 
     def best(self) -> Bundle:
         """The bundle of its best epoch."""
-        kept = checkpoint.bundles(card.parent for card in self.folder.rglob(bundle.CARD))
-        return max(kept, key=lambda bundle: float(bundle.card.trained[METRIC]))
+        return checkpoint.best((card.parent for card in self.folder.rglob(CARD)), METRIC)
 
 
 def search(task: Task, settings: Search, seed: int, console: Console) -> list[Tried]:

@@ -28,12 +28,15 @@ Z = 1.96
 
 
 def findings_of_training(
-    evaluation: Evaluation, census: Census, history: pd.DataFrame
+    evaluation: Evaluation, census: Census, history: pd.DataFrame, best: int | None
 ) -> list[Finding]:
-    """What a person should know of a training run; `history` has a row per epoch."""
+    """What a person should know of a training run.
+
+    `history` has a row per epoch; `best` is the one that was kept for its validation accuracy.
+    """
     return [
         *troubled_classes(evaluation),
-        *learning(history),
+        *learning(history, best),
         *suspected_labels(evaluation),
         *calibration(evaluation),
         *imbalance(census),
@@ -104,15 +107,14 @@ def _against_confusion(evaluation: Evaluation, label: int) -> str:
     )
 
 
-def learning(history: pd.DataFrame) -> Iterator[Finding]:
+def learning(history: pd.DataFrame, best: int | None) -> Iterator[Finding]:
     """Over-fitting, or room to learn more, by the epoch that did best on validation."""
-    measured = history.dropna(subset=["val_accuracy", "train_accuracy"])
-    if not len(measured):
+    kept = history[history["epoch"] == best].dropna(subset=["val_accuracy", "train_accuracy"])
+    if not len(kept):
         return
-    best = measured.loc[measured["val_accuracy"].idxmax()]
-    train, validation = float(best["train_accuracy"]), float(best["val_accuracy"])
+    train, validation = (float(kept[name].iloc[0]) for name in ("train_accuracy", "val_accuracy"))
     figures = (
-        f"At the best epoch, {int(best['epoch'])}, {train:.1%} of the training images are "
+        f"At the best epoch, {best}, {train:.1%} of the training images are "
         f"recognised, although augmented, and {validation:.1%} of the validation images."
     )
     if train - validation > GAP:
@@ -266,7 +268,7 @@ def uncertainty(mix: Mix) -> Iterator[Finding]:
 
 
 def one_sided(mix: Mix) -> Iterator[Finding]:
-    """A class that takes most of the images, or classes that take none."""
+    """A class that takes most of the images."""
     if not mix.scored or len(mix.classes) < 3:
         return
     most = int(mix.images.argmax())

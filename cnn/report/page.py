@@ -39,9 +39,10 @@ class Report:
 
     evaluation: None where no image could be judged. made: what made the run, shown at the top as
     it is; facts: every setting, at the end. mix: that of a scoring run. history: a row per epoch,
-    as in history.csv. unreadable: pairs of path and reason; with a `mix` no more than are shown,
-    for it knows how many there are. warnings: sentences for the top. tuning: the search whose best
-    trial is evaluated. album: the images to show; thumbnails: theirs, as `data:` URIs by path.
+    as in history.csv; best_epoch: which of them was kept for its validation accuracy. unreadable:
+    pairs of path and reason; with a `mix` no more than are shown, for it knows how many there are.
+    warnings: sentences for the top. tuning: the search whose best trial is evaluated. album: the
+    images to show; thumbnails: theirs, as `data:` URIs by path.
     """
 
     title: str
@@ -51,6 +52,7 @@ class Report:
     findings: Sequence[Finding] = ()
     mix: Mix | None = None
     history: pd.DataFrame | None = None
+    best_epoch: int | None = None
     unreadable: Sequence[tuple[str, str]] = ()
     warnings: Sequence[str] = ()
     tuning: Tuning | None = None
@@ -70,7 +72,11 @@ def render(report: Report) -> str:
         **sections.unreadable(report.unreadable, mix),
         **(sections.judgement(evaluation, report.album, report.thumbnails) if evaluation else {}),
         **(sections.mixture(mix) if mix and mix.scored else {}),
-        **(sections.training(history) if history is not None and len(history) else {}),
+        **(
+            sections.training(history, report.best_epoch)
+            if history is not None and len(history)
+            else {}
+        ),
         **(sections.search(report.tuning) if report.tuning else {}),
     }
     return page(

@@ -14,12 +14,15 @@ from cnn.run_folder import flat
 LIBRARIES = ("ray", "torch", "torchvision", "pillow", "scikit-learn")
 
 
-def provenance(seconds: float) -> dict[str, str]:
-    """The command, how long it took, and with what."""
+def provenance(seconds: float, resumed: bool = False) -> dict[str, str]:
+    """The command, how long it took, and with what.
+
+    resumed: whether it went on with a run that was cut off, so that the time is not all of it.
+    """
     libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     return {
         "command": shlex.join(["python", "-m", f"jobs.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
-        "duration": clock(seconds),
+        "duration": clock(seconds) + (" in the last session" if resumed else ""),
         "versions": f"Python {platform.python_version()}, {libraries}",
     }
 

@@ -188,11 +188,13 @@ def _class_mix(mix: Mix, label: int) -> ClassMix:
     )
 
 
-def training(history: pd.DataFrame) -> dict[str, Any]:
-    """The learning curves, and the epoch that did best on validation (if one was measured)."""
-    measured = history.dropna(subset="val_accuracy")
-    best = measured.loc[measured["val_accuracy"].idxmax()] if len(measured) else None
-    return {"curves": [Markup(svg) for svg in figures.learning_curves(history)], "best": best}
+def training(history: pd.DataFrame, best: int | None) -> dict[str, Any]:
+    """The learning curves, and the row of the epoch that was kept, if validation chose it."""
+    kept = history[history["epoch"] == best].dropna(subset="val_accuracy")
+    return {
+        "curves": [Markup(svg) for svg in figures.learning_curves(history)],
+        "best": kept.iloc[0] if len(kept) else None,
+    }
 
 
 def search(tuning: Tuning) -> dict[str, Any]:

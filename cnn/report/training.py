@@ -23,11 +23,15 @@ from cnn.report.tuning import Tuning
 
 @dataclass(frozen=True)
 class Judged:
-    """A trained model by its test split: `history` has a row per epoch, as in history.csv."""
+    """A trained model by its test split.
+
+    `history` has a row per epoch, as in history.csv; the model is that of epoch `best`.
+    """
 
     evaluation: Evaluation
     album: Album
     history: pd.DataFrame
+    best: int | None
 
 
 def judge_test(
@@ -35,17 +39,17 @@ def judge_test(
     classes: list[str],
     census: Census,
     history: pd.DataFrame,
-    validated: bool = True,
+    best: int | None,
 ) -> Judged:
     """The evaluation of the test split's predictions, what it says in words, what it shows.
 
-    validated: whether the history's validation is of images that the model has not learned from.
+    best: the epoch whose model this is; None where it has learned from what validates it.
     """
     evaluation = evaluate([predictions], classes, census.totals())
     album = take_album([predictions], classes, evaluation)
     evaluation = evaluation.showing(album.galleries, album.suspects)
-    findings = findings_of_training(evaluation, census, history if validated else history[:0])
-    return Judged(evaluation.saying(findings), album, history)
+    findings = findings_of_training(evaluation, census, history, best)
+    return Judged(evaluation.saying(findings), album, history, best)
 
 
 def training_report(
@@ -55,10 +59,11 @@ def training_report(
     census: Census,
     judged: Judged,
     seconds: float,
+    resumed: bool,
     about: Mapping[str, str],
     tuning: Tuning | None = None,
 ) -> str:
-    """The content of report.html.
+    """The content of report.html, of a run whose last session took so many seconds.
 
     `about` are the lines that told the user of data, network and plan, by name.
     """
@@ -70,11 +75,12 @@ def training_report(
             "images": settings.images or "the embedded digits",
             "network": about["network"],
             "seed": str(settings.seed),
-            **provenance(seconds),
+            **provenance(seconds, resumed),
         },
         facts={**settings_facts(settings), **about},
         findings=judged.evaluation.findings,
         history=judged.history,
+        best_epoch=judged.best,
         unreadable=unreadable(dataset.manifest.table),
         warnings=census.warnings(),
         tuning=tuning,

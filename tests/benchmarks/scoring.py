@@ -82,8 +82,8 @@ def score(model: Path, images: Path, out: Path) -> Spent:
 def begun(settings: ScoreConfig) -> Task:
     """A run that has scored nothing yet."""
     task = score_run.gather(settings, bundle.load(bundle.find(Path(settings.model))))
-    task.run.begin(settings)
-    task.run.begin_with(task.work.manifest, "")
+    with task.run.begun(settings):
+        task.run.begin_with(task.work.manifest, "")
     return task
 
 

@@ -63,6 +63,16 @@ def test_the_run_folder_holds_what_the_contract_names(
     assert f"epoch-{len(history):04d}" in kept and len(kept) <= 3
 
 
+def test_the_report_speaks_of_the_epoch_that_is_kept(
+    finished: subprocess.CompletedProcess[str], runs: Path
+) -> None:
+    card = json.loads((runs / "digits/model/model.json").read_text())
+    history = pd.read_csv(runs / "digits/history.csv")
+    assert card["trained"]["val_accuracy"] == history["val_accuracy"].max()
+    said = f"The model is that of epoch {card['trained']['epoch']}, the best"
+    assert said in (runs / "digits/report.html").read_text()
+
+
 def test_each_image_is_in_one_split_and_each_test_image_is_judged_once(
     finished: subprocess.CompletedProcess[str], runs: Path
 ) -> None:

@@ -1,0 +1,49 @@
+"""A lock: a folder that one job at a time works in."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from cnn.errors import Mendable
+from cnn.place import Place
+
+LOCK = ".lock"
+
+
+@contextmanager
+def locked(folder: Place) -> Iterator[None]:
+    """Keep other jobs out of a folder for the length of a `with` block; Mendable where one is in.
+
+    The system unlocks it with the process's end, whatever ends it. A bucket has no locks, and not
+    every network file system: nobody is kept out there.
+    """
+    if not isinstance(folder, Path):
+        yield
+        return
+    with (folder / LOCK).open("ab") as file:
+        take(file, fcntl.LOCK_EX, folder)
+        try:
+            yield
+        finally:
+            (folder / LOCK).unlink(missing_ok=True)
+
+
+def require_free(folder: Place) -> None:
+    """Mendable where a job is at work in a folder."""
+    if isinstance(folder, Path) and (folder / LOCK).is_file():
+        with (folder / LOCK).open("rb") as file:
+            take(file, fcntl.LOCK_SH, folder)
+
+
+def take(file: IO[bytes], kind: int, folder: Path) -> None:
+    """Lock a folder's file, until that is closed."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Mendable(
+            f"another job is at work in {folder}: wait for its end, or give another --out"
+        ) from None
+    except OSError:
+        pass  # a file system without locks
