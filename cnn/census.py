@@ -9,7 +9,9 @@ import pyarrow.compute as pc
 
 from cnn.manifest import LEAKS, SPLITS, Manifest, ManifestError, Split, classes
 
-CONFLICTS_NAMED = 20
+# Of classes that lack images, and of images under two labels: more would hide what else is said.
+NAMED = 20
+COPIES_NAMED = 5
 
 _LACK: dict[Split, str] = {
     "train": "cannot be learned",
@@ -85,13 +87,16 @@ class Census:
                 )
 
     def warnings(self) -> list[str]:
-        """A line for each class that a split lacks, for the first conflicts, and for all leaks."""
-        lines = [line for name, row in self.counts.items() if (line := _shortage(name, row))]
+        """A line for each of the first classes that a split lacks and conflicts; for all leaks."""
+        short = [line for name, row in self.counts.items() if (line := _shortage(name, row))]
+        lines = short[:NAMED]
+        if (unnamed := len(short) - NAMED) > 0:
+            lines.append(f"{_count(unnamed, 'more class', 'more classes')} lack images of a split")
         lines += [
             f"identical images under more than one label: {_named(group)}; keep them in one class"
-            for group in islice(self.conflicts.values(), CONFLICTS_NAMED)
+            for group in islice(self.conflicts.values(), NAMED)
         ]
-        if (unnamed := len(self.conflicts) - CONFLICTS_NAMED) > 0:
+        if (unnamed := len(self.conflicts) - NAMED) > 0:
             lines.append(f"{_count(unnamed, 'more image')} under more than one label")
         if self.leaks:
             lines.append(
@@ -139,7 +144,10 @@ def _conflicts(table: pa.Table) -> dict[str, list[tuple[str, str]]]:
 
 
 def _named(group: list[tuple[str, str]]) -> str:
-    return ", ".join(f"{path!r} ({label!r})" for path, label in group)
+    named = [f"{path!r} ({label!r})" for path, label in group[:COPIES_NAMED]]
+    if (unnamed := len(group) - COPIES_NAMED) > 0:
+        named.append(f"{unnamed:,} more")
+    return ", ".join(named)
 
 
 def _shortage(name: str, row: dict[Split, int]) -> str | None:
@@ -155,8 +163,8 @@ def _shortage(name: str, row: dict[Split, int]) -> str | None:
     )
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def _count(number: int, noun: str, several: str | None = None) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {several or noun + 's'}"
 
 
 def _listed(counts: dict[str, int]) -> str:

@@ -120,6 +120,10 @@ def flags(settings: type[BaseModel], arguments: list[str]) -> dict[str, Any]:
         raise Mendable(error.format_message()) from None
     if not isinstance(given, dict):  # --help was asked for, and printed
         sys.exit(0)
+    named = {name: called(name, field) for name, _, field in leaves(settings)}
+    for name, value in given.items():
+        if value == "" or (isinstance(value, tuple) and "" in value):  # of a variable that is unset
+            raise Mendable(f"{named.get(name, '--config')} is empty: give a value, or leave it out")
     return {name: value for name, value in given.items() if value not in (None, ())}
 
 

@@ -131,10 +131,13 @@ class Loop:
         on_epoch_end: Callable[[State], None] = lambda state: None,
     ) -> None:
         """Train from where `state` stands to its last epoch, or until patience runs out."""
-        while len(state.history) < state.epochs and not self.out_of_patience(state):
-            state.history.append(self.run_epoch(state, train, validation))
-            state.epochs = self.epochs_that_fit(state)
-            on_epoch_end(state)
+        try:
+            while len(state.history) < state.epochs and not self.out_of_patience(state):
+                state.history.append(self.run_epoch(state, train, validation))
+                state.epochs = self.epochs_that_fit(state)
+                on_epoch_end(state)
+        finally:
+            self.recorded.clear()  # it holds the state, and a GPU's memory, as long as this loop
 
     def run_epoch(self, state: State, train: Batches, validation: Batches) -> Epoch:
         """Train and validate once."""

@@ -35,9 +35,9 @@ def summarise(confusion: NDArray[np.integer]) -> dict[str, Any]:
 
     Returns `accuracy`; `macro_` and `weighted_` `precision`, `recall` and `f1`; and `per_class`,
     for each label in order its `precision`, `recall`, `f1` and `support` (images truly of it).
-    As scikit-learn defines them over `labels=range(C)`: macro is the plain mean over all C
-    classes, also those without an image, weighted the mean by support, and a ratio over nothing
-    is 0. Raises ValueError where nothing was counted.
+    As scikit-learn defines them: macro is the plain mean over the classes that have an image, for
+    of the others these images can tell nothing; weighted is the mean by support; a ratio over
+    nothing is 0. Raises ValueError where nothing was counted.
     """
     if not confusion.any():
         raise ValueError("no scores: the confusion counts are empty")
@@ -47,7 +47,6 @@ def summarise(confusion: NDArray[np.integer]) -> dict[str, Any]:
         precision_recall_fscore_support,
         true,
         predicted,
-        labels=range(len(confusion)),
         sample_weight=counts,
         zero_division=0,
     )
@@ -56,11 +55,12 @@ def summarise(confusion: NDArray[np.integer]) -> dict[str, Any]:
         "accuracy": float(accuracy_score(true, predicted, sample_weight=counts))
     }
     for average in ("macro", "weighted"):
-        means = score(average=average)[:3]
+        means = score(labels=np.unique(true), average=average)[:3]
         scores |= {f"{average}_{name}": float(m) for name, m in zip(names, means, strict=True)}
+    each = score(labels=range(len(confusion)), average=None)
     scores["per_class"] = [
         dict(zip(names, map(float, ratios), strict=True)) | {"support": int(support)}
-        for *ratios, support in zip(*score(average=None), strict=True)
+        for *ratios, support in zip(*each, strict=True)
     ]
     return scores
 

@@ -24,6 +24,9 @@ from cnn.recording import first_calls
 TIMED_STEPS = 5
 MIB = 2**20
 
+# Images that are handed to threads at once: each is 2 KB of the driver's memory until it is read.
+AT_ONCE = 4096
+
 
 def check_network(settings: config.Network, images: config.Images, manifest: Manifest) -> None:
     """Raise NetworkError where no such network can be built and trained for the images."""
@@ -45,9 +48,25 @@ def describe(
     }
     for name, line in lines.items():
         console.say(f"{name:8} {line}")
-    for warning in census.warnings():
+    for warning in [*idle(settings), *census.warnings()]:
         console.say(f"warning  {warning}")
     return lines
+
+
+def idle(settings: TrainConfig) -> list[str]:
+    """A line about the settings of the cnn's shape that were given for another network."""
+    name = settings.network.network
+    if name == "cnn":
+        return []
+    epochs = {"epochs": settings.training.epochs}
+    usual = TrainConfig.model_validate({"images": settings.images, "training": epochs}).network
+    given = [
+        f"--{field.replace('_', '-')}"
+        for field in config.Network.model_fields.keys() - {"network", "weights"}
+        if getattr(settings.network, field) != getattr(usual, field)
+    ]
+    shape = "shapes" if len(given) == 1 else "shape"
+    return [f"{', '.join(sorted(given))} {shape} the cnn, and {name} is as it is"] if given else []
 
 
 def data_line(census: Census) -> str:
@@ -100,9 +119,11 @@ def read_all(root: str, manifest: Manifest, images: config.Images, console: Cons
         ExitStack() as decoders,
         ThreadPoolExecutor(cores(), initializer=begin) as pool,
     ):
-        for result in pool.map(look, paths, errors):
-            found.append(result)
-            advance(len(found), len(paths))
+        for start in range(0, len(paths), AT_ONCE):
+            chunk = slice(start, start + AT_ONCE)
+            for result in pool.map(look, paths[chunk], errors[chunk]):
+                found.append(result)
+                advance(len(found), len(paths))
     content_hashes, reasons = zip(*found, strict=True)
     return manifest.with_contents(content_hashes, reasons)
 

@@ -104,6 +104,15 @@ def test_leaks_are_counted_apart_and_warned_of() -> None:
     assert any("1 image left out" in line for line in census.warnings())
 
 
+def test_however_much_is_wrong_a_page_can_tell_it() -> None:
+    copies = [("cat", "train", b"none"), *[("dog", "train", b"none")] * 500]
+    small = [row for n in range(300) for row in each(f"owl{n}", "train", 2)]
+    lines = census_of(*FAIR, *copies, *small).warnings()
+    assert len(lines) < 30 and max(map(len, lines)) < 500
+    assert any("496 more;" in line for line in lines)
+    assert any("280 more classes lack images of a split" in line for line in lines)
+
+
 def test_a_class_too_small_to_split_is_warned_of_in_one_line() -> None:
     (line,) = census_of(*FAIR, *each("owl\n", "train", 2)).warnings()
     assert line.startswith(

@@ -132,6 +132,8 @@ def test_each_kind_of_flag_is_understood() -> None:
         (["--dropout", "1"], ["--dropout 1", "less than 1"]),
         (["--optimizer", "adamx"], ["--optimizer adamx", "'adamw'"]),
         (["--filters", "8,x"], ["--filters x", "valid integer"]),
+        (["--config", ""], ["--config is empty", "leave it out"]),
+        (["--out", ""], ["--out is empty", "leave it out"]),
         (["--filters", "8,0"], ["--filters 0", "greater than or equal to 1"]),
         (["--batch-size", "64", "--workers", "3"], ["batch_size 64", "3 workers", "multiple of 3"]),
         (["--kernel-size", "4"], ["kernel_size 4", "odd"]),

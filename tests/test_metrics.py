@@ -52,7 +52,7 @@ def test_scores_from_counts_are_those_scikit_learn_finds_on_the_labels(labels: L
     for name, measure in measures.items():
         for average in ("macro", "weighted"):
             expected = measure(
-                true, predicted, labels=range(CLASSES), average=average, zero_division=0
+                true, predicted, labels=np.unique(true), average=average, zero_division=0
             )
             assert scores[f"{average}_{name}"] == pytest.approx(expected)
         expected = measure(true, predicted, labels=range(CLASSES), average=None, zero_division=0)
@@ -69,8 +69,12 @@ def test_perfect_predictions_score_one_and_inverse_predictions_zero() -> None:
         assert [scores[name] for name in ratios] == [expected] * len(ratios)
 
 
-def test_a_class_without_images_counts_in_the_macro_mean_with_zero() -> None:
-    assert summarise(np.diag([3, 4, 0]))["macro_f1"] == pytest.approx(2 / 3)
+def test_the_macro_mean_is_over_the_classes_that_have_images() -> None:
+    assert summarise(np.diag([3, 4, 0]))["macro_f1"] == 1
+    taken_for_the_third = np.array([[3, 0, 1], [0, 4, 0], [0, 0, 0]])
+    found = summarise(taken_for_the_third)
+    assert found["macro_recall"] == pytest.approx((3 / 4 + 1) / 2)
+    assert found["per_class"][2] == {"precision": 0, "recall": 0, "f1": 0, "support": 0}
 
 
 @pytest.mark.parametrize("label", [-1, CLASSES])

@@ -56,6 +56,23 @@ def test_where_the_images_fill_no_batch_an_epoch_is_one_step(
     assert "45 epochs of 1 steps" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("network", "told"),
+    [
+        (Network(filters=(4,), hidden=8), []),
+        (Network(network="resnet18"), []),
+        (
+            Network(network="resnet18", filters=(4,), hidden=8),
+            ["--filters, --hidden shape the cnn, and resnet18 is as it is"],
+        ),
+    ],
+)
+def test_what_shapes_no_other_network_is_not_ignored_in_silence(
+    network: Network, told: list[str]
+) -> None:
+    assert preflight.idle(TrainConfig(images="photos", network=network)) == told
+
+
 def test_a_file_that_crashes_its_decoder_is_told_of(tmp_path: Path) -> None:
     images = digits.write(tmp_path / "images")
     (images / "3/poison.gif").write_bytes(b"GIF89a CRASH")
