@@ -100,11 +100,6 @@ class Reader:
         return Reader, (self.root,)
 
 
-def read_file(root: str, path: str) -> bytes:
-    """Reads one listed file; a batch of them is cheaper through one Reader."""
-    return Reader(root)(path)
-
-
 def to_text(name: bytes) -> str:
     """The lossless text of a file name or path."""
     return name.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")

@@ -14,6 +14,7 @@ from cnn.census import Census
 from cnn.config import TrainConfig
 from cnn.console import Console, clock
 from cnn.decoding import decoder
+from cnn.errors import Mendable
 from cnn.folder import Reader
 from cnn.loop import Loop, State, Sums, growth_of
 from cnn.machine import cores
@@ -24,13 +25,22 @@ from cnn.recording import first_calls
 TIMED_STEPS = 5
 MIB = 2**20
 
+# A confusion matrix of 4,000 classes is 145 MB of evaluation.json, and takes 2 GB to be shown.
+MOST_CLASSES = 5_000
+
 # Images that are handed to threads at once: each is 2 KB of the driver's memory until it is read.
 AT_ONCE = 4096
 
 
 def check_network(settings: config.Network, images: config.Images, manifest: Manifest) -> None:
-    """Raise NetworkError where no such network can be built and trained for the images."""
-    built = network.build(settings, images.image_size, len(classes(manifest.table)))
+    """Mendable where no such network can be built, trained and judged for the images."""
+    names = classes(manifest.table)
+    if len(names) > MOST_CLASSES:
+        raise Mendable(
+            f"{len(names):,} classes, and {MOST_CLASSES:,} at most can be judged: is each folder "
+            "of images a class? Name the folder above those that are"
+        )
+    built = network.build(settings, images.image_size, len(names))
     network.check(built, images.image_size)
 
 

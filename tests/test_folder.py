@@ -13,7 +13,7 @@ from faults import as_nobody
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnn.folder import FolderError, Reader, list_folder, read_file, to_bytes, to_text
+from cnn.folder import FolderError, Reader, list_folder, to_bytes, to_text
 from cnn.image import BYTE_LIMIT, Unreadable
 
 ODD_NAMES = [
@@ -80,7 +80,7 @@ def test_a_file_of_any_name_is_listed_once_and_read(tmp_path: Path, name: bytes)
         file.write(name)
     (path,) = paths_of(tmp_path)
     assert path == "class/" + to_text(name)
-    assert read_file(str(tmp_path), path) == name
+    assert Reader(str(tmp_path))(path) == name
 
 
 def test_names_that_look_alike_are_different_files(tmp_path: Path) -> None:
@@ -89,14 +89,14 @@ def test_names_that_look_alike_are_different_files(tmp_path: Path) -> None:
         put(tmp_path, os.fsdecode(b"class/" + name + b".jpg"), content=name)
     paths = paths_of(tmp_path)
     assert len(set(paths)) == len(names)
-    assert {read_file(str(tmp_path), path) for path in paths} == set(names)
+    assert {Reader(str(tmp_path))(path) for path in paths} == set(names)
 
 
 def test_a_file_as_deep_as_the_system_allows_is_listed_and_read(tmp_path: Path) -> None:
     deep = "/".join(["d" * 200] * 18)
     put(tmp_path, f"{deep}/x.jpg")
     assert paths_of(tmp_path) == [f"{deep}/x.jpg"]
-    assert read_file(str(tmp_path), f"{deep}/x.jpg") == b"image"
+    assert Reader(str(tmp_path))(f"{deep}/x.jpg") == b"image"
 
 
 def test_rows_and_skips_add_up_to_what_is_there(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_root_that_is_a_link_is_the_folder_it_names(tmp_path: Path) -> None:
     put(tmp_path / "real", "a/x.jpg")
     (tmp_path / "link").symlink_to("real")
     assert paths_of(tmp_path / "link") == ["a/x.jpg"]
-    assert read_file(str(tmp_path / "link"), "a/x.jpg") == b"image"
+    assert Reader(str(tmp_path / "link"))("a/x.jpg") == b"image"
 
 
 def test_what_cannot_be_read_is_a_row_with_its_reason(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_what_permissions_forbid_is_counted_or_named() -> None:
             listing = list_folder(folder)
             assert listing.files["path"].to_pylist() == ["open/x.jpg"]
             assert listing.ignored == {"unreadable_folder": 1}
-            assert reason_of(lambda: read_file(folder, "open/x.jpg")) == "permission_denied"
+            assert reason_of(lambda: Reader(folder)("open/x.jpg")) == "permission_denied"
         (root / "shut").chmod(0o700)
 
 
@@ -254,8 +254,8 @@ def test_remote_files_are_read_or_refused_with_a_reason() -> None:
     store.pipe("/shelf/cat/back\\slash.jpg", b"cat")
     uri = "fsspec+memory://shelf"
     (path,) = paths_of(uri)
-    assert read_file(uri, path) == b"cat"
-    assert reason_of(lambda: read_file(uri, "cat/gone.jpg")) == "vanished"
+    assert Reader(uri)(path) == b"cat"
+    assert reason_of(lambda: Reader(uri)("cat/gone.jpg")) == "vanished"
     store.rm("/shelf", recursive=True)
     with pytest.raises(FolderError, match="shelf"):
         list_folder(uri)
@@ -274,7 +274,7 @@ def test_a_reader_travels_and_still_reads_from_anywhere(
 def test_a_link_within_the_root_is_read(tmp_path: Path) -> None:
     put(tmp_path, "a/x.jpg")
     (tmp_path / "link.jpg").symlink_to("a/x.jpg")
-    assert read_file(str(tmp_path), "link.jpg") == b"image"
+    assert Reader(str(tmp_path))("link.jpg") == b"image"
 
 
 def test_what_replaced_a_listed_file_cannot_lead_out_or_block(tmp_path: Path) -> None:
@@ -312,4 +312,4 @@ def test_a_path_that_leads_out_of_the_root_is_never_read(tmp_path: Path, path: s
     root = put(tmp_path / "root", "a/x.jpg")
     put(tmp_path, "secret.jpg", "elsewhere/x.jpg")
     (root / "link").symlink_to("../elsewhere")
-    assert reason_of(lambda: read_file(str(root), path)) == "outside_root"
+    assert reason_of(lambda: Reader(str(root))(path)) == "outside_root"

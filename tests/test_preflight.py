@@ -11,8 +11,9 @@ from faults import ROOT, faulty_decoder
 
 from cnn import digits, preflight
 from cnn.census import Census, take_census
-from cnn.config import Network, TrainConfig
+from cnn.config import Images, Network, TrainConfig
 from cnn.console import Console
+from cnn.errors import Mendable
 from cnn.manifest import COLUMNS, Manifest, assign_splits, hash_content
 
 SETTINGS = TrainConfig(images="photos", network=Network(filters=(4,)))
@@ -71,6 +72,13 @@ def test_what_shapes_no_other_network_is_not_ignored_in_silence(
     network: Network, told: list[str]
 ) -> None:
     assert preflight.idle(TrainConfig(images="photos", network=network)) == told
+
+
+def test_a_folder_per_image_is_no_class_each() -> None:
+    rows = [{"path": f"{n}/0.jpg", "label": str(n)} for n in range(preflight.MOST_CLASSES + 1)]
+    manifest = Manifest(pa.Table.from_pylist(rows, schema=COLUMNS), {})
+    with pytest.raises(Mendable, match=r"5,001 classes, and 5,000 at most .* the folder above"):
+        preflight.check_network(SETTINGS.network, Images(image_size=8), manifest)
 
 
 def test_a_file_that_crashes_its_decoder_is_told_of(tmp_path: Path) -> None:
