@@ -55,6 +55,7 @@ class Terminated(KeyboardInterrupt):
 
 
 def terminate(number: int, frame: object) -> None:
+    """The handler of SIGTERM."""
     raise Terminated
 
 

@@ -104,6 +104,7 @@ class DecoderApart:
 
 
 def send(stream: IO[bytes], message: object) -> None:
+    """Write a message, after its length."""
     content = pickle.dumps(message)
     stream.write(_LENGTH.pack(len(content)))
     stream.write(content)

@@ -56,4 +56,5 @@ class Gather:
 
 
 def with_images(rows: pa.Table, images: Iterable[bytes | None]) -> pa.Table:
+    """Rows with their pixels in a column `image`."""
     return rows.append_column("image", pa.array(images, pa.binary()))

@@ -85,6 +85,7 @@ def read_card(file: Place) -> Card:
 
 
 def damaged(folder: Place, error: Exception) -> Mendable:
+    """What to tell of a folder that is no whole prepared dataset."""
     reason = str(error).splitlines()[0]
     return Mendable(
         f"{folder} is no whole prepared dataset of this version ({reason}): "
@@ -129,6 +130,7 @@ def labels(rows: pa.Table, names: list[str]) -> np.ndarray:
 
 
 def shard_file(folder: Place, shard: int) -> Place:
+    """The file of a shard, by its number."""
     return folder / SHARDS / f"{shard:06d}.parquet"
 
 
