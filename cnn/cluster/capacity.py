@@ -1,6 +1,7 @@
 """The capacity of the cluster: what it has, and what its autoscaler brings when it is asked."""
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,13 +29,18 @@ PATIENCE = 20 * 60
 
 
 def total(resource: str) -> int:
-    """How much of a resource the whole cluster has, free or taken."""
+    """How much of a resource the whole cluster has, free or taken.
+
+    Before there is one, what this machine's Ray is going to have: as many CPUs as it is told of.
+    """
+    if not ray.is_initialized():
+        return own_gpus() if resource == "GPU" else sys.maxsize
     return int(ray.cluster_resources().get(resource, 0))  # type: ignore[no-untyped-call]
 
 
 def gpus() -> int:
     """GPUs in the cluster, or in this machine before there is a cluster."""
-    return total("GPU") if ray.is_initialized() else own_gpus()
+    return total("GPU")
 
 
 def own_gpus() -> int:

@@ -54,6 +54,16 @@ def session(logical_cpus: int, searching: bool = False) -> Iterator[None]:
 
 
 @contextmanager
+def joined() -> Iterator[None]:
+    """A session with the cluster that RAY_ADDRESS names; without one nothing is started."""
+    if "RAY_ADDRESS" not in os.environ:
+        yield
+        return
+    with session(0):
+        yield
+
+
+@contextmanager
 def handler_kept() -> Iterator[None]:
     """Keep this process's own handler of SIGTERM.
 

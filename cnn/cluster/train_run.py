@@ -23,7 +23,7 @@ from cnn.cluster.prepare_run import (
 )
 from cnn.cluster.progress import patiently
 from cnn.cluster.scoring_plan import ScoringPlan
-from cnn.cluster.session import session
+from cnn.cluster.session import joined, session
 from cnn.cluster.training_plan import TrainingPlan
 from cnn.config import Experiment, TrainConfig
 from cnn.console import Console
@@ -53,9 +53,8 @@ def train(settings: TrainConfig, console: Console) -> None:
     if settings.preview:
         preview(source, settings, run, console)
         return
-    cpus = max(PREPARE_CPUS, training_plan.logical_cpus(settings))
     if settings.dry_run:
-        with session(cpus):
+        with joined():
             dry_run(source, settings, run, training_plan.foreseen(settings), console)
         return
     run.check(settings, source.manifest)
@@ -63,7 +62,7 @@ def train(settings: TrainConfig, console: Console) -> None:
         console.say(f"{run.path} is finished: nothing to do; another --out starts anew")
         announce(run, console)
         return
-    with session(cpus):
+    with session(max(PREPARE_CPUS, training_plan.logical_cpus(settings))):
         plan = training_plan.plan(settings, console)
         nodes.require_shared_folder(run.path)
         with run.begun(settings):

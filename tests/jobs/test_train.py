@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -119,17 +120,19 @@ def test_other_settings_are_refused(
     assert "lr 0.003, not 0.5" in refused("train", "--out", runs / "digits", *EPOCHS, "--lr", "0.5")
 
 
-def test_a_dry_run_tells_and_writes_nothing(command: Command, runs: Path, tmp_path: Path) -> None:
+def test_a_dry_run_tells_and_writes_nothing_and_starts_no_ray(here: Here, tmp_path: Path) -> None:
     images = digits.write(tmp_path / "images")
     (images / "0/broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     (images / "0/copy.png").write_bytes((images / "0/0000.png").read_bytes())
     other = tmp_path / "run/other.txt"  # where no run could begin
     other.parent.mkdir()
     other.touch()
-    done = command("train", images, "--out", tmp_path / "run", "--dry-run", "--image-size", 32)
-    assert done.returncode == 0, done.stderr
+    small = ["--image-size", 32, "--filters", "8,8"]
+    code, out, err = here("train", images, "--out", tmp_path / "run", "--dry-run", *small)
+    assert (code, out) == (0, ""), err
+    assert not [one for one in psutil.Process().children() if one.name() == "raylet"]
     for text in ("1,798 images in 10 classes", "1 unreadable", "1 duplicates", "time     about"):
-        assert text in done.stderr
+        assert text in err
     assert sorted(tmp_path.iterdir()) == [images, other.parent]
     assert list(other.parent.iterdir()) == [other]
 
