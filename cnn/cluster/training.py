@@ -202,12 +202,12 @@ def resume(state: State, folder: Place) -> None:
                 return
             except Mendable as error:
                 damaged = damaged or error
-    if damaged and kept[-1].name > epoch_name(1):
+    if damaged and kept[-1].name != epoch_name(1):
         raise damaged  # the first epoch alone is soon done again: a full disk may have cut it off
 
 
 def epoch_name(epoch: int) -> str:
-    """The name of the folder of an epoch's checkpoint; names sort as epochs do."""
+    """The name of the folder of an epoch's checkpoint; names of one length sort as epochs do."""
     return f"{EPOCH}{epoch:04d}"
 
 
@@ -216,7 +216,7 @@ def epochs_kept(folder: Place) -> list[Place]:
     if not folder.is_dir():
         return []
     kept = [entry for entry in folder.iterdir() if entry.name.startswith(EPOCH)]
-    return sorted(kept, key=lambda entry: entry.name)
+    return sorted(kept, key=lambda entry: (len(entry.name), entry.name))
 
 
 def as_checkpoint(folder: Place) -> ray.train.Checkpoint:

@@ -34,7 +34,6 @@ class Watch(tune.Callback):
 
     def __init__(self, trials: int, console: Console, advance: Advance) -> None:
         self.trials, self.console, self.advance = trials, console, advance
-        self.stopped = 0
 
     @classmethod
     def current(cls) -> "Watch":
@@ -64,7 +63,9 @@ class Watch(tune.Callback):
         others = [one for one in trials if one is not trial]
         done = 1 + sum(one.status in ENDED for one in others)
         running = sum(one.status == "RUNNING" for one in others)
-        self.stopped += outcome == "stopped"
+        stopped = sum(
+            one.status in ENDED and ending(one.last_result) == "stopped" for one in others
+        )
         best = max(trials, key=best_of)
         self.console.say(
             TABLE.format(
@@ -73,7 +74,7 @@ class Watch(tune.Callback):
                 epochs=int((trial.last_result or {}).get("epoch", 0)),
                 accuracy=f"{best_of(trial):.3f}",
                 best=f"{best_of(best):.3f} ({best.config[NUMBER]})",
-                states=f"{running} / {self.stopped} / {done}",
+                states=f"{running} / {stopped + (outcome == 'stopped')} / {done}",
                 point=point_text(point_of(trial.config)),
             )
         )

@@ -47,8 +47,8 @@ def test_the_console_says_only_what_matters(finished: subprocess.CompletedProces
     rest = [word for word in first_words if "/" not in word]
     assert rest == ["prepared", "data", "network", "plan", "epoch"]
     # It was killed with at least three epochs behind it, of which it may have lost one or two.
-    assert 1 < 13 - len(epochs) <= 12
-    assert epochs == [f"{n}/12" for n in range(13 - len(epochs), 13)]
+    assert 1 < 9 - len(epochs) <= 8
+    assert epochs == [f"{n}/8" for n in range(9 - len(epochs), 9)]
 
 
 def test_the_run_folder_holds_what_the_contract_names(
@@ -58,7 +58,7 @@ def test_the_run_folder_holds_what_the_contract_names(
     assert {entry.name for entry in run.iterdir()} == CONTRACT
     history = pd.read_csv(run / "history.csv")
     assert list(history.columns) == HISTORY
-    assert list(history["epoch"]) == list(range(1, 13))
+    assert list(history["epoch"]) == list(range(1, 9))
     kept = {entry.name for entry in (run / "checkpoints").iterdir() if entry.is_dir()}
     # The best and the last, and one that Ray may have lost count of when it was killed.
     assert f"epoch-{len(history):04d}" in kept and len(kept) <= 3
