@@ -120,8 +120,10 @@ def read_card(folder: Place) -> Card:
                 f"{FORMAT_VERSION}: use the version of the program that wrote it"
             )
         return Card.model_validate(content)
-    except (FileNotFoundError, NotADirectoryError):
-        raise BundleError(f"{folder} is no bundle: it holds no {CARD}") from None
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise BundleError(
+            f"{folder} is no bundle: it holds no {CARD}; give the folder of a model, or of its run"
+        ) from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

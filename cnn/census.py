@@ -29,7 +29,7 @@ class Census:
     counts: images by class and split. unreadable: files by reason. leaks: images left out because
     of a twin in a split above, by error. ignored: as in the manifest. duplicates: images in the
     splits beyond the first of each content. conflicts: path and label of identical images under
-    more than one label, by content hash; they keep their labels.
+    more than one label, by content hash; they keep their labels. bare: as in the manifest.
     """
 
     counts: dict[str, dict[Split, int]]
@@ -38,6 +38,7 @@ class Census:
     ignored: dict[str, int]
     duplicates: int
     conflicts: dict[str, list[tuple[str, str]]]
+    bare: tuple[str, ...] = ()
 
     @property
     def split_sizes(self) -> dict[Split, int]:
@@ -89,7 +90,8 @@ class Census:
     def warnings(self) -> list[str]:
         """A line for each of the first classes that a split lacks and conflicts; for all leaks."""
         short = [line for name, row in self.counts.items() if (line := _shortage(name, row))]
-        lines = short[:NAMED]
+        lines = [_bare(self.bare)] if self.bare else []
+        lines += short[:NAMED]
         if (unnamed := len(short) - NAMED) > 0:
             lines.append(f"{_count(unnamed, 'more class', 'more classes')} lack images of a split")
         lines += [
@@ -118,6 +120,7 @@ def take_census(manifest: Manifest) -> Census:
         ignored=manifest.ignored,
         duplicates=len(hashes) - len(pc.unique(hashes)),
         conflicts=_conflicts(table),
+        bare=manifest.bare,
     )
 
 
@@ -141,6 +144,17 @@ def _conflicts(table: pa.Table) -> dict[str, list[tuple[str, str]]]:
     for row in read.filter(pc.is_in(read["content_hash"], torn)).to_pylist():
         conflicts.setdefault(row["content_hash"], []).append((row["path"], row["label"]))
     return conflicts
+
+
+def _bare(folders: tuple[str, ...]) -> str:
+    """The line about folders without an image."""
+    names = [repr(name) for name in folders[:NAMED]]
+    if (unnamed := len(folders) - NAMED) > 0:
+        names.append(f"{unnamed:,} more")
+    return (
+        f"no class, for no image is found there: {', '.join(names)}; images are known by endings "
+        "such as .jpg, and links to folders are not followed"
+    )
 
 
 def _named(group: list[tuple[str, str]]) -> str:

@@ -123,9 +123,19 @@ def flags(settings: type[BaseModel], arguments: list[str]) -> dict[str, Any]:
         sys.exit(0)
     named = {name: called(name, field) for name, _, field in leaves(settings)}
     for name, value in given.items():
-        if value == "" or (isinstance(value, tuple) and "" in value):  # of a variable that is unset
-            raise Mendable(f"{named.get(name, '--config')} is empty: give a value, or leave it out")
+        for one in value if isinstance(value, tuple) else (value,):
+            require_text(named.get(name, "--config"), one)
     return {name: value for name, value in given.items() if value not in (None, ())}
+
+
+def require_text(name: str, value: Any) -> None:
+    """Mendable where a value is empty, as that of a variable that is unset, or is no text."""
+    if value == "":
+        raise Mendable(f"{name} is empty: give a value, or leave it out")
+    try:
+        str(value).encode()
+    except UnicodeEncodeError:
+        raise Mendable(f"{name} {value!r} is not UTF-8: rename it, or give a link to it") from None
 
 
 def arguments_of(settings: type[BaseModel]) -> Iterator[str]:
@@ -213,12 +223,25 @@ def locations(settings: type[BaseModel]) -> dict[str, Location]:
     return {name: location for name, location, _ in leaves(settings)}
 
 
+class UniqueKeys(yaml.SafeLoader):
+    """YAML without a key given twice: the first of the two would be lost in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set[str]()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                line = key.start_mark.line + 1
+                raise yaml.YAMLError(f"{key.value} is given twice, at last in line {line}")
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(file: str, flag: str, wanted: str) -> dict[str, Any]:
     """The mapping in the YAML file of a flag; Mendable where it does not hold what is `wanted`."""
     from cnn.place import place  # late: it brings pyarrow, for which --help should not wait
 
     try:
-        content = yaml.safe_load(place(file).read_text(encoding="utf-8"))
+        content = yaml.load(place(file).read_text(encoding="utf-8"), UniqueKeys)  # a SafeLoader
     except OSError as error:
         raise Mendable(f"{flag} {file}: cannot be read: {error.strerror or error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -247,7 +270,9 @@ def explain(settings: type[BaseModel], error: ValidationError, source: str | Non
     if name is None and first["type"] == "value_error":  # settings that do not go together
         return message
     if name is None:  # a value where a group belongs
-        return f"{source or 'the settings'}: {'.'.join(map(str, first['loc']))}: {message}"
+        group = ".".join(map(str, first["loc"]))
+        wanted = "give its settings below it, or leave it out" if len(place) == 1 else message
+        return f"{source or 'the settings'}: {group}: {wanted}"
     return f"{name} {first['input']}: {message[0].lower()}{message[1:]}"
 
 

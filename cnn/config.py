@@ -252,7 +252,12 @@ class Experiment(Settings):
     prepared: str | None = Field(
         None, description="folder that keeps prepared datasets [default: `prepared` beside --out]"
     )
-    seed: int = Field(0, ge=0, description="of the split, the weights, the order, the augmentation")
+    seed: int = Field(
+        0,
+        ge=0,
+        lt=2**32,
+        description="of the split, the weights, the order, the augmentation",
+    )
     data: Images = Images()
     augmentation: Augmentation = Augmentation()
     network: Network = Network()

@@ -51,8 +51,12 @@ class Console:
         self.terminal.print(one_line(text))
 
     def result(self, text: str) -> None:
-        """A line that scripts may read."""
-        sys.stdout.write(f"{one_line(text)}\n")
+        """A line that scripts may read; nobody does where standard output is closed."""
+        if sys.stdout is None:
+            return
+        encoding = sys.stdout.encoding or "utf-8"
+        shown = one_line(text).encode(encoding, "backslashreplace").decode(encoding)
+        sys.stdout.write(f"{shown}\n")
         sys.stdout.flush()
 
     @contextmanager

@@ -29,7 +29,10 @@ def reasons(error: BaseException) -> Iterator[BaseException]:
 
 def is_refused(error: BaseException) -> bool:
     """Whether the system refuses the name of a file, or to read or write what it names."""
-    refusals = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
+    refusals = (
+        *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG),
+        *(errno.ENOTDIR, errno.EEXIST, errno.EISDIR),  # a file where a folder should be
+    )
     return isinstance(error, OSError) and bool(error.filename) and error.errno in refusals
 
 

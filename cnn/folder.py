@@ -55,11 +55,13 @@ class Listing:
     ignored: how many entries are no candidates, by reason: ``hidden`` (a file whose name starts
         with a dot), ``hidden_folder`` (counted once, not entered), ``not_an_image_name`` (by its
         extension), ``directory_link`` (not followed), ``unreadable_folder`` (not entered).
+    bare: the folders and links to folders in the root, by lossless name, that hold no candidate.
     """
 
     root: str
     files: pa.Table
     ignored: dict[str, int]
+    bare: tuple[str, ...] = ()
 
 
 def list_folder(root: str) -> Listing:
@@ -118,6 +120,7 @@ class _Found:
     def __init__(self) -> None:
         self.columns: dict[str, list[str | int | None]] = {name: [] for name in FILES.names}
         self.ignored: Counter[str] = Counter()
+        self.tops: set[str] = set()  # folders in the root
 
     def add(self, path: str, size: int, mtime_ns: int, error: Reason | None) -> None:
         top, slash, _ = path.partition("/")
@@ -127,7 +130,8 @@ class _Found:
 
     def listing(self, root: str) -> Listing:
         files = pa.table(self.columns, schema=FILES).sort_by("path")
-        return Listing(root, files, dict(sorted(self.ignored.items())))
+        bare = sorted(self.tops.difference(self.columns["top"]))
+        return Listing(root, files, dict(sorted(self.ignored.items())), tuple(bare))
 
 
 def _locate(root: str) -> tuple[FileSystem | None, str]:
@@ -174,6 +178,8 @@ def _list_local(root: str) -> _Found:
                         found.ignored["hidden_folder"] += 1
                     else:
                         pending.append(path)
+                        if not folder:
+                            found.tops.add(to_text(path))
         except OSError:
             found.ignored["unreadable_folder"] += 1
     return found
@@ -185,6 +191,8 @@ def _record(entry: os.DirEntry[bytes], path: bytes, real_root: bytes, found: _Fo
         found.ignored["hidden"] += 1
     elif entry.is_symlink() and os.path.isdir(entry.path):
         found.ignored["directory_link"] += 1
+        if path == entry.name:
+            found.tops.add(to_text(path))
     elif not _has_image_name(entry.name):
         found.ignored["not_an_image_name"] += 1
     else:
@@ -292,6 +300,8 @@ def _list_remote(filesystem: FileSystem, base: str, root: str) -> _Found:
             hidden_folders.add(hidden)
         elif info.type != FileType.Directory:
             _record_remote(info, path, found)
+        elif "/" not in path:
+            found.tops.add(to_text(path.encode()))
     if hidden_folders:
         found.ignored["hidden_folder"] = len(hidden_folders)
     return found

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import pyarrow as pa
@@ -49,8 +49,11 @@ _SPLIT_FOLDERS: dict[str, Split] = {
     "val": "validation",
     "valid": "validation",
     "validation": "validation",
+    "dev": "validation",
     "test": "test",
     "testing": "test",
+    "eval": "test",
+    "holdout": "test",
 }
 
 
@@ -68,10 +71,12 @@ class Manifest:
         ``assign_splits`` also ``split``, null for a row with an error.
     ignored: counts by reason: those of the listing, ``no_class_folder`` and
         ``outside_the_splits``.
+    bare: folders that would be classes if they held an image.
     """
 
     table: pa.Table
     ignored: dict[str, int]
+    bare: tuple[str, ...] = ()
 
     def with_contents(
         self, content_hash: Sequence[str | None], error: Sequence[str | None]
@@ -81,11 +86,11 @@ class Manifest:
         for name, values in (("content_hash", content_hash), ("error", error)):
             column = pa.array(values, pa.string())
             table = table.set_column(table.column_names.index(name), name, column)
-        return Manifest(table, self.ignored)
+        return replace(self, table=table)
 
     def write(self, file: Place) -> None:
         """Writes Parquet, whole or not at all; the counts travel in the schema's metadata."""
-        metadata = {"ignored": json.dumps(self.ignored)}
+        metadata = {"ignored": json.dumps(self.ignored), "bare": json.dumps(self.bare)}
         parquet.write(file, self.table.replace_schema_metadata(metadata))
 
     @classmethod
@@ -95,7 +100,8 @@ class Manifest:
         metadata = table.schema.metadata or {}
         if b"ignored" not in metadata or not set(COLUMNS.names) <= set(table.column_names):
             raise ManifestError(f"{str(file)!r} is no manifest; prepare the images again")
-        return cls(table.replace_schema_metadata(None), json.loads(metadata[b"ignored"]))
+        ignored, bare = (json.loads(metadata.get(name, "[]")) for name in (b"ignored", b"bare"))
+        return cls(table.replace_schema_metadata(None), ignored, tuple(bare))
 
 
 def hash_content(data: bytes) -> str:
@@ -139,7 +145,7 @@ def label_images(listing: Listing) -> Manifest:
         schema=COLUMNS,
     ).filter(pa.array([skip is None for _, _, skip in places], pa.bool_()))
     skipped = Counter(skip for _, _, skip in places if skip)
-    manifest = Manifest(table, {**listing.ignored, **skipped})
+    manifest = Manifest(table, {**listing.ignored, **skipped}, listing.bare)
     _require_two_classes(manifest, listing.root)
     return manifest
 

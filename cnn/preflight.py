@@ -25,6 +25,9 @@ from cnn.recording import first_calls
 TIMED_STEPS = 5
 MIB = 2**20
 
+# Of the optimizer: the first has a rate of 0, and with fewer the network is about as it began.
+FEWEST_STEPS = 20
+
 # A confusion matrix of 4,000 classes is 145 MB of evaluation.json, and takes 2 GB to be shown.
 MOST_CLASSES = 5_000
 
@@ -58,9 +61,21 @@ def describe(
     }
     for name, line in lines.items():
         console.say(f"{name:8} {line}")
-    for warning in [*idle(settings), *census.warnings()]:
+    for warning in [*idle(settings), *too_short(census, settings), *census.warnings()]:
         console.say(f"warning  {warning}")
     return lines
+
+
+def too_short(census: Census, settings: TrainConfig) -> list[str]:
+    """A line where there are so few steps that most of them only warm up."""
+    train, training = census.split_sizes["train"], settings.training
+    steps = training.epochs * (train // min(training.batch_size, train)) if train else 0
+    if steps >= FEWEST_STEPS:
+        return []
+    return [
+        f"{steps} {'step' if steps == 1 else 'steps'} in all can teach little: give more --epochs, "
+        "or a smaller --batch-size"
+    ]
 
 
 def idle(settings: TrainConfig) -> list[str]:
@@ -83,10 +98,12 @@ def data_line(census: Census) -> str:
     """Images, classes, splits, and what is not among them."""
     sizes = census.split_sizes
     unreadable, ignored = sum(census.unreadable.values()), sum(census.ignored.values())
+    reasons = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in census.ignored.items())
     return (
         f"{census.images:,} images in {len(census.counts)} classes: {sizes['train']:,} train, "
         f"{sizes['validation']:,} validation, {sizes['test']:,} test; {unreadable:,} unreadable, "
         f"{census.duplicates:,} duplicates, {ignored:,} ignored"
+        + (f" ({reasons})" if reasons else "")
     )
 
 

@@ -115,7 +115,8 @@ class RunFolder:
         if added or removed or changed:
             raise Mendable(
                 f"the images are not those that {self.path} was begun with "
-                f"({added} added, {removed} removed, {changed} changed): give another --out"
+                f"({added} added, {removed} removed, {changed} changed or labelled otherwise): "
+                "give another --out"
             )
 
 

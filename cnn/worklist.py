@@ -132,17 +132,19 @@ def with_labels(table: pa.Table, file: Place) -> tuple[pa.Table, int]:
 def read_labels(file: Place) -> dict[str, str]:
     """Path → label; Mendable where the file does not tell, or contradicts itself."""
     try:
-        # Names such as NA and null are text: pandas would make them missing values.
+        # Names such as NA and null are text: pandas would make them missing values. The header is
+        # read as a row, for one that is longer is then an error, and not cut or an index.
         table = pd.read_csv(
             BytesIO(file.read_bytes()),
             dtype=str,
             keep_default_na=False,
             na_filter=False,
-            index_col=False,
+            header=None,
         )
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise Mendable(f"--labels {file} cannot be read as CSV: {reason}") from None
+    table = table[1:].set_axis(table.iloc[0], axis="columns")
     if missing := {"path", "label"} - set(table.columns):
         found = ", ".join(map(str, table.columns))
         raise Mendable(f"--labels {file} has no column {sorted(missing)[0]!r}, but {found}")

@@ -1,5 +1,6 @@
 """Laws of the census: every file is counted once, and what is wrong is said in one line each."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -111,6 +112,11 @@ def test_however_much_is_wrong_a_page_can_tell_it() -> None:
     assert len(lines) < 30 and max(map(len, lines)) < 500
     assert any("496 more;" in line for line in lines)
     assert any("280 more classes lack images of a split" in line for line in lines)
+
+
+def test_a_folder_that_is_no_class_for_want_of_images_is_named() -> None:
+    (line,) = replace(census_of(*FAIR), bare=("owl", "sock")).warnings()
+    assert "no class" in line and "'owl', 'sock'" in line
 
 
 def test_a_class_too_small_to_split_is_warned_of_in_one_line() -> None:

@@ -3,6 +3,8 @@
 import os
 import pty
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
@@ -114,6 +116,19 @@ def test_remarks_go_to_stderr_as_they_are(text: str, capsys: pytest.CaptureFixtu
 def test_results_go_to_stdout_as_they_are(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     Console().result(text)
     assert capsys.readouterr() == (f"{text}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("redirected", "shown"), [("", b"wrote \\xe9\\u732b\n"), (">&-", b"")], ids=["ascii", "closed"]
+)
+def test_a_result_is_told_as_far_as_the_output_goes(redirected: str, shown: bytes) -> None:
+    told = "from cnn.console import Console; Console().result('wrote \\u00e9\\u732b')"
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$0" -c "{told}" {redirected}', sys.executable],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, shown, b"")
 
 
 def test_a_log_gets_lines_and_no_bar(capsys: pytest.CaptureFixture[str]) -> None:

@@ -124,7 +124,7 @@ def test_a_file_outside_any_class_folder_is_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("train", "validation", "test"),
-    [("train", "val", "test"), ("Training", "VALID", "Testing"), ("TRAIN", "Validation", "TEST")],
+    [("train", "val", "test"), ("Training", "VALID", "Testing"), ("TRAIN", "dev", "holdout")],
 )
 def test_a_folder_with_its_own_splits_keeps_them(
     tmp_path: Path, train: str, validation: str, test: str
@@ -226,11 +226,12 @@ def test_class_names_stay_text_from_disk_to_parquet_and_back(tmp_path: Path) -> 
     names = ["NA", "null", "01", "1e3", "True", "_x", "x..", "<script>", "né\n", "-1", "nan"]
     names += ["a\u2215b", "a\uff0fb", "x" * 200, "cafe\u0301", "caf\u00e9", "\x1b[2J", "=1+1"]
     manifest = manifest_of(tmp_path / "images", each(*names, images=1))
-    manifest = Manifest(assign_splits(manifest.table, 0), manifest.ignored)
+    manifest = Manifest(assign_splits(manifest.table, 0), manifest.ignored, ("né\n", "01"))
     manifest.write(tmp_path / "manifest.parquet")
     again = Manifest.read(tmp_path / "manifest.parquet")
     assert classes(again.table) == sorted(names)
     assert again.table.equals(manifest.table) and again.ignored == manifest.ignored
+    assert again.bare == manifest.bare
 
 
 def test_another_parquet_file_is_refused(tmp_path: Path) -> None:

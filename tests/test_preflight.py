@@ -11,7 +11,7 @@ from faults import ROOT, faulty_decoder
 
 from cnn import digits, preflight
 from cnn.census import Census, take_census
-from cnn.config import Images, Network, TrainConfig
+from cnn.config import Images, Network, TrainConfig, Training
 from cnn.console import Console
 from cnn.errors import Mendable
 from cnn.manifest import COLUMNS, Manifest, assign_splits, hash_content
@@ -55,6 +55,12 @@ def test_where_the_images_fill_no_batch_an_epoch_is_one_step(
     assert census(40).split_sizes["train"] < SETTINGS.training.batch_size
     preflight.estimate(census(40), SETTINGS, 8, gpu=False, console=Console())
     assert "45 epochs of 1 steps" in capsys.readouterr().err
+
+
+def test_a_run_of_a_step_or_two_is_warned_of() -> None:
+    few = SETTINGS.model_copy(update={"training": Training(epochs=1)})
+    assert preflight.too_short(census(40), few)[0].startswith("1 step in all")
+    assert preflight.too_short(census(40), SETTINGS) == []
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,12 @@ def test_a_suspected_label_is_one_that_the_network_contradicts_with_its_usual_co
     assert [image.path for image in album.galleries["suspects"]] == ["1.jpg", "2.jpg"]
 
 
+def test_what_is_usual_of_a_class_without_images_nobody_knows() -> None:
+    table = predictions(["a", "b"], rows=4, label=list("aaaa"), predicted=list("abbb"))
+    evaluation = evaluate([table], ["a", "b"], {})
+    assert take_album([table], ["a", "b"], evaluation).suspects == 0
+
+
 @pytest.mark.parametrize("classes", [2, 12, 60])
 def test_an_album_stays_small_and_shows_no_more_of_a_cell_than_there_is(classes: int) -> None:
     names = [f"{i}" for i in range(classes)]

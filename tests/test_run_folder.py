@@ -142,7 +142,7 @@ def test_images_that_differ_are_refused_and_counted(begun: TrainFolder, images: 
     (images / "dog" / "1.jpg").unlink()
     for name in ("a.jpg", "b.jpg", "c.jpg"):
         (images / "dog" / name).write_bytes(b"new")
-    assert "(3 added, 1 removed, 2 changed)" in refusal(begun, settings(), images)
+    assert "(3 added, 1 removed, 2 changed or" in refusal(begun, settings(), images)
 
 
 def test_images_listed_in_another_order_are_the_same(begun: TrainFolder, images: Path) -> None:

@@ -92,6 +92,7 @@ def test_a_file_labels_the_images_that_it_names(tmp_path: Path) -> None:
         ("path,label\n1.jpg,cat\n1.jpg,dog\n", "two labels for '1.jpg'"),
         ("path,label\nelsewhere/1.jpg,cat\n", "names no image that is there"),
         ("", "cannot be read as CSV"),
+        ("path,label\n1.jpg,cat,dog\n", "Expected 2 fields in line 2, saw 3"),
     ],
 )
 def test_a_file_of_labels_that_does_not_fit_is_refused(

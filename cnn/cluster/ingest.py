@@ -1,7 +1,7 @@
 """Ray Data: images → prepared dataset."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -172,4 +172,4 @@ def placed(source: Source, folder: Place, order: np.ndarray, shards: int) -> Man
         raise RuntimeError(f"the shards in {folder} are not those of the listing: remove it")
     read = source.manifest.with_contents(*(found[n].to_pylist() for n in ("content_hash", "error")))
     table = read.table.append_column("shard", found["shard"]).append_column("row", found["row"])
-    return Manifest(table, read.ignored)
+    return replace(read, table=table)

@@ -98,8 +98,10 @@ def introduce(task: Task, console: Console) -> None:
     """Tell what is going to be scored, and with what."""
     card, work = task.model.card, task.work
     images, ignored = work.manifest.table.num_rows, sum(work.manifest.ignored.values())
-    labels = "labelled" if work.labelled else "without labels"
-    console.say(f"data     {images:,} images {labels}, {ignored:,} ignored")
+    labelled = images - work.manifest.table["label"].null_count
+    some = f", {labelled:,} of them labelled" if labelled else " without labels"
+    labels = " labelled" if labelled == images else some
+    console.say(f"data     {images:,} images{labels}, {ignored:,} ignored")
     for line in remarks(work, card.classes):
         console.say(f"         {line}")
     flip = ", each with its mirror image" if card.flip else ""

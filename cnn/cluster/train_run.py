@@ -1,6 +1,7 @@
 """A training run: images, prepared, to a judged model and its report."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -121,7 +122,7 @@ def dry_run(
     else:
         manifest = preflight.read_all(source.root, source.manifest, source.settings, console)
     table = assign_splits(manifest.table, settings.seed)
-    census = take_census(Manifest(table, manifest.ignored))
+    census = take_census(replace(manifest, table=table))
     preflight.describe(census, settings, source.settings.image_size, str(plan), console)
     preflight.class_table(census, console)
     preflight.estimate(census, settings, source.settings.image_size, plan.gpu, console)
@@ -130,7 +131,7 @@ def dry_run(
 
 def split(dataset: Prepared, settings: Experiment, run: TrainFolder, plan: TrainingPlan) -> Census:
     """Assign the splits, make sure that they can train anything, and write the run's manifest."""
-    manifest = Manifest(dataset.split(settings.seed), dataset.manifest.ignored)
+    manifest = replace(dataset.manifest, table=dataset.split(settings.seed))
     census = take_census(manifest)
     census.require_trainable()
     plan.require_images(census.split_sizes["train"], settings.training.batch_size)
@@ -175,6 +176,7 @@ def predict(
     # some in every shard, and read it.
     order = np.lexsort([manifest.table["row"].to_numpy(), manifest.table["shard"].to_numpy()])
     parts = Parts.of(Manifest(manifest.table.take(order), {}), dataset.card.image_size)
+    pool = replace(pool, workers=min(pool.workers, len(parts)))  # a part is one worker's
     found: dict[int, pa.Table] = {}
 
     def missing() -> list[int]:

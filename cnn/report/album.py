@@ -110,7 +110,9 @@ def _judged_album(parts: Iterable[pa.Table], classes: list[str], evaluation: Eva
     mistakes = Pick("sureness", 2 * GALLERY)
     uncertain, right = Pick("confidence", SAMPLE), Pick("draw", SAMPLE)
     examples = Examples(cell_sizes(np.asarray(evaluation.confusion_matrix)).ravel())
-    usual = np.asarray(evaluation.own_confidence)
+    # What is usual of a class without images, nobody knows.
+    unknown = np.array([row.support == 0 for row in evaluation.per_class])
+    usual = np.where(unknown, np.inf, evaluation.own_confidence)
     for part in parts:
         rows = _judged(part, classes, usual)
         suspicious = rows.filter(rows["suspicious"])
