@@ -68,7 +68,7 @@ class RunFolder:
 
         Its settings are written down, which `--config` takes again.
         """
-        text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
+        text = yaml.safe_dump(saved(settings), sort_keys=False)
         with ExitStack() as work:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ class RunFolder:
         Defaults follow the epochs: to name one of those would not tell what to mend.
         """
         before = flat(yaml.safe_load(self.config.read_text(encoding="utf-8")))
-        now = flat(settings.model_dump(mode="json"))
+        now = flat(saved(settings))
         if before.keys() != now.keys():
             raise Mendable(f"{self.path} holds the run of another job: give another --out")
         for name, value in sorted(now.items(), key=lambda item: item[0] != "training.epochs"):
@@ -123,7 +123,7 @@ class RunFolder:
 class TrainFolder(RunFolder):
     """The folder of a training run."""
 
-    FREE = frozenset({"images", "out", "prepared", "dry_run", "preview", "resources"})
+    FREE = frozenset({"images", "out", "prepared", "resources"})
 
     @property
     def model(self) -> Place:
@@ -172,6 +172,11 @@ class TuneFolder(TrainFolder):
         """Refuse another space than the search began with."""
         if self.manifest.is_file() and self.space.read_text(encoding="utf-8") != text:
             raise Mendable(f"{self.path} was begun with another space: give another --out")
+
+
+def saved(settings: BaseModel) -> dict[str, Any]:
+    """The settings of a run, without what is asked of one command: another job takes them too."""
+    return settings.model_dump(mode="json", exclude={"dry_run", "preview"})
 
 
 def facts(manifest: Manifest) -> pa.Table:

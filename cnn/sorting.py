@@ -115,6 +115,9 @@ class SortedFolder:
                 raise self._refused("it was begun with other images, model or settings")
         elif os.path.lexists(self.folder) and any(self.folder.iterdir()):
             raise self._refused("it is not empty")
+        above = next(one for one in self.folder.absolute().parents if os.path.lexists(one))
+        if not above.is_dir():
+            raise self._refused(f"{str(above)!r} is no folder")
 
     @contextmanager
     def _mendable(self) -> Iterator[None]:

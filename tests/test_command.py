@@ -10,7 +10,7 @@ import yaml
 from pydantic_core import PydanticUndefined
 
 from cnn.command import leaves, parse
-from cnn.config import PrepareConfig, TrainConfig
+from cnn.config import PrepareConfig, TrainConfig, TuneConfig
 from cnn.errors import Mendable
 from cnn.run_folder import TrainFolder
 
@@ -80,7 +80,7 @@ def look_up(settings: Any, location: tuple[str, ...]) -> Any:
         ["--image-size", "32", "--flip", "--filters", "4,8", "--patience", "2", "--lr", "1e-9"],
         ["s3://bucket/a: b #c", "--network", "resnet18", "--weights", "default", "--no-residual"],
         ["caf\u00e9 \u732b\n", "--out", "true", "--prepared", "1e3"],
-        ["photos", "--max-minutes", "0.5", "--memory", "0", "--dry-run"],
+        ["photos", "--max-minutes", "0.5", "--memory", "0"],
     ],
 )
 def test_the_settings_that_a_run_saves_are_read_back_equal(
@@ -90,6 +90,14 @@ def test_the_settings_that_a_run_saves_are_read_back_equal(
     with run.begun(settings):
         pass
     assert train("--config", str(run.config)) == settings
+
+
+def test_a_search_begins_with_the_settings_that_a_training_run_has_saved(tmp_path: Path) -> None:
+    run = TrainFolder(tmp_path / "run")
+    with run.begun(train("photos", "--lr", "0.5", "--dry-run", "--out", str(run.path))):
+        pass
+    search = parse(TuneConfig, ["--config", str(run.config), "--out", "elsewhere"])
+    assert search.given() == train("photos", "--lr", "0.5")
 
 
 def test_giving_a_default_by_its_flag_changes_nothing() -> None:

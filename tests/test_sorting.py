@@ -128,6 +128,7 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path, images: P
     (tmp_path / "my\nfolder" / "mine.txt").write_text("mine")
     assert "not empty" in refusal(tmp_path / "my\nfolder", images)
     assert "Not a directory" in refusal(images / "a.jpg", tmp_path / "elsewhere")
+    assert "a.jpg' is no folder" in refusal(images / "a.jpg" / "b" / "c", tmp_path / "elsewhere")
 
 
 def test_a_folder_that_cannot_be_made_is_refused(images: Path) -> None:

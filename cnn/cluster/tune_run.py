@@ -30,7 +30,7 @@ from cnn.place import place
 from cnn.prepared import Prepared
 from cnn.report.training import training_report
 from cnn.report.tuning import Tuning, leaderboard
-from cnn.run_folder import TuneFolder
+from cnn.run_folder import TuneFolder, saved
 from cnn.space import Space, default_space, read_space
 
 RETRAINED = "the best settings, on training and validation images: it has learned what validates it"
@@ -139,9 +139,8 @@ def conclude(tried: list[Tried], space: Space, run: TuneFolder) -> tuple[Tuning,
             f"all {len(trials)} trials have failed, the first because {trials[0].reason}: "
             "give other settings and another --out"
         )
-    best = space.settings(summary.best.point).model_dump(
-        mode="json", exclude={"out", "dry_run", "preview"}
-    )
+    best = saved(space.settings(summary.best.point))
+    del best["out"]
     write_atomically(run.best, yaml.safe_dump(best, sort_keys=False))
     return summary, next(one for one in tried if one.trial is summary.best)
 
