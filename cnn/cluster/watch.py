@@ -62,10 +62,9 @@ class Watch(tune.Callback):
         # A trial is told of before its status changes.
         others = [one for one in trials if one is not trial]
         done = 1 + sum(one.status in ENDED for one in others)
+        ends = [ending(one.last_result) for one in others if one.status == "TERMINATED"]
         running = sum(one.status == "RUNNING" for one in others)
-        stopped = sum(
-            one.status in ENDED and ending(one.last_result) == "stopped" for one in others
-        )
+        stopped = [*ends, outcome].count("stopped")
         best = max(trials, key=best_of)
         self.console.say(
             TABLE.format(
@@ -74,7 +73,7 @@ class Watch(tune.Callback):
                 epochs=int((trial.last_result or {}).get("epoch", 0)),
                 accuracy=f"{best_of(trial):.3f}",
                 best=f"{best_of(best):.3f} ({best.config[NUMBER]})",
-                states=f"{running} / {stopped + (outcome == 'stopped')} / {done}",
+                states=f"{running} / {stopped} / {done}",
                 point=point_text(point_of(trial.config)),
             )
         )

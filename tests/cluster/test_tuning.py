@@ -8,6 +8,7 @@ from ray.tune.experiment import Trial
 from cnn.cluster import tuning
 from cnn.cluster.tuning import Task, Tried
 from cnn.cluster.tuning_plan import TuningPlan
+from cnn.cluster.watch import Watch
 from cnn.config import Resources, Search, TrainConfig
 from cnn.console import Console
 from cnn.prepared import Prepared
@@ -63,6 +64,18 @@ def test_of_all_weak_trials_only_the_given_settings_go_on(number: int, action: s
         halving.on_trial_add(None, trial)
         last = halving.on_trial_result(None, trial, {"epoch": 1, "val_accuracy": accuracy})
     assert last == action
+
+
+def test_a_search_that_is_gone_on_with_counts_what_it_had_stopped_and_no_failures(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    trials = [Trial("trial", config={"trial": number}, stub=True) for number in range(4)]
+    ends = [("TERMINATED", 2), ("TERMINATED", 4), ("ERROR", 1), ("RUNNING", 3)]
+    for trial, (status, epoch) in zip(trials, ends, strict=True):
+        trial.run_metadata.last_result = {"epoch": epoch, "epochs": 4}
+        trial.set_status(status)
+    Watch(9, Console(), lambda done, total: None).on_trial_complete(1, trials, trials[3])
+    assert "0 / 2 / 4" in capsys.readouterr().err  # the first, and the one that has just ended
 
 
 def test_weak_trials_are_stopped_early_and_all_are_accounted_for(tried: list[Tried]) -> None:
