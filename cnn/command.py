@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from cnn.config import Positional
-from cnn.errors import Mendable, is_full_disk, is_refused, reasons
+from cnn.errors import FULL_GPU, Mendable, is_full_disk, is_full_gpu, is_refused, reasons
 from cnn.terminal import one_line
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -45,6 +45,8 @@ def run(settings: type[Config], job: Callable[[Config], None]) -> None:
                 end(f"error: {reason}", 2)
             if is_full_disk(reason):
                 end(FULL_DISK, 1)
+            if is_full_gpu(reason):
+                end(f"error: {FULL_GPU}", 2)
         if isinstance(error, OSError) and is_refused(error):
             end(f"error: {error.filename}: {error.strerror}: {REFUSED}", 2)
         raise

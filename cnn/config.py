@@ -182,7 +182,7 @@ class Pool(Settings):
     batch_size: int | None = Field(
         None,
         ge=1,
-        description="images per pass through the network [default: 128, or on a GPU 4 megapixels]",
+        description="images per pass through the network [default: 4 megapixels, or on a CPU 128]",
     )
     workers: int | None = Field(
         None, ge=1, description="scoring processes [default: one per GPU, or one per CPU]"

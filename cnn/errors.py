@@ -4,6 +4,8 @@ import errno
 import os
 from collections.abc import Iterator
 
+FULL_GPU = "a GPU's memory is too small: give a smaller --batch-size, or end what else uses the GPU"
+
 
 class Mendable(ValueError):
     """The user's to mend: jobs print its message as one line and exit with 2, without traceback."""
@@ -34,6 +36,11 @@ def is_refused(error: BaseException) -> bool:
         *(errno.ENOTDIR, errno.EEXIST, errno.EISDIR),  # a file where a folder should be
     )
     return isinstance(error, OSError) and bool(error.filename) and error.errno in refusals
+
+
+def is_full_gpu(error: BaseException) -> bool:
+    """Whether a GPU's memory was too small; of what tasks raise, the text alone tells."""
+    return "CUDA out of memory" in str(error)
 
 
 def is_full_disk(error: BaseException) -> bool:

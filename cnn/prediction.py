@@ -1,5 +1,7 @@
 """Predictions: one row per image — its path, label, predicted class, confidence, or error."""
 
+from functools import partial
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -37,13 +39,14 @@ def predictions(rows: pa.Table, probabilities: Tensor, classes: list[str]) -> pa
 def guesses(probabilities: Tensor, classes: list[str]) -> dict[str, pa.Array]:
     """The likeliest classes of each image and their probabilities, best first."""
     top = torch.topk(probabilities, k=min(TOP, len(classes)), dim=1)
-    names = np.array(classes, dtype=object)[top.indices.numpy(force=True)]
-    values = top.values.numpy(force=True)
+    values, places = (found.numpy(force=True) for found in top)
+    names, starts = pa.array(classes, pa.string()), np.arange(0, values.size + 1, values.shape[1])
+    of_each = partial(pa.ListArray.from_arrays, starts.astype(np.int32))
     return {
-        "predicted": pa.array(names[:, 0], pa.string()),
-        "confidence": pa.array(values[:, 0], pa.float32()),
-        "top_classes": pa.array(list(names), SCHEMA.field("top_classes").type),
-        "top_probabilities": pa.array(list(values), SCHEMA.field("top_probabilities").type),
+        "predicted": names.take(pa.array(places[:, 0])),
+        "confidence": pa.array(values[:, 0]),
+        "top_classes": of_each(names.take(pa.array(places.ravel()))),
+        "top_probabilities": of_each(pa.array(values.ravel())),
     }
 
 

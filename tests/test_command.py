@@ -11,7 +11,7 @@ from pydantic_core import PydanticUndefined
 
 from cnn.command import leaves, parse
 from cnn.config import PrepareConfig, TrainConfig, TuneConfig
-from cnn.errors import Mendable
+from cnn.errors import FULL_GPU, Mendable
 from cnn.run_folder import TrainFolder
 
 ROOT = Path(__file__).parents[1]
@@ -49,6 +49,22 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
+
+
+def test_a_gpu_whose_memory_is_too_small_is_one_line() -> None:
+    code = """
+import torch
+from cnn.command import run
+from cnn.config import TrainConfig
+def job(settings):
+    try:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8.00 GiB.")
+    except RuntimeError as error:
+        raise RuntimeError("a worker failed") from error
+run(TrainConfig, job)
+"""
+    ended = python("-c", code)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", f"error: {FULL_GPU}\n")
 
 
 def test_without_arguments_all_settings_are_the_defaults() -> None:

@@ -1,5 +1,6 @@
 """Ray Data: a bundle over every image, once each."""
 
+import threading
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -7,6 +8,7 @@ import pyarrow as pa
 import ray
 import torch
 from ray.exceptions import RayTaskError
+from torch import Tensor
 
 from cnn.bundle import Bundle, as_batch
 from cnn.cluster.capacity import UNUSABLE, own_gpus, require_usable
@@ -83,22 +85,35 @@ class Score:
         self.gpu, self.batch_size = plan.gpu_fraction > 0, plan.batch_size
         self.device = torch.device("cuda" if self.gpu and own_gpus() else "cpu")
         self.bundle = ray.get(bundle).to(self.device)
+        self.thread = threading.local()
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         require_usable(self.gpu)
         images = as_batch(stacked(rows["image"], self.bundle.card.image_size))
+        with torch.cuda.stream(self.stream()):
+            probabilities = self.predict(images)
+        classes = self.bundle.card.classes
+        return predictions(rows, probabilities, classes).append_column("part", rows["part"])
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Class probabilities, on the CPU, of a part's images."""
         found = [
             self.bundle.predict(images[start : start + self.batch_size].to(self.device))
             for start in range(0, len(images), self.batch_size)
         ]
-        classes = self.bundle.card.classes
-        probabilities = torch.cat(found) if found else torch.empty(0, len(classes))
-        return predictions(rows, probabilities, classes).append_column("part", rows["part"])
+        return torch.cat(found).cpu() if found else torch.empty(0, len(self.bundle.card.classes))
+
+    def stream(self) -> torch.cuda.Stream | None:
+        """This thread's own line of work on the GPU: its copies do not wait for another's part."""
+        if self.device.type == "cuda" and not hasattr(self.thread, "stream"):
+            self.thread.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        return getattr(self.thread, "stream", None)
 
 
 def stacked(column: pa.ChunkedArray, size: int) -> np.ndarray:
     """The images of a binary column, without its nulls, as uint8 `(N, size, size, 3)`: no copy."""
-    values = column.drop_null().combine_chunks()
+    found = column.drop_null()
+    values = found.chunk(0) if found.num_chunks == 1 else found.combine_chunks()
     _, offsets, data = values.buffers()
     first = np.frombuffer(offsets, np.int32)[values.offset] if len(values) else 0
     flat = np.frombuffer(data or b"", np.uint8)[first : first + len(values) * 3 * size**2]

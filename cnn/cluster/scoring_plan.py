@@ -15,10 +15,16 @@ from cnn.machine import cores
 # which of the two has more to do depends on the images, and the system schedules it better.
 SHARED_CPU = 0.5
 
-# A pass through the network: images on a CPU, pixels on a GPU. To launch one takes 3 ms, however
-# many images it is of, and an H200 needs as long for 2 megapixels.
+# A pass through the network is of so many pixels, for the memory that it takes. To launch one on a
+# GPU takes 3 ms, however many images it is of, and an H200 needs as long for 2 megapixels; a CPU
+# needs no more than so many images.
+PASS_PIXELS = 2**22
 CPU_BATCH = 128
-GPU_PIXELS = 2**22
+
+# Parts in the hands of a GPU's worker: while the GPU works on one, the CPU does its part of two.
+# And parts sent to it: Ray Data looks ten times a second for what has ended, when a GPU may have
+# done four. With Ray's own six (two for each in hand) a GPU waited a third of the time.
+GPU_IN_HAND, GPU_SENT = 3, 12
 
 
 @dataclass(frozen=True)
@@ -57,8 +63,13 @@ class ScoringPlan:
 
     @property
     def at_once(self) -> int:
-        """Parts in a worker's hands: while a GPU works on one, a CPU does its part of two."""
-        return 2 if self.gpu_fraction else 1
+        """Parts in a worker's hands."""
+        return GPU_IN_HAND if self.gpu_fraction else 1
+
+    @property
+    def sent(self) -> int | None:
+        """Parts sent to a worker, those in its hands among them; None: as Ray Data has it."""
+        return GPU_SENT if self.gpu_fraction else None
 
     def pool(self) -> ActorPoolStrategy:
         """The workers as Ray Data's pool."""
@@ -66,6 +77,7 @@ class ScoringPlan:
         return ActorPoolStrategy(
             **shape if self.elastic else {"size": self.workers},
             max_concurrent_calls_per_actor=self.at_once,
+            max_tasks_in_flight_per_actor=self.sent,
             enable_true_multi_threading=self.at_once > 1,
         )
 
@@ -92,7 +104,7 @@ def plan(settings: config.Pool, parts: int, image_size: int, console: Console) -
     most = room(fraction)
     workers = min(parts, settings.workers or max(1, most))
     elastic = settings.workers is None and "RAY_ADDRESS" in os.environ
-    batch_size = settings.batch_size or (gpu_batch(image_size) if gpu else CPU_BATCH)
+    batch_size = settings.batch_size or images_per_pass(image_size, gpu)
     wanted = ScoringPlan(workers, batch_size, fraction, elastic)
     if provides(wanted.needs, console):
         return wanted
@@ -106,6 +118,7 @@ def room(gpu_fraction: float) -> int:
     return slots(gpus(), gpu_fraction) if gpu_fraction else total("CPU")
 
 
-def gpu_batch(image_size: int) -> int:
-    """Images per pass that keep a GPU busy, and fit into a small one."""
-    return max(1, GPU_PIXELS // image_size**2)
+def images_per_pass(image_size: int, gpu: bool) -> int:
+    """Images, of so many pixels a side, that keep a worker busy and fit into its memory."""
+    most = max(1, PASS_PIXELS // image_size**2)
+    return most if gpu else min(most, CPU_BATCH)

@@ -86,7 +86,8 @@ def fill(
     about = preflight.describe(census, settings, dataset.card.image_size, str(plan), console)
     trained = training.fit(settings, dataset, run.path, plan, console)
     keep(trained, run)
-    judged = judge(dataset, census, settings.seed, run, plan.scoring, console)
+    pool = plan.scoring(dataset.card.image_size)
+    judged = judge(dataset, census, settings.seed, run, pool, console)
     seconds, title = time.monotonic() - started, run.path.resolve().name
     page = training_report(title, settings, dataset, census, judged, seconds, resumed, about)
     write_atomically(run.report, page)

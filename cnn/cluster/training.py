@@ -35,7 +35,7 @@ from cnn.cluster.trainer import Trainer
 from cnn.cluster.training_plan import TrainingPlan
 from cnn.config import TrainConfig
 from cnn.console import Console, starved
-from cnn.errors import Mendable
+from cnn.errors import FULL_GPU, Mendable
 from cnn.loop import DivergedError, Epoch, State, seconds_left
 from cnn.machine import cores
 from cnn.place import Place, place
@@ -171,6 +171,10 @@ def work(task: dict[str, Any]) -> list[Epoch] | str:
         learn(settings, dataset, state, reporter, share, ticker, tuple(task["splits"]))
     except DivergedError as error:
         return str(error)
+    except torch.OutOfMemoryError:
+        if share.workers > 1:  # the others wait for this one, until Ray ends them
+            raise
+        return FULL_GPU
     except RayError:  # of a streamed split; what its tasks have raised is lost but for its text
         dataset.require_whole()
         raise

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from cnn import config
-from cnn.batches import EVALUATION_BATCH
 from cnn.cluster.capacity import (
     Needs,
     counted,
@@ -14,7 +13,7 @@ from cnn.cluster.capacity import (
     total,
     wants_gpu,
 )
-from cnn.cluster.scoring_plan import ScoringPlan
+from cnn.cluster.scoring_plan import ScoringPlan, images_per_pass
 from cnn.console import Console
 from cnn.errors import Mendable
 
@@ -39,10 +38,10 @@ class TrainingPlan:
         """What the machines of the cluster must have."""
         return [worker_needs(self.gpu)] * self.workers
 
-    @property
-    def scoring(self) -> ScoringPlan:
+    def scoring(self, image_size: int) -> ScoringPlan:
         """The plan on which what was trained is judged."""
-        return ScoringPlan(self.workers, EVALUATION_BATCH, gpu_fraction=float(self.gpu))
+        fraction = float(self.gpu)
+        return ScoringPlan(self.workers, images_per_pass(image_size, self.gpu), fraction)
 
     def require_images(self, images: int, batch_size: int) -> None:
         """Mendable where a worker would get less than two images: batch norm needs two."""

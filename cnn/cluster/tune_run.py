@@ -98,7 +98,7 @@ def fill(
     else:
         trained = kept(winner)
     keep(trained, run)
-    pool, validated = plan.winner.scoring, not settings.search.retrain
+    pool, validated = plan.winner.scoring(dataset.card.image_size), not settings.search.retrain
     judged = judge(dataset, census, base.seed, run, pool, console, validated)
     seconds, title = time.monotonic() - started, run.path.resolve().name
     page = training_report(

@@ -11,6 +11,7 @@ same without the graph. The images are hard links of those in IMAGES, as often a
 import argparse
 import tempfile
 import time
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from cnn.batches import Batches, Share, TrainingBatches
 from cnn.bundle import Bundle, as_batch
 from cnn.cluster import ingest, scoring
 from cnn.cluster.learning import card, split_rows, start
-from cnn.cluster.scoring_plan import ScoringPlan, gpu_batch
+from cnn.cluster.scoring_plan import ScoringPlan, images_per_pass
 from cnn.cluster.session import session
 from cnn.cluster.streaming import StreamedTrainingBatches
 from cnn.config import TrainConfig
@@ -47,14 +48,20 @@ def main() -> None:
     parser.add_argument("images", type=Path)
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--images", dest="count", type=int, default=131_072)
-    parser.add_argument("--batch-size", type=int, nargs="+", default=[64, 512])
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        nargs="*",
+        default=[64, 512],
+        help="of training; none: scoring alone",
+    )
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
     print(torch.cuda.get_device_name(), f"and {cores()} CPUs")
     with tempfile.TemporaryDirectory(dir=asked.images.resolve().parent) as place, session(cores()):
         folder = Path(place)
         images = links(asked.images, folder / "images", asked.count)
-        settings = settings_for(images, asked.image_size, asked.batch_size[0])
+        settings = settings_for(images, asked.image_size)
         source = ingest.list_source(str(images), settings.data)
         dataset = ingest.prepare(source, folder / "prepared", lambda done, total: None, Console())
         for batch_size in asked.batch_size:
@@ -63,7 +70,7 @@ def main() -> None:
         Scoring.of(settings, dataset).compare(asked.rounds)
 
 
-def settings_for(images: Path, image_size: int, batch_size: int) -> TrainConfig:
+def settings_for(images: Path, image_size: int, batch_size: int = 64) -> TrainConfig:
     """Every step at the whole side, and no word about the first epochs alone."""
     return TrainConfig.model_validate(
         {
@@ -159,7 +166,7 @@ class Scoring:
         row = {"side": dataset.card.image_size}
         bundle = Bundle(card(settings, dataset, row), state.network)  # type: ignore[arg-type]
         table = dataset.split(settings.seed)
-        batch_size = gpu_batch(dataset.card.image_size)
+        batch_size = images_per_pass(dataset.card.image_size, gpu=True)
         readable = Manifest(table.filter(pc.is_null(table["error"])), {})
         images, _ = dataset.load(readable.table.slice(0, 16 * batch_size))
         parts = Parts.of(readable, dataset.card.image_size)
@@ -179,7 +186,7 @@ class Scoring:
                 ),
             },
             rounds,
-            warm_up=0,  # a pass is timed from its first quarter on
+            warm_up=0,  # a pass is timed while it is in full swing
         )
 
     def limit(self) -> float:
@@ -200,12 +207,12 @@ class Scoring:
         """The library's way from images to predictions, once its worker has started."""
         plan = ScoringPlan(workers=1, batch_size=self.batch_size, gpu_fraction=1.0)
         total = len(self.parts.manifest.table)
-        done, began, warm = 0, 0.0, 0
+        done, times = [0], [0.0]
         for _, table in scoring.score(enumerate(self.parts), pixels, self.bundle, plan):
-            done += len(table)
-            if not warm and done >= total / 4:
-                warm, began = done, time.perf_counter()
-        return (done - warm) / (time.perf_counter() - began)
+            done.append(done[-1] + len(table))
+            times.append(time.perf_counter())
+        first, last = (bisect_left(done, part * total) for part in (0.25, 0.875))
+        return (done[last] - done[first]) / (times[last] - times[first])
 
 
 def timed(work: Callable[[], object]) -> float:

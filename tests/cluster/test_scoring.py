@@ -12,15 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 import torch
+from ray.exceptions import RayTaskError
 
 from cnn import bundle, network
 from cnn.bundle import Bundle, Card, as_batch
 from cnn.cluster import score_run, scoring
-from cnn.cluster.scoring_plan import ScoringPlan
+from cnn.cluster.scoring_plan import ScoringPlan, images_per_pass
 from cnn.command import parse
 from cnn.config import Network, ScoreConfig
 from cnn.console import Console
-from cnn.errors import Mendable
+from cnn.errors import Mendable, is_full_gpu, reasons
 from cnn.folder import to_text
 from cnn.image import decode
 from cnn.manifest import Manifest
@@ -99,6 +100,26 @@ def test_a_worker_with_two_parts_in_hand_says_the_same(model: Path, dataset: Pre
     assert len(parts) > 4
     assert one["predicted"].equals(two["predicted"])
     assert one["confidence"].to_numpy() == pytest.approx(two["confidence"].to_numpy(), abs=1e-5)
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_a_pass_of_larger_images_is_of_no_more_pixels(gpu: bool) -> None:
+    for side in (16, 64, 224, 1024, 4096):
+        images = images_per_pass(side, gpu)
+        assert images == 1 or images * side**2 <= 2**22
+        assert images >= 1
+
+
+def test_a_gpu_that_is_full_can_be_told_from_what_a_worker_has_raised(
+    model: Path, dataset: Prepared
+) -> None:
+    def full(rows: pa.Table) -> pa.Table:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8.00 GiB.")
+
+    work = scoring.score([(0, dataset.manifest.table)], full, bundle.load(model), PLAN)
+    with pytest.raises(RayTaskError) as caught:
+        list(work)
+    assert any(map(is_full_gpu, reasons(caught.value)))
 
 
 def test_each_file_has_exactly_one_row(scored: Path, images: Path) -> None:
