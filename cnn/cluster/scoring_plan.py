@@ -23,7 +23,8 @@ CPU_BATCH = 128
 
 # Parts in the hands of a GPU's worker: while the GPU works on one, the CPU does its part of two.
 # And parts sent to it: Ray Data looks ten times a second for what has ended, when a GPU may have
-# done four. With Ray's own six (two for each in hand) a GPU waited a third of the time.
+# done four. With Ray's own six (two for each in hand) a worker that only slept waited for a third
+# of the time.
 GPU_IN_HAND, GPU_SENT = 3, 12
 
 
