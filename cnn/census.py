@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cnn.manifest import LEAKS, SPLITS, Manifest, ManifestError, Split, classes
+from cnn.plural import counted
 
 # Of classes that lack images, and of images under two labels: more would hide what else is said.
 NAMED = 20
@@ -93,16 +94,16 @@ class Census:
         lines = [_bare(self.bare)] if self.bare else []
         lines += short[:NAMED]
         if (unnamed := len(short) - NAMED) > 0:
-            lines.append(f"{_count(unnamed, 'more class', 'more classes')} lack images of a split")
+            lines.append(f"{counted(unnamed, 'more class', 'more classes')} lack images of a split")
         lines += [
             f"identical images under more than one label: {_named(group)}; keep them in one class"
             for group in islice(self.conflicts.values(), NAMED)
         ]
         if (unnamed := len(self.conflicts) - NAMED) > 0:
-            lines.append(f"{_count(unnamed, 'more image')} under more than one label")
+            lines.append(f"{counted(unnamed, 'more image')} under more than one label")
         if self.leaks:
             lines.append(
-                f"{_count(sum(self.leaks.values()), 'image')} left out because identical ones are "
+                f"{counted(sum(self.leaks.values()), 'image')} left out because identical ones are "
                 f"in a split that must stay unseen ({_listed(self.leaks)})"
             )
         return lines
@@ -171,14 +172,10 @@ def _shortage(name: str, row: dict[Split, int]) -> str | None:
         return None
     total = sum(row.values())
     return (
-        f"class {name!r} has {_count(total, 'image')} and none of them fell to "
+        f"class {name!r} has {counted(total, 'image')} and none of them fell to "
         f"{' or '.join(lacking)}: it {' and '.join(_LACK[split] for split in lacking)}; "
         "add images (about 20 make a fair split)"
     )
-
-
-def _count(number: int, noun: str, several: str | None = None) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {several or noun + 's'}"
 
 
 def _listed(counts: dict[str, int]) -> str:

@@ -19,6 +19,7 @@ from cnn.folder import Reader
 from cnn.loop import Loop, State, Sums, growth_of
 from cnn.machine import cores
 from cnn.manifest import Manifest, classes
+from cnn.plural import counted
 from cnn.prepared import prepare_image
 from cnn.recording import first_calls
 
@@ -73,7 +74,7 @@ def too_short(census: Census, settings: TrainConfig) -> list[str]:
     if steps >= FEWEST_STEPS:
         return []
     return [
-        f"{steps} {'step' if steps == 1 else 'steps'} in all can teach little: give more --epochs, "
+        f"{counted(steps, 'step')} in all can teach little: give more --epochs, "
         "or a smaller --batch-size"
     ]
 
@@ -121,7 +122,7 @@ def plan_line(census: Census, settings: TrainConfig, image_size: int, workers: s
     held = census.split_sizes["train"] + census.split_sizes["validation"]
     where = "in memory" if settings.resources.hold(held, image_size) else "streamed"
     size = f"{held * 3 * image_size**2 / MIB:,.0f} MiB"
-    return f"{workers}, images {where} ({size}), {settings.training.epochs} epochs"
+    return f"{workers}, images {where} ({size}), {counted(settings.training.epochs, 'epoch')}"
 
 
 def read_all(root: str, manifest: Manifest, images: config.Images, console: Console) -> Manifest:
@@ -179,16 +180,15 @@ def estimate(
     disk = files * 3 * image_size**2
     epochs, train = settings.training.epochs, census.split_sizes["train"]
     steps = train // min(settings.training.batch_size, train) if train else 0
+    work = f"{counted(epochs, 'epoch')} of {counted(steps, 'step')}"
     console.say(f"disk     {disk / MIB:,.0f} MiB for the prepared images")
     if gpu and not torch.cuda.is_available():
-        console.say(
-            f"time     {epochs} epochs of {steps} steps: untimed, no GPU is in this machine"
-        )
+        console.say(f"time     {work}: untimed, no GPU is in this machine")
         return
     device = torch.device("cuda" if gpu else "cpu")
     seconds = mean_step(settings, image_size, len(census.counts), device)
     console.say(
-        f"time     about {clock(seconds * steps * epochs)} for {epochs} epochs of {steps} steps, "
+        f"time     about {clock(seconds * steps * epochs)} for {work}, "
         f"{seconds * 1000:.0f} ms each on one worker here"
     )
 

@@ -54,7 +54,7 @@ def test_where_the_images_fill_no_batch_an_epoch_is_one_step(
 ) -> None:
     assert census(40).split_sizes["train"] < SETTINGS.training.batch_size
     preflight.estimate(census(40), SETTINGS, 8, gpu=False, console=Console())
-    assert "45 epochs of 1 steps" in capsys.readouterr().err
+    assert "45 epochs of 1 step," in capsys.readouterr().err
 
 
 def test_a_run_of_a_step_or_two_is_warned_of() -> None:

@@ -44,7 +44,7 @@ LAYERS = (
     "lock",
     "config place resizing",
     "ranges defaults",
-    "errors terminal machine",
+    "errors terminal machine plural",
 )
 DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer.split()}
 

@@ -13,6 +13,7 @@ from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.core.generated import autoscaler_pb2
 from ray.experimental.internal_kv import internal_kv_get_gcs_client
 
+from cnn import plural
 from cnn.console import Console
 from cnn.errors import Mendable
 
@@ -138,7 +139,7 @@ def wants_gpu(asked: bool | None, worker: Needs, console: Console) -> bool:
 
 def counted(workers: int, gpu: bool) -> str:
     """So many workers, in words."""
-    return f"{workers} {'GPU' if gpu else 'CPU'} worker{'s' if workers > 1 else ''}"
+    return plural.counted(workers, "GPU worker" if gpu else "CPU worker")
 
 
 def shortfall(workers: list[Needs]) -> str:

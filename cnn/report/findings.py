@@ -8,6 +8,7 @@ import pandas as pd
 
 from cnn.census import Census
 from cnn.metrics import wilson_interval
+from cnn.plural import counted
 from cnn.report.evaluation import ClassScores, Comparison, Evaluation, Finding
 from cnn.report.mix import Mix
 
@@ -137,7 +138,7 @@ def suspected_labels(evaluation: Evaluation) -> Iterator[Finding]:
     suspects, judged = evaluation.label_suspects or 0, evaluation.images["judged"]
     if evaluation.accuracy >= TRUSTED and suspects >= max(1, SUSPECTS * judged):
         yield Finding(
-            title=f"{suspects:,} {'label' if suspects == 1 else 'labels'} may be wrong",
+            title=f"{counted(suspects, 'label')} may be wrong",
             text=f"So many of {judged:,} images are taken for another class with at least the "
             "confidence that images of that class usually get. Some will be mistakes of the "
             "network, not of the labels.",
@@ -251,8 +252,8 @@ def unreadable(mix: Mix) -> Iterator[Finding]:
 
 def broken(reasons: dict[str, int], step: str) -> Iterator[Finding]:
     """Files that could not be read, by reason."""
-    if count := sum(reasons.values()):
-        title = f"{_files(count)} could not be read"
+    if number := sum(reasons.values()):
+        title = f"{counted(number, 'file')} could not be read"
         yield Finding(title=title, text=f"By reason: {_listed(reasons)}.", step=step)
 
 
@@ -279,10 +280,6 @@ def one_sided(mix: Mix) -> Iterator[Finding]:
             step="Where you did not expect that, look whether the images are of the kind that the "
             "model was trained on.",
         )
-
-
-def _files(number: int) -> str:
-    return f"{number:,} {'file' if number == 1 else 'files'}"
 
 
 def _listed(counts: dict[str, int]) -> str:

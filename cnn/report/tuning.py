@@ -7,6 +7,7 @@ from typing import Literal
 
 import pandas as pd
 
+from cnn.plural import counted
 from cnn.ranges import Range, Value
 
 
@@ -76,7 +77,7 @@ class Tuning:
         ends += [f"{outcomes['failed']} failed"] if outcomes["failed"] else []
         run, asked = sum(t.epochs for t in trials), sum(t.epochs_asked for t in trials)
         return (
-            f"{len(trials)} {'trial was' if len(trials) == 1 else 'trials were'} run, "
+            f"{counted(len(trials), 'trial was', 'trials were')} run, "
             f"{', '.join(ends)}: {run:,} epochs of the {asked:,} that running all to the end "
             "would have taken."
         )
