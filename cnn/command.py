@@ -4,7 +4,7 @@ import difflib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_origin
 
@@ -97,15 +97,20 @@ def parse(settings: type[Config], arguments: list[str]) -> Config:
             group = group.setdefault(part, {})
         if isinstance(group, dict):  # else the file is wrong there, which is told below
             group[leaf] = value
-    return validate(settings, values, source=file)
+    return validate(settings, values, file, given)
 
 
-def validate(settings: type[Config], values: dict[str, Any], source: str | None = None) -> Config:
-    """`values` as settings; the first thing that is wrong becomes one line."""
+def validate(
+    settings: type[Config],
+    values: dict[str, Any],
+    source: str | None = None,
+    flagged: Collection[str] = (),
+) -> Config:
+    """`values`, from a file but for those of flags, as settings; what is wrong becomes one line."""
     try:
         return settings.model_validate(values)
     except ValidationError as error:
-        raise Mendable(explain(settings, error, source)) from None
+        raise Mendable(explain(settings, error, source, flagged)) from None
 
 
 def flags(settings: type[BaseModel], arguments: list[str]) -> dict[str, Any]:
@@ -254,8 +259,13 @@ def read_yaml(file: str, flag: str, wanted: str) -> dict[str, Any]:
     return content
 
 
-def explain(settings: type[BaseModel], error: ValidationError, source: str | None) -> str:
-    """The first complaint of pydantic as one line that names the flag and the mend."""
+def explain(
+    settings: type[BaseModel],
+    error: ValidationError,
+    source: str | None,
+    flagged: Collection[str],
+) -> str:
+    """The first complaint of pydantic as one line that names file or flag, and the mend."""
     first = error.errors()[0]
     place = tuple(str(part) for part in first["loc"] if isinstance(part, str))
     if first["type"] == "extra_forbidden":
@@ -275,7 +285,8 @@ def explain(settings: type[BaseModel], error: ValidationError, source: str | Non
         group = ".".join(map(str, first["loc"]))
         wanted = "give its settings below it, or leave it out" if len(place) == 1 else message
         return f"{source or 'the settings'}: {group}: {wanted}"
-    return f"{name} {first['input']}: {message[0].lower()}{message[1:]}"
+    file = f"{source}: " if source and place[-1] not in flagged else ""
+    return f"{file}{name} {first['input']}: {message[0].lower()}{message[1:]}"
 
 
 def called(name: str, field: FieldInfo) -> str:
