@@ -26,8 +26,8 @@ class Positional:
 
 
 def split_commas(value: Any) -> Any:
-    """`32,64` as the command line gives it → a list, which pydantic makes numbers of."""
-    return value.split(",") if isinstance(value, str) else value
+    """`32,64` as the command line gives it, or 32 of a file → a list, of which come numbers."""
+    return str(value).split(",") if isinstance(value, str | int) else value
 
 
 Numbers = Annotated[

@@ -135,7 +135,7 @@ def deepest(space: Space) -> int:
 
 
 def test_filters_of_the_file_that_do_not_fit_are_not_proposed(tmp_path: Path) -> None:
-    written = {"filters": {"choice": [[8, 8, 8, 8], [8, 8], [4]]}, "image_size": {"choice": [8]}}
+    written = {"filters": {"choice": [[8, 8, 8, 8], [8, 8], 4]}, "image_size": {"choice": [8]}}
     assert read(tmp_path, written).ranges["filters"] == Choice(("8,8", "4"))
 
 
