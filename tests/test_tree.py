@@ -27,6 +27,7 @@ LAYERS = (
     "cluster.passes cluster.streaming cluster.scoring_plan cluster.nodes cluster.gauges",
     "cluster.session cluster.environment cluster.trainer",
     "cluster.capacity cluster.token",
+    "cluster.autoscaler",
     "preflight report.training report.scoring checkpoint",
     "report report.preview",
     "report.page report.provenance",

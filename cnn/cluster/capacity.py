@@ -1,24 +1,15 @@
-"""The capacity of the cluster: what it has, and what its autoscaler brings when it is asked."""
+"""The capacity of the cluster: what it has, and what more it gets when it is asked."""
 
-import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import ray
 import torch
-from ray.autoscaler.v2.utils import is_autoscaler_v2
-from ray.core.generated import autoscaler_pb2
-from ray.experimental.internal_kv import internal_kv_get_gcs_client
 
 from cnn import plural
+from cnn.cluster.autoscaler import Needs, Request, grows
 from cnn.console import Console
 from cnn.errors import Mendable
-
-Needs = dict[str, float]
-"""What one worker needs in one place, as Ray counts it: CPUs and GPUs."""
 
 # Fifteen fifths, added up, are a little more than three.
 TOLERANCE = 1e-6
@@ -81,53 +72,21 @@ def provides(workers: list[Needs], console: Console) -> bool:
         return True
     if not grows():
         return False
-    told = ""
-    with requested(workers) as request:
-        asked = time.monotonic()
+    told, asked = "", time.monotonic()
+    with Request(workers) as request:
         while not has(workers):
-            state = status().autoscaling_state
-            seen = state.last_seen_cluster_resource_state_version >= request
-            if seen and state.infeasible_cluster_resource_constraints:
+            answer = request.answer()
+            if answer == "never":
                 return False
             if time.monotonic() - asked > PATIENCE:
                 raise Mendable(
                     f"no machines came in {PATIENCE // 60} minutes ({shortfall(workers)}): "
                     "see `ray status` for why, or ask for fewer --workers"
                 )
-            if seen and told != (told := shortfall(workers)):
+            if answer == "heard" and told != (told := shortfall(workers)):
                 console.say(f"waiting  for machines: {told}")
             time.sleep(0.5)
     return True
-
-
-def grows() -> bool:
-    """Whether this is a cluster with an autoscaler that answers."""
-    return "RAY_ADDRESS" in os.environ and is_autoscaler_v2(fetch_from_server=True)
-
-
-@contextmanager
-def requested(workers: list[Needs]) -> Iterator[int]:
-    """Ask for what these need in the length of a `with` block; yields the cluster's version.
-
-    A request stays until it is taken back: machines would run, and cost, for ever.
-    """
-    from ray.autoscaler.sdk import request_resources  # late: every worker would pay for it
-
-    request_resources(bundles=[{n: count for n, count in one.items() if count} for one in workers])
-    try:
-        yield status().cluster_resource_state.cluster_resource_state_version
-    finally:
-        request_resources(bundles=[])
-
-
-def status() -> Any:
-    """What the cluster has and was asked for, and the autoscaler's word on the last it has seen.
-
-    Ray's own message, as its Python interface keeps back what is infeasible.
-    """
-    gcs: Any = internal_kv_get_gcs_client()  # type: ignore[no-untyped-call]
-    reply = gcs.get_cluster_status(timeout_s=30)
-    return autoscaler_pb2.GetClusterStatusReply.FromString(reply)  # type: ignore[attr-defined]
 
 
 def wants_gpu(asked: bool | None, worker: Needs, console: Console) -> bool:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from ray.data import ActorPoolStrategy
 
 from cnn import config
-from cnn.cluster.capacity import Needs, counted, gpus, provides, slots, total, wants_gpu
+from cnn.cluster.autoscaler import Needs
+from cnn.cluster.capacity import counted, gpus, provides, slots, total, wants_gpu
 from cnn.console import Console
 from cnn.errors import Mendable
 from cnn.machine import cores

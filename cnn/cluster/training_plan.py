@@ -3,16 +3,8 @@
 from dataclasses import dataclass
 
 from cnn import config
-from cnn.cluster.capacity import (
-    Needs,
-    counted,
-    gpus,
-    grows,
-    has,
-    provides,
-    total,
-    wants_gpu,
-)
+from cnn.cluster.autoscaler import Needs, grows
+from cnn.cluster.capacity import counted, gpus, has, provides, total, wants_gpu
 from cnn.cluster.scoring_plan import ScoringPlan, images_per_pass
 from cnn.console import Console
 from cnn.errors import Mendable

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from cnn import config
-from cnn.cluster.capacity import Needs, counted, gpus, provides, slots, total, wants_gpu
+from cnn.cluster.autoscaler import Needs
+from cnn.cluster.capacity import counted, gpus, provides, slots, total, wants_gpu
 from cnn.cluster.training_plan import DATA_CPUS, TrainingPlan, worker_needs
 from cnn.console import Console
 from cnn.errors import Mendable

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -130,13 +131,37 @@ def test_what_the_cluster_cannot_grow_to_is_refused(
     assert not out.exists() and time.monotonic() - started < 60
 
 
-def test_a_search_and_scoring_wait_for_machines(
+@contextmanager
+def others_asking(environment: dict[str, str]) -> Iterator[None]:
+    """Somebody who asks for nothing every four seconds, as Ray Data's coordinator every twenty."""
+    code = (
+        "import ray, time; from ray.autoscaler.sdk import request_resources as ask\n"
+        "ray.init(log_to_driver=False)\n"
+        "while True: ask(bundles=[]); print('asked', flush=True); time.sleep(4)"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert other.stdout is not None
+    try:
+        assert other.stdout.readline() == b"asked\n"
+        yield
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_a_search_and_scoring_wait_for_machines_whatever_others_ask_for(
     command: Command, growing: dict[str, str], tmp_path: Path
 ) -> None:
     out = tmp_path / "search"
     arguments = ("tune", "--out", out, "--trials", 2, "--epochs", 2, "--filters", "8,16")
-    done = command(*arguments, environment=growing)
-    assert done.returncode == 0, done.stderr
-    scored = tmp_path / "scored"
-    done = command("score", out, tmp_path / "digits-images", "--out", scored, environment=growing)
-    assert done.returncode == 0, done.stderr
+    with others_asking(growing):
+        done = command(*arguments, environment=growing)
+        assert done.returncode == 0, done.stderr
+        scored, images = tmp_path / "scored", tmp_path / "digits-images"
+        done = command("score", out, images, "--out", scored, environment=growing)
+        assert done.returncode == 0, done.stderr
