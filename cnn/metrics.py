@@ -76,7 +76,9 @@ def wilson_interval(correct: int, total: int, z: float = 1.96) -> tuple[float, f
     centre = correct + z * z / 2
     spread = z * sqrt(correct * (total - correct) / total + z * z / 4)
     scale = total + z * z
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+    low = (centre - spread) / scale if correct else 0.0
+    high = (centre + spread) / scale if correct < total else 1.0  # which rounding may miss
+    return low, high
 
 
 def calibration_counts(

@@ -53,9 +53,11 @@ def guesses(probabilities: Tensor, classes: list[str]) -> dict[str, pa.Array]:
 def confident(table: pa.Table, limit: float) -> pa.ChunkedArray:
     """For each prediction whether its confidence is `limit` or more; null where there is none.
 
-    Compared as float32: so a confidence of 0.7 is not below 0.7.
+    A network that says NaN has predicted nothing. Compared as float32: so a confidence of 0.7 is
+    not below 0.7.
     """
-    return pc.greater_equal(table["confidence"], pa.scalar(limit, pa.float32()))
+    enough = pc.greater_equal(table["confidence"], pa.scalar(limit, pa.float32()))
+    return pc.if_else(pc.is_nan(table["confidence"]), None, enough)
 
 
 def uncertain(table: pa.Table, limit: float) -> pa.Table:

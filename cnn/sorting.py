@@ -43,6 +43,7 @@ Miss = Reason | Literal["no_place"]
 (a name too long or not allowed there, or something else that has its place)."""
 
 _DRAFT: Final = ".draft-"
+_HALF_MARKER: Final = f".{MARKER}.*.tmp"  # of a run killed while it wrote the marker
 _READERS = 16  # a remote image takes some 30 ms, nearly all of it waiting
 
 _SAFE: Final = " -_.~"
@@ -85,7 +86,7 @@ class SortedFolder:
         with self._mendable():
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(self.folder / MARKER, self.key)
-            for draft in self.folder.glob(f"{_DRAFT}*"):
+            for draft in [*self.folder.glob(f"{_DRAFT}*"), *self.folder.glob(_HALF_MARKER)]:
                 draft.unlink()
 
     def place(self, reader: Reader, images: Iterable[tuple[str, ClassFolder]]) -> Counter[Miss]:
@@ -113,11 +114,15 @@ class SortedFolder:
         if marker.is_file():
             if marker.read_bytes() != self.key.encode():
                 raise self._refused("it was begun with other images, model or settings")
-        elif os.path.lexists(self.folder) and any(self.folder.iterdir()):
+        elif os.path.lexists(self.folder) and not self._is_free():
             raise self._refused("it is not empty")
         above = next(one for one in self.folder.absolute().parents if os.path.lexists(one))
         if not above.is_dir():
             raise self._refused(f"{str(above)!r} is no folder")
+
+    def _is_free(self) -> bool:
+        """Whether nothing is there but what a killed run was writing."""
+        return set(self.folder.iterdir()) <= set(self.folder.glob(_HALF_MARKER))
 
     @contextmanager
     def _mendable(self) -> Iterator[None]:

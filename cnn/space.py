@@ -83,6 +83,12 @@ class Space:
         return {name: limits.nearest(own[name]) for name, limits in self.ranges.items()}
 
     @property
+    def holds_given(self) -> bool:
+        """Whether the ranges allow the given settings."""
+        own = given(self.base)
+        return all(own[name] == value for name, value in self.start.items())
+
+    @property
     def image_sizes(self) -> list[int]:
         """Every image size that a trial may ask for, the smallest first."""
         return sorted(size for size in self.choices("image_size") if isinstance(size, int))

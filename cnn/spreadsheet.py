@@ -36,8 +36,9 @@ _SIGN = r"[=+\-@\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}]"
 _FORMULA = rf"^([\pZ\pC]*{_SIGN}|[\t\r\n])"
 
 # Where a comma is the decimal sign, cells end at semicolons, and a quote that does not open a line
-# is a sign like any other: what follows a semicolon, a tab or a line end may be a cell there.
-_INNER_FORMULA = rf"([;\t\r\n][\pZ\pC]*)({_SIGN})"
+# is a sign like any other: what follows a semicolon, a tab or a line end may be a cell there, and
+# may be in quotes.
+_INNER_FORMULA = rf"([;\t\r\n][\pZ\pC\"]*)({_SIGN})"
 
 
 def write_csv(path: Place, parts: Iterable[pa.Table]) -> None:

@@ -55,7 +55,7 @@ def importances(ranges: Mapping[str, Range], trials: Trials, seed: int = 0) -> d
     """How much of the trials' difference each dimension explains, 0..1, the largest first.
 
     Hutter et al., "An Efficient Approach for Assessing Hyperparameter Importance" (ICML, 2014).
-    Empty where there are too few trials to tell, or where all were as good.
+    Empty where there are too few trials to tell, where all were as good, or all at one point.
     """
     trials = list(trials)
     known = distributions({name: limits for name, limits in ranges.items() if varies(limits)})
@@ -67,7 +67,10 @@ def importances(ranges: Mapping[str, Range], trials: Trials, seed: int = 0) -> d
             params = {name: point[name] for name in known}
             study.add_trial(optuna.create_trial(params=params, distributions=known, value=accuracy))
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
-        return optuna.importance.get_param_importances(study, evaluator=evaluator)
+        try:
+            return optuna.importance.get_param_importances(study, evaluator=evaluator)
+        except RuntimeError:  # no tree found a difference between two values of a setting
+            return {}
 
 
 @contextmanager

@@ -53,8 +53,8 @@ class Worklist:
         """Labels that are no class of the model, and how many images have them."""
         counted = pc.value_counts(self.manifest.table["label"].drop_null())
         labels, counts = (column.to_pylist() for column in counted.flatten())
-        found = sorted(zip(labels, counts, strict=True))
-        return {label: count for label, count in found if label not in classes}
+        found, known = sorted(zip(labels, counts, strict=True)), set(classes)
+        return {label: count for label, count in found if label not in known}
 
 
 def list_images(
@@ -90,7 +90,10 @@ def list_images(
 
 def require_apart(roots: Sequence[str]) -> None:
     """Mendable where a root is, or lies in, another: its images would be scored twice."""
-    real = [root if "://" in root else os.path.realpath(root) for root in roots]
+    real = [
+        root.partition("?")[0] if "://" in root else os.path.realpath(root)  # without options
+        for root in roots
+    ]
     for number, inner in enumerate(real):
         for outer in real[:number] + real[number + 1 :]:
             if f"{inner}/".startswith(f"{outer.rstrip('/')}/"):
@@ -148,6 +151,9 @@ def read_labels(file: Place) -> dict[str, str]:
     if missing := {"path", "label"} - set(table.columns):
         found = ", ".join(map(str, table.columns))
         raise Mendable(f"--labels {file} has no column {sorted(missing)[0]!r}, but {found}")
+    for name in ("path", "label"):
+        if list(table.columns).count(name) > 1:
+            raise Mendable(f"--labels {file} has more than one column {name!r}: rename all but one")
     pairs = table[["path", "label"]].drop_duplicates()
     if (twice := pairs["path"].duplicated()).any():
         raise Mendable(f"--labels {file} has two labels for {pairs['path'][twice].iloc[0]!r}")

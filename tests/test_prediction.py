@@ -83,3 +83,8 @@ def test_uncertain_is_below_the_limit_and_never_an_unreadable_image() -> None:
     probabilities = torch.tensor([[0.7, 0.3], [0.6, 0.4]])
     table = predictions(rows(*"abc", error=[None, None, "empty_file"]), probabilities, ["x", "y"])
     assert uncertain(table, 0.7)["path"].to_pylist() == ["b"]
+
+
+def test_a_network_that_says_nothing_is_not_uncertain() -> None:
+    table = predictions(rows("a"), torch.tensor([[torch.nan, torch.nan]]), ["x", "y"])
+    assert uncertain(table, 0.7).num_rows == 0

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from cnn.atomic import write_atomically
 from cnn.report import Evaluation, Report, evaluate, render, take_mix
+from cnn.report.tally import ROWS, together
 
 IMAGES = {"train": 80, "validation": 10, "test": 30, "unreadable": 1, "duplicates": 0}
 FACTS = {"command": "python -m jobs.train photos --out run", "seed": "1"}
@@ -119,11 +120,15 @@ def test_the_evaluation_of_parts_is_that_of_their_union_whatever_the_cut(cuts: l
     assert evaluate(parts, list("abcdefg"), IMAGES) == evaluate([table], list("abcdefg"), IMAGES)
 
 
-@pytest.mark.parametrize("add_up", [take_mix, lambda parts, c: evaluate(parts, c, IMAGES)])
-def test_a_part_is_let_go_before_the_next_is_asked_for(add_up: Callable[..., object]) -> None:
+@pytest.mark.parametrize(
+    ("add_up", "rows"), [(take_mix, 4), (lambda parts, c: evaluate(parts, c, IMAGES), ROWS)]
+)
+def test_a_part_is_let_go_before_the_next_is_asked_for(
+    add_up: Callable[..., object], rows: int
+) -> None:
     def parts() -> Iterator[pa.Table]:
         for seed in range(3):
-            part = predictions(["a", "b"], rows=4, seed=seed)
+            part = predictions(["a", "b"], rows=rows, seed=seed)
             seen.append(weakref.ref(part))
             yield part
             del part
@@ -132,6 +137,18 @@ def test_a_part_is_let_go_before_the_next_is_asked_for(add_up: Callable[..., obj
     seen: list[weakref.ref[pa.Table]] = []
     add_up(parts(), ["a", "b"])
     assert len(seen) == 3
+
+
+@given(st.lists(st.integers(0, 9), max_size=12), st.integers(1, 20))
+def test_parts_are_put_together_in_their_order_and_no_more_than_it_takes(
+    sizes: list[int], rows: int
+) -> None:
+    parts = [pa.table({"part": pa.array([n] * size, pa.int64())}) for n, size in enumerate(sizes)]
+    found = list(together(iter(parts), rows))
+    numbers = [number for one in found for number in one["part"].to_pylist()]
+    assert numbers == [number for number, size in enumerate(sizes) for _ in range(size)]
+    assert all(len(one) >= rows for one in found[:-1])
+    assert all(len(one) < rows + 9 for one in found)
 
 
 def test_labels_that_are_no_class_of_the_model_are_named_the_most_frequent_first() -> None:
@@ -303,7 +320,7 @@ def test_a_page_is_written_where_validation_was_never_measured() -> None:
 def test_a_page_is_written_for_images_without_labels() -> None:
     html = render(Report(title="A run", evaluation=None, facts=FACTS, unreadable=[("x", "bomb")]))
     text = Elements(html).text
-    assert "No image has a label" in text
+    assert "No image has both a prediction and a label" in text
     assert "bomb" in text
 
 

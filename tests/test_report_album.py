@@ -50,6 +50,25 @@ def test_galleries_hold_what_they_are_called() -> None:
     assert sure == sorted(sure, reverse=True)
 
 
+def test_of_many_suspected_labels_none_is_among_those_that_seem_right() -> None:
+    # 60 of class a are taken for b as surely as those of b, and 20 less surely.
+    label, predicted = ["a"] * 160 + ["b"] * 80, ["a"] * 80 + ["b"] * 160
+    sure = [0.9] * 80 + [0.97] * 60 + [0.7] * 20 + [0.9] * 80
+    table = predictions(
+        ["a", "b"],
+        rows=240,
+        label=label,
+        predicted=predicted,
+        confidence=pa.array(sure, pa.float32()),
+        top_classes=[[name, "b" if name == "a" else "a"] for name in predicted],
+    )
+    column = table.column_names.index("top_probabilities")
+    table = table.set_column(column, "top_probabilities", [[[one, 1 - one] for one in sure]])
+    album = take_album([table], ["a", "b"], evaluate([table], ["a", "b"], {}))
+    assert album.suspects == 60
+    assert {round(image.confidence, 2) for image in album.galleries["mistakes"]} == {0.7}
+
+
 def test_a_suspected_label_is_one_that_the_network_contradicts_with_its_usual_confidence() -> None:
     rows = {
         "label": list("aabbb"),
@@ -136,6 +155,12 @@ def test_of_200_classes_the_most_mixed_up_are_seen_first_by_name() -> None:
     first, *others = views(evaluate([predictions(names, rows=2000)], names, {}))
     assert (first.key, first.named) == ("mixed", True)
     assert not any(view.named for view in others)
+
+
+def test_where_nothing_is_mixed_up_no_view_is_empty() -> None:
+    names = [f"{i}" for i in range(50)]
+    found = views(evaluate([predictions(names, label=names * 6, predicted=names * 6)], names, {}))
+    assert all(len(view.order) == 50 for view in found)
 
 
 def before() -> pa.Table:

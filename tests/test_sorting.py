@@ -127,6 +127,10 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path, images: P
     (tmp_path / "my\nfolder").mkdir()
     (tmp_path / "my\nfolder" / "mine.txt").write_text("mine")
     assert "not empty" in refusal(tmp_path / "my\nfolder", images)
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "..sorted.77.tmp").write_text("of a killed run")
+    begun(tmp_path / "half", Reader(str(images)), key="ab12")
+    assert [file.name for file in (tmp_path / "half").iterdir()] == [".sorted"]
     assert "Not a directory" in refusal(images / "a.jpg", tmp_path / "elsewhere")
     assert "a.jpg' is no folder" in refusal(images / "a.jpg" / "b" / "c", tmp_path / "elsewhere")
 

@@ -122,6 +122,13 @@ def test_a_formula_after_another_separator_is_text_too(tmp_path: Path, separator
     assert path_cell(tmp_path, f"x{separator} =1+1") == f"x{separator} '=1+1"
 
 
+def test_a_formula_in_quotes_after_another_separator_is_text_too(tmp_path: Path) -> None:
+    written(tmp_path, rows({"path": 'x;"=1+1'}))
+    with (tmp_path / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        cells = [cell for row in csv.reader(file, delimiter=";") for cell in row]
+    assert not any(cell.startswith("=") for cell in cells)
+
+
 def test_no_text_column_holds_a_formula(tmp_path: Path) -> None:
     formula, texts = "=1+1", ("path", "label", "predicted", "error")
     lists = {"top_classes": [formula] * 3, "top_probabilities": [0.5, 0.25, 0.25]}

@@ -99,6 +99,8 @@ def test_too_few_trials_or_equal_ones_or_a_single_point_tell_nothing() -> None:
     assert study.importances(RANGES, trials("lr", count=study.FEWEST - 1)) == {}
     assert study.importances(RANGES, [(point, 0.5) for point, _ in trials("lr")]) == {}
     assert study.importances({"width": Choice((16,))}, trials("lr")) == {}
+    again = [({"batch_size": 64}, accuracy) for accuracy in (0.80, 0.81, 0.80, 0.79)]
+    assert study.importances({"batch_size": Choice((64, 8192))}, again) == {}
     assert study.importances(RANGES, trials("lr", count=study.FEWEST)) != {}
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cnn.errors import Mendable
-from cnn.worklist import Worklist, list_images
+from cnn.worklist import Worklist, list_images, require_apart
 
 
 def fill(root: Path, *names: str) -> Path:
@@ -69,6 +69,8 @@ def test_no_image_is_scored_twice(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(root)
     for folders in ([root, root], [root, root / "cat"], [tmp_path / "link", root]):
         assert "given twice, or lies in another" in complaint(*folders)
+    with pytest.raises(Mendable, match="lies in another"):
+        require_apart(["s3://b/a?region=eu", "s3://b/a/c?region=eu"])
     sibling = fill(tmp_path / "ab", "cat/1.jpg")  # its name begins like the other's
     assert len(list_images([str(root), str(sibling)], ["cat"]).manifest.table) == 2
 
@@ -89,6 +91,8 @@ def test_a_file_labels_the_images_that_it_names(tmp_path: Path) -> None:
     ("content", "words"),
     [
         ("path,class\n1.jpg,cat\n", "no column 'label'"),
+        ("path,label,path\n1.jpg,cat,2.jpg\n", "more than one column 'path'"),
+        ("path,label,label\n1.jpg,cat,dog\n", "more than one column 'label'"),
         ("path,label\n1.jpg,cat\n1.jpg,dog\n", "two labels for '1.jpg'"),
         ("path,label\nelsewhere/1.jpg,cat\n", "names no image that is there"),
         ("", "cannot be read as CSV"),

@@ -190,7 +190,8 @@ def conclude(task: Task, seconds: float, images: int, console: Console) -> None:
         Decode(task.work.roots, SIDE, task.model.card.fit, careful=True), task.manifest
     )
     title, told = run.path.resolve().name, remarks(task.work, classes)
-    page = scoring_report(title, settings, scored, summary, told, task.predictions, look)
+    resumed = images < len(task.manifest)
+    page = scoring_report(title, settings, scored, summary, told, task.predictions, look, resumed)
     write_atomically(run.report, page)
 
 

@@ -102,7 +102,7 @@ def fill(
     judged = judge(dataset, census, base.seed, run, pool, console, validated)
     seconds, title = time.monotonic() - started, run.path.resolve().name
     page = training_report(
-        title, settings, dataset, census, judged, seconds, resumed, about, summary
+        title, settings, dataset, census, judged, seconds, resumed, about, summary, best
     )
     write_atomically(run.report, page)
 
@@ -132,7 +132,7 @@ def conclude(tried: list[Tried], space: Space, run: TuneFolder) -> tuple[Tuning,
     trials = [one.trial for one in tried]
     judged = [(trial.point, trial.accuracy or 0.0) for trial in trials if trial.judged]
     importances = study.importances(space.ranges, judged, space.base.seed)
-    summary = Tuning(trials, space.ranges, importances)
+    summary = Tuning(trials, space.ranges, importances, space.holds_given)
     write_atomically(run.leaderboard, leaderboard(trials).to_csv(index=False))
     if summary.best is None:
         raise Mendable(

@@ -106,8 +106,7 @@ def take_album(
 
 def _judged_album(parts: Iterable[pa.Table], classes: list[str], evaluation: Evaluation) -> Album:
     suspects, suspected = Pick("margin"), 0
-    # Twice as many, for those among the suspects are not shown again.
-    mistakes = Pick("sureness", 2 * GALLERY)
+    mistakes = Pick("sureness")
     uncertain, right = Pick("confidence", SAMPLE), Pick("draw", SAMPLE)
     examples = Examples(cell_sizes(np.asarray(evaluation.confusion_matrix)).ravel())
     # What is usual of a class without images, nobody knows.
@@ -118,15 +117,13 @@ def _judged_album(parts: Iterable[pa.Table], classes: list[str], evaluation: Eva
         suspicious = rows.filter(rows["suspicious"])
         suspected += suspicious.num_rows
         suspects.see(suspicious)
-        mistakes.see(rows.filter(pc.invert(rows["right"])))
+        mistakes.see(rows.filter(pc.invert(pc.or_(rows["right"], rows["suspicious"]))))
         right.see(rows.filter(rows["right"]))
         uncertain.see(rows)
         examples.see(rows)
-    shown_before = {image.path for image in suspects.shown()}
-    others = [image for image in mistakes.shown() if image.path not in shown_before]
     galleries = {
         "suspects": suspects.shown(),
-        "mistakes": others[:GALLERY],
+        "mistakes": mistakes.shown(),
         "uncertain": uncertain.shown(),
         "right": right.shown(),
     }

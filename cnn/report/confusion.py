@@ -48,7 +48,7 @@ def views(evaluation: Evaluation) -> list[View]:
         return every
     mixed = most_mixed(matrix, MIXED_CLASSES)
     first = View("mixed", f"the {len(mixed)} most mixed up", [c for c in similar if c in mixed])
-    return [first, *every]
+    return [first, *every] if mixed else every
 
 
 def by_trouble(evaluation: Evaluation) -> list[int]:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cnn import metrics
 from cnn.atomic import write_atomically
 from cnn.place import Place
-from cnn.report.tally import Tally, guesses_asked, nothing, take_tally
+from cnn.report.tally import ROWS, Tally, guesses_asked, nothing, take_tally, together
 
 CONFUSED_PAIRS = 10
 # A label is a folder's name, and some trees have a folder for every image.
@@ -186,7 +186,7 @@ def evaluate(parts: Iterable[pa.Table], classes: list[str], images: dict[str, An
     where no row can be judged or a predicted class is not one of `classes`.
     """
     # `map` lets go of a part before it asks for the next; a comprehension would hold two.
-    tallies = map(partial(take_tally, classes=classes), parts)
+    tallies = map(partial(take_tally, classes=classes), together(parts, ROWS))
     return _divided(sum(tallies, start=nothing(len(classes))), classes, images)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from math import ceil
-from statistics import median
+from statistics import NormalDist, median
 
 import pandas as pd
 
@@ -22,6 +22,7 @@ MISJUDGED = 0.03  # between confidence and accuracy
 BLURRED = 0.10  # half of an interval
 GOALS = (0.99, 0.95, 0.9, 0.8)  # accuracies that one may wish to be sure of
 LEAST_GAIN = 0.02  # of accuracy
+TOLD = 0.025  # how far below a goal the accuracy of what is answered may be
 WORTHWHILE = 0.3  # of the images, at least, for a goal to be of use
 UNCERTAIN, DOMINANT = 0.2, 0.5  # of the scored images
 CHANCE = 0.05
@@ -66,20 +67,34 @@ def findings_of_scoring(mix: Mix, evaluation: Evaluation | None) -> list[Finding
 
 def troubled_classes(evaluation: Evaluation) -> Iterator[Finding]:
     """The classes that are surely recognised worse than images are on the whole."""
-    rows = [row for row in evaluation.per_class if row.support and _surely_below(row, evaluation)]
+    judged = [row for row in evaluation.per_class if row.support]
+    # Of many classes some are far below the others by chance: all together, so rarely as one alone.
+    z = NormalDist().inv_cdf(1 - CHANCE / 2 / len(judged)) if judged else Z
+    rows = [row for row in judged if _interval(row, z)[1] < evaluation.accuracy]
     for row in sorted(rows, key=lambda row: row.f1)[:TROUBLED]:
-        low, high = wilson_interval(round(row.recall * row.support), row.support)
+        recall, accuracy, low, high = _percents(row.recall, evaluation.accuracy, *_interval(row, Z))
         goes = _goes_to(evaluation, evaluation.classes.index(row.class_name))
         yield Finding(
-            title=f"{row.class_name} is recognised {row.recall:.0%} of the time",
+            title=f"{row.class_name} is recognised {recall} of the time",
             text=f"That is {round(row.recall * row.support):,} of {row.support:,} images (95% "
-            f"interval {low:.0%} to {high:.0%}), against {evaluation.accuracy:.0%} of all. {goes}",
+            f"interval {low} to {high}), against {accuracy} of all. {goes}",
             step=_against_confusion(evaluation, evaluation.classes.index(row.class_name)),
         )
 
 
-def _surely_below(row: ClassScores, evaluation: Evaluation) -> bool:
-    return wilson_interval(round(row.recall * row.support), row.support)[1] < evaluation.accuracy
+def _interval(row: ClassScores, z: float) -> tuple[float, float]:
+    """Between what a class's recall lies."""
+    return wilson_interval(round(row.recall * row.support), row.support, z)
+
+
+def _percents(*shares: float) -> list[str]:
+    """With so many decimals, two at most, that different shares look different, and not whole."""
+    for digits in (0, 1, 2):
+        texts = [f"{share:.{digits}%}" for share in shares]
+        whole = sum(float(text[:-1]) in (0, 100) for text in texts)
+        if len(set(texts)) == len(set(shares)) and whole == sum(x in (0, 1) for x in shares):
+            break
+    return texts
 
 
 def _goes_to(evaluation: Evaluation, label: int) -> str:
@@ -87,7 +102,11 @@ def _goes_to(evaluation: Evaluation, label: int) -> str:
     counts = evaluation.confusion_matrix[label]
     support = sum(counts)
     others = sorted((c for c in range(len(counts)) if c != label), key=lambda c: -counts[c])[:2]
-    goes = [f"{counts[c] / support:.0%} to {evaluation.classes[c]}" for c in others if counts[c]]
+    goes = [
+        f"{_percents(counts[c] / support)[0]} to {evaluation.classes[c]}"
+        for c in others
+        if counts[c]
+    ]
     return f"Of its images go {' and '.join(goes)}."
 
 
@@ -182,8 +201,8 @@ def files(census: Census) -> Iterator[Finding]:
     if census.conflicts:
         yield Finding(
             title=f"Identical images under more than one label: {len(census.conflicts):,}",
-            text="Identical files lie in folders of different classes: whatever is answered, one "
-            "of them counts as wrong.",
+            text="Identical files lie in folders of different classes: they teach two answers to "
+            "one image, or ask for them.",
             step="Keep each in the folder of one class; manifest.parquet has equal content_hash.",
         )
     if census.duplicates:
@@ -213,8 +232,13 @@ def small_test(evaluation: Evaluation) -> Iterator[Finding]:
 
 def acceptance(evaluation: Evaluation) -> Iterator[Finding]:
     """What accepting confident answers only would give."""
+    judged = evaluation.images["judged"]
     for goal in GOALS:
         point = next((p for p in evaluation.coverage if p.accuracy >= goal), None)
+        # A few answers are all right by luck, and the luckiest of many thresholds is seen first.
+        answered = round(point.coverage * judged) if point else 0
+        if wilson_interval(round(goal * answered), answered)[0] < goal - TOLD:
+            continue
         if point and goal > evaluation.accuracy + LEAST_GAIN and point.coverage >= WORTHWHILE:
             yield Finding(
                 title=f"{point.coverage:.0%} of the images can be answered with {goal:.0%} right",
@@ -228,6 +252,8 @@ def acceptance(evaluation: Evaluation) -> Iterator[Finding]:
 
 def change(comparison: Comparison) -> Iterator[Finding]:
     """Whether another model is better, or not by more than chance."""
+    if not comparison.judged:
+        return
     gained, lost, p = comparison.gained, comparison.lost, comparison.p_value
     figures = (
         f"{gained:,} images are right now and were wrong in {comparison.other}, {lost:,} the "
@@ -235,8 +261,8 @@ def change(comparison: Comparison) -> Iterator[Finding]:
         "(McNemar's exact test)."
     )
     if p >= CHANCE:
-        title = "As far as these images tell, the two models are equally good"
-        step = "Take the cheaper one, or compare them on more images."
+        title = "These images do not tell which of the two models is better"
+        step = "Compare them on more images, or take the cheaper one."
     else:
         title = f"{'This' if gained > lost else 'The other'} model is better, and not by chance"
         step = "Look at what changed from right to wrong before you take it."

@@ -137,8 +137,12 @@ def scoring_report(
     remarks: list[str],
     predictions: Predictions,
     look: Thumbnails,
+    resumed: bool,
 ) -> str:
-    """The content of report.html; `remarks` are what the user was told of the labels."""
+    """The content of report.html; `remarks` are what the user was told of the labels.
+
+    resumed: whether some images were scored in an earlier session.
+    """
     speed = f"{summary.images_per_second:,.0f}" if summary.images_per_second else "none scored now"
     report = Report(
         title=title,
@@ -147,7 +151,7 @@ def scoring_report(
         made={
             "model": settings.model,
             "images": ", ".join(settings.images),
-            **provenance(summary.seconds),
+            **provenance(summary.seconds, resumed),
             "images per second": speed,
         },
         facts=settings_facts(settings),

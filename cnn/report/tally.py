@@ -1,6 +1,7 @@
 """The tally: what an evaluation needs to know of predictions, in sums that add up over parts."""
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import Self
 
@@ -13,6 +14,10 @@ from cnn import metrics
 from cnn.report import columns
 
 TOP = 5
+
+# Rows that are counted at once. To add two tallies takes as long as they have cells and labels,
+# 0.5 s at 5,000 classes: with those of every part, a million images took 35 minutes.
+ROWS = 2**16
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +87,19 @@ def take_tally(part: pa.Table, classes: list[str]) -> Tally:
         unjudged=columns.counts(reason),
         unknown_classes=columns.counts(part["label"].filter(pc.equal(reason, "unknown_class"))),
     )
+
+
+def together(parts: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """The parts, put together so that each but the last has so many rows or more."""
+    held: list[pa.Table] = []
+    for part in parts:
+        held.append(part)
+        del part  # or it would be held while the next is made
+        if sum(map(len, held)) >= rows:
+            yield pa.concat_tables(held, promote_options="permissive")
+            held.clear()
+    if held:
+        yield pa.concat_tables(held, promote_options="permissive")
 
 
 def guesses_asked(classes: list[str]) -> int:

@@ -62,10 +62,12 @@ def training_report(
     resumed: bool,
     about: Mapping[str, str],
     tuning: Tuning | None = None,
+    learned: Experiment | None = None,
 ) -> str:
     """The content of report.html, of a run whose last session took so many seconds.
 
-    `about` are the lines that told the user of data, network and plan, by name.
+    `about` are the lines that told the user of data, network and plan, by name. `learned` are the
+    settings that the model was trained with, where a search has found them.
     """
     look = thumbnails(Gather(dataset), dataset.manifest.table)
     report = Report(
@@ -77,7 +79,7 @@ def training_report(
             "seed": str(settings.seed),
             **provenance(seconds, resumed),
         },
-        facts={**settings_facts(settings), **about},
+        facts={**settings_facts(settings), **(settings_facts(learned) if learned else {}), **about},
         findings=judged.evaluation.findings,
         history=judged.history,
         best_epoch=judged.best,

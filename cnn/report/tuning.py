@@ -48,11 +48,13 @@ class Tuning:
 
     `ranges` are those of its dimensions; `importances` (0..1, the largest first) say how much of
     the difference between trials each explains, and are empty where nothing can be told.
+    holds_given: whether trial 0 has the settings that were given, and not those nearest to them.
     """
 
     trials: Sequence[Trial]
     ranges: Mapping[str, Range]
     importances: Mapping[str, float]
+    holds_given: bool = True
 
     @property
     def best(self) -> Trial | None:
@@ -63,6 +65,12 @@ class Tuning:
     def given(self) -> Trial:
         """The trial of the given settings."""
         return next(trial for trial in self.trials if trial.number == 0)
+
+    @property
+    def first(self) -> str:
+        """What trial 0 has."""
+        nearest = "the settings nearest to those given that the space allows"
+        return "the given settings" if self.holds_given else nearest
 
     @property
     def dimensions(self) -> list[str]:
@@ -90,15 +98,15 @@ class Tuning:
             return "No trial can be compared: none has left a model with a validation accuracy."
         if best is given:
             return (
-                "No trial did better than the given settings (trial 0), "
+                f"No trial did better than {self.first} (trial 0), "
                 f"with a validation accuracy of {best.accuracy:.1%}."
             )
         found = f"Trial {best.number} did best, with a validation accuracy of {best.accuracy:.1%}"
         if given.accuracy is None:
-            return f"{found}; the given settings (trial 0) reached none."
+            return f"{found}; {self.first} (trial 0) reached none."
         end = f", {given.outcome} after {given.epochs} of {given.epochs_asked} epochs"
         cut = "" if given.outcome == "finished" else end
-        return f"{found} against the {given.accuracy:.1%} of the given settings (trial 0{cut})."
+        return f"{found} against the {given.accuracy:.1%} of {self.first} (trial 0{cut})."
 
 
 def ranked(trials: Iterable[Trial]) -> list[Trial]:
