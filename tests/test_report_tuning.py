@@ -153,6 +153,15 @@ def test_the_best_is_held_against_the_given_settings_whatever_became_of_them(
     assert "test accuracy above was taken once, of the best model only" in text
 
 
+def test_settings_that_were_not_tried_are_not_told_as_tried() -> None:
+    tuning = Tuning([trial(0, 0.8), trial(1, 0.7)], RANGES, {}, holds_given=False)
+    text = words(page(tuning))
+    nearest = "the settings nearest to those given that the space allows"
+    assert f"No trial did better than {nearest} (trial 0)" in text
+    assert f"Trial 0 has {nearest}." in text
+    assert "the given settings" not in text
+
+
 @pytest.mark.parametrize(("count", "dimensions"), [(1, 1), (3, 1), (200, 12)])
 def test_a_page_is_whole_for_any_number_of_trials_and_dimensions(
     count: int, dimensions: int

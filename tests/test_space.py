@@ -94,6 +94,11 @@ def base_of(**groups: Any) -> TrainConfig:
     return TrainConfig.model_validate({"images": "photos", **groups})
 
 
+def test_a_space_tells_whether_the_given_settings_are_in_it(tmp_path: Path) -> None:
+    assert read(tmp_path, {"lr": {"loguniform": [1e-4, 1e-1]}}).holds_given
+    assert not read(tmp_path, {"lr": {"loguniform": [1e-2, 1e-1]}}).holds_given
+
+
 @settings(deadline=None)
 @given(bases())
 def test_the_given_settings_are_a_point_of_the_default_space(base: TrainConfig) -> None:
