@@ -175,6 +175,8 @@ def test_a_run_that_was_cut_off_scores_only_what_is_missing(
     kept = {part: part.stat().st_mtime_ns for part in parts[1::2]}
     score(model, images, "--out", cut, "--min-confidence", 0.6)
     assert rows(cut).equals(rows(scored))
+    of_all, of_the_last = ((out / "report.html").read_text() for out in (scored, cut))
+    assert "in the last session" in of_the_last and "in the last session" not in of_all
     assert {part: part.stat().st_mtime_ns for part in kept} == kept
     draft.unlink()
     assert sorted(file.name for file in (cut / "predictions").iterdir()) == sorted(
