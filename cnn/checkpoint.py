@@ -34,17 +34,21 @@ def best(folders: Iterable[Place], metric: str) -> Bundle:
     return max(whole, key=lambda one: (one.card.trained[metric], one.card.trained["epoch"]))
 
 
-def load(folder: Path, state: State) -> None:
-    """Put `state` where the checkpoint was saved; Mendable where it is not whole."""
+def load(folder: Path, state: State, place: Place | None = None) -> None:
+    """Put `state` where the checkpoint was saved; Mendable where it is not whole.
+
+    place: where the user finds it, if `folder` is a copy.
+    """
     device = next(state.network.parameters()).device
     try:
         saved = bundle.load(folder, device)
         # weights_only: plain tensors and numbers; a checkpoint from elsewhere can run no code.
         training = torch.load(folder / TRAINING, map_location="cpu", weights_only=True)
     except (BundleError, OSError, EOFError, RuntimeError, UnpicklingError) as error:
+        found = place or folder
         raise Mendable(
-            f"the checkpoint {folder} is damaged ({type(error).__name__}): "
-            f"remove {folder.parent}, and the same command trains from the start"
+            f"the checkpoint {found} is damaged ({type(error).__name__}): "
+            f"remove {found.parent}, and the same command trains from the start"
         ) from None
     state.network.load_state_dict(saved.network.state_dict())
     state.load_state_dict(training)

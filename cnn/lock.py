@@ -1,6 +1,7 @@
 """A lock: a folder that one job at a time works in."""
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,12 +23,27 @@ def locked(folder: Place) -> Iterator[None]:
     if not isinstance(folder, Path):
         yield
         return
-    with (folder / LOCK).open("ab") as file:
-        take(file, fcntl.LOCK_EX, folder)
+    with taken(folder):
         try:
             yield
         finally:
             (folder / LOCK).unlink(missing_ok=True)
+
+
+def taken(folder: Path) -> IO[bytes]:
+    """The folder's file, locked: not one that another job removed as it ended, while we waited."""
+    while True:
+        file = (folder / LOCK).open("ab")
+        try:
+            take(file, fcntl.LOCK_EX, folder)
+            if os.path.samestat(os.fstat(file.fileno()), (folder / LOCK).stat()):
+                return file
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            file.close()
+            raise
+        file.close()
 
 
 def require_free(folder: Place) -> None:

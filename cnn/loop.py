@@ -28,9 +28,10 @@ PACE = 5
 class Epoch(TypedDict):
     """One row of a history; losses are cross-entropies in nats per image, `side` is in pixels.
 
-    `data_wait` is the fraction of the time for training that went into waiting for batches, in
-    this process: where it is not small, faster arithmetic would not make the epoch faster. For
-    those in memory nobody waits, though a CPU may stand there until a GPU has caught up.
+    `seconds` are those of the epoch and of keeping the one before. `data_wait` is the fraction of
+    the time for training that went into waiting for batches, in this process: where it is not
+    small, faster arithmetic would not make the epoch faster. For those in memory nobody waits,
+    though a CPU may stand there until a GPU has caught up.
     """
 
     epoch: int
@@ -131,11 +132,16 @@ class Loop:
         on_epoch_end: Callable[[State], None] = lambda state: None,
     ) -> None:
         """Train from where `state` stands to its last epoch, or until patience runs out."""
+        before = 0.0  # the seconds that it took to keep the last epoch: part of the next one's
         try:
             while len(state.history) < state.epochs and not self.out_of_patience(state):
-                state.history.append(self.run_epoch(state, train, validation))
+                epoch = self.run_epoch(state, train, validation)
+                epoch["seconds"] += before
+                state.history.append(epoch)
                 state.epochs = self.epochs_that_fit(state)
+                ended = time.perf_counter()
                 on_epoch_end(state)
+                before = time.perf_counter() - ended
         finally:
             self.recorded.clear()  # it holds the state, and a GPU's memory, as long as this loop
 

@@ -16,8 +16,12 @@ PARTS = 16  # of a small manifest: enough for many CPUs, and few enough to be wo
 
 def part_rows(image_size: int, images: int) -> int:
     """Images per part: 32 MiB of pixels, or fewer, so that there are 16 parts to share out."""
-    fill = PART_BYTES // (3 * image_size**2)
-    return max(1, min(fill, MOST, max(32, -(-images // PARTS))))
+    return min(most_rows(image_size), max(32, -(-images // PARTS)))
+
+
+def most_rows(image_size: int) -> int:
+    """Images of so many pixels a side in the largest part."""
+    return max(1, min(PART_BYTES // (3 * image_size**2), MOST))
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,13 @@ def describe(
     }
     for name, line in lines.items():
         console.say(f"{name:8} {line}")
-    for warning in [*idle(settings), *too_short(census, settings), *census.warnings()]:
+    warnings = (
+        *idle(settings),
+        *too_short(census, settings),
+        *one_sided(census, settings, image_size),
+        *census.warnings(),
+    )
+    for warning in warnings:
         console.say(f"warning  {warning}")
     return lines
 
@@ -76,6 +82,16 @@ def too_short(census: Census, settings: TrainConfig) -> list[str]:
     return [
         f"{counted(steps, 'step')} in all can teach little: give more --epochs, "
         "or a smaller --batch-size"
+    ]
+
+
+def one_sided(census: Census, settings: TrainConfig, image_size: int) -> list[str]:
+    """A line where what is drawn again and again of a rare class comes one after another."""
+    if settings.training.balance != "sampling" or in_memory(census, settings, image_size):
+        return []
+    return [
+        "images that are streamed come shard by shard, so with --balance sampling batches may be "
+        "of few images and one class: give --balance loss, or more --memory"
     ]
 
 
@@ -119,10 +135,19 @@ def network_line(settings: config.Network, image_size: int, classes: int) -> str
 
 def plan_line(census: Census, settings: TrainConfig, image_size: int, workers: str) -> str:
     """Workers, where the images come from, and how long they are looked at."""
-    held = census.split_sizes["train"] + census.split_sizes["validation"]
-    where = "in memory" if settings.resources.hold(held, image_size) else "streamed"
-    size = f"{held * 3 * image_size**2 / MIB:,.0f} MiB"
+    where = "in memory" if in_memory(census, settings, image_size) else "streamed"
+    size = f"{held(census) * 3 * image_size**2 / MIB:,.0f} MiB"
     return f"{workers}, images {where} ({size}), {counted(settings.training.epochs, 'epoch')}"
+
+
+def held(census: Census) -> int:
+    """Images that a worker looks at every epoch."""
+    return census.split_sizes["train"] + census.split_sizes["validation"]
+
+
+def in_memory(census: Census, settings: TrainConfig, image_size: int) -> bool:
+    """Whether it keeps them."""
+    return settings.resources.hold(held(census), image_size)
 
 
 def read_all(root: str, manifest: Manifest, images: config.Images, console: Console) -> Manifest:

@@ -73,7 +73,8 @@ class RunFolder:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
                 work.enter_context(locked(self.path))
-                write_atomically(self.config, text)
+                if not (self.config.is_file() and self.config.read_text(encoding="utf-8") == text):
+                    write_atomically(self.config, text)
             except OSError as error:
                 reason = error.strerror or " ".join(str(error).split())
                 raise Mendable(

@@ -60,7 +60,8 @@ class ScoreFolder(RunFolder):
     def begin_with(self, manifest: Manifest, checksums: str) -> None:
         """Write what the run works on, so that it is gone on with under the same only."""
         self.predictions.mkdir(parents=True, exist_ok=True)
-        manifest.write(self.manifest)
+        if not self.manifest.is_file():  # to write it again in a bucket is to have none meanwhile
+            manifest.write(self.manifest)
         write_atomically(self.model, checksums)
 
     def check_model(self, checksums: str) -> None:

@@ -20,6 +20,22 @@ with locked(Path(sys.argv[1])):
 """
 
 
+# A file that only one may make, while it is in.
+COMING_AND_GOING = """
+import os, sys
+from pathlib import Path
+from cnn.errors import Mendable
+from cnn.lock import locked
+for _ in range(2000):
+    try:
+        with locked(Path(sys.argv[1])):
+            os.close(os.open(sys.argv[2], os.O_CREAT | os.O_EXCL))
+            os.unlink(sys.argv[2])
+    except Mendable:
+        pass
+"""
+
+
 @pytest.fixture
 def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that has locked the folder."""
@@ -56,3 +72,17 @@ def test_a_job_that_has_ended_leaves_no_lock(tmp_path: Path, fault: type[Excepti
         pass
     require_free(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_however_jobs_come_and_go_one_alone_is_in(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    arguments = [
+        sys.executable,
+        "-c",
+        COMING_AND_GOING,
+        str(tmp_path / "work"),
+        str(tmp_path / "in"),
+    ]
+    jobs = [subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    for job in jobs:
+        assert job.communicate(timeout=60)[1] == ""

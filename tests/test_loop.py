@@ -319,6 +319,14 @@ def test_a_run_plans_its_end_by_the_clock() -> None:
     assert state.epochs == len(state.history)
 
 
+def test_the_time_to_keep_an_epoch_is_part_of_what_a_run_may_take() -> None:
+    settings = training(epochs=100, max_minutes=1 / 60)
+    state = fresh(settings)
+    batches = training_batches(settings)
+    Loop(settings, CPU, 0).fit(state, batches, VALIDATION, lambda state: time.sleep(0.2))
+    assert len(state.history) <= 6
+
+
 @examples(deadline=None, max_examples=50)
 @given(st.integers(1, 30), st.integers(1, 200), st.integers(1, 40))
 def test_at_a_steady_pace_the_epochs_fill_the_time_and_the_rate_ends_near_zero(

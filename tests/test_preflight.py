@@ -11,7 +11,7 @@ from faults import ROOT, faulty_decoder
 
 from cnn import digits, preflight
 from cnn.census import Census, take_census
-from cnn.config import Images, Network, TrainConfig, Training
+from cnn.config import Images, Network, Resources, TrainConfig, Training
 from cnn.console import Console
 from cnn.errors import Mendable
 from cnn.manifest import COLUMNS, Manifest, assign_splits, hash_content
@@ -61,6 +61,13 @@ def test_a_run_of_a_step_or_two_is_warned_of() -> None:
     few = SETTINGS.model_copy(update={"training": Training(epochs=1)})
     assert preflight.too_short(census(40), few)[0].startswith("1 step in all")
     assert preflight.too_short(census(40), SETTINGS) == []
+
+
+def test_what_sampling_does_to_streamed_images_is_told() -> None:
+    sampling = SETTINGS.model_copy(update={"training": Training(balance="sampling")})
+    streamed = sampling.model_copy(update={"resources": Resources(memory=0)})
+    assert "--balance loss" in preflight.one_sided(census(40), streamed, 8)[0]
+    assert preflight.one_sided(census(40), sampling, 8) == []
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from cnn.augment import augment
 from cnn.batches import Batch, Share, balanced_draws, evaluation_batch, seed_of, training_order
 from cnn.bundle import as_batch
 from cnn.config import Augmentation
+from cnn.parts import most_rows
 from cnn.prepared import Prepared
 
 
@@ -32,12 +33,13 @@ class Rows:
     def take(self, chosen: np.ndarray) -> "Rows":
         return Rows(self.shard[chosen], self.row[chosen], self.label[chosen])
 
-    def runs(self) -> Iterator["Rows"]:
-        """The stretches of neighbours that lie in the same shard."""
+    def runs(self, most: int) -> Iterator["Rows"]:
+        """The stretches of neighbours that lie in the same shard, `most` rows in each."""
         ends = [*np.flatnonzero(np.diff(self.shard)) + 1, len(self.shard)]
         start = 0
         for end in ends:
-            yield self.take(np.arange(start, end))
+            for first in range(start, end, most):  # rows that are drawn often make long ones
+                yield self.take(np.arange(first, min(first + most, end)))
             start = end
 
 
@@ -107,7 +109,7 @@ def stream(rows: Rows, read: "AugmentShard", batch_size: int) -> Iterator[Batch]
         pa.table(
             {"turn": [turn] * len(run.row), "shard": run.shard, "row": run.row, "label": run.label}
         )
-        for turn, run in enumerate(rows.runs())
+        for turn, run in enumerate(rows.runs(most_rows(read.shape[0])))
     ]
     dataset = ray.data.from_arrow(blocks)
     dataset.context.execution_options.preserve_order = True

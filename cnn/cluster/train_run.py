@@ -136,7 +136,8 @@ def split(dataset: Prepared, settings: Experiment, run: TrainFolder, plan: Train
     census = take_census(manifest)
     census.require_trainable()
     plan.require_images(census.split_sizes["train"], settings.training.batch_size)
-    manifest.write(run.manifest)  # from here on, the run keeps to its settings
+    if not run.manifest.is_file():  # to write it again in a bucket is to have none meanwhile
+        manifest.write(run.manifest)  # from here on, the run keeps to its settings
     return census
 
 

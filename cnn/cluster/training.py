@@ -199,10 +199,10 @@ def resume(state: State, folder: Place) -> None:
     The folders tell, and not Ray, which forgets what a kill kept it from writing down.
     """
     kept, damaged = epochs_kept(folder), None
-    for one in map(as_checkpoint, reversed(kept)):
-        with one.as_directory() as local:
+    for one in reversed(kept):
+        with as_checkpoint(one).as_directory() as local:
             try:
-                checkpoint.load(Path(local), state)
+                checkpoint.load(Path(local), state, one)
                 return
             except Mendable as error:
                 damaged = damaged or error

@@ -8,7 +8,7 @@ import torch
 from cnn.batches import EvaluationBatches, Share, TrainingBatches
 from cnn.bundle import as_batch
 from cnn.cluster.learning import split_rows
-from cnn.cluster.streaming import StreamedEvaluationBatches, StreamedTrainingBatches
+from cnn.cluster.streaming import Rows, StreamedEvaluationBatches, StreamedTrainingBatches
 from cnn.config import Augmentation
 from cnn.prepared import Prepared
 
@@ -38,6 +38,15 @@ def streamed(
     return StreamedTrainingBatches(
         dataset, train, batch_size=size, augmentation=augmentation, seed=1, share=share
     )
+
+
+def test_what_is_read_at_once_is_of_one_shard_and_no_more_than_a_part() -> None:
+    shard = np.array([2] * 10 + [0] * 3 + [1])
+    rows = Rows(shard, np.arange(14), np.zeros(14, np.int64))
+    runs = list(rows.runs(most=4))
+    assert [len(run.row) for run in runs] == [4, 4, 2, 3, 1]
+    assert np.concatenate([run.row for run in runs]).tolist() == list(range(14))
+    assert all(len(set(run.shard.tolist())) == 1 for run in runs)
 
 
 def test_a_streamed_epoch_has_the_images_of_an_epoch_from_memory(
