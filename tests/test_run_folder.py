@@ -67,8 +67,10 @@ def test_a_folder_that_is_new_or_empty_is_free(tmp_path: Path, images: Path) -> 
 
 def test_the_same_command_goes_on_with_its_run(begun: TrainFolder, images: Path) -> None:
     begun.check(settings(), manifest_of(images))
+    written = begun.config.stat().st_mtime_ns
     begin(begun, settings())
     begun.check(settings(), manifest_of(images))
+    assert begun.config.stat().st_mtime_ns == written  # in a bucket it would be gone for a while
 
 
 def test_a_run_that_another_job_works_on_is_refused(begun: TrainFolder, images: Path) -> None:
