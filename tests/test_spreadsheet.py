@@ -123,7 +123,7 @@ def test_a_formula_after_another_separator_is_text_too(tmp_path: Path, separator
 
 
 def test_a_formula_in_quotes_after_another_separator_is_text_too(tmp_path: Path) -> None:
-    written(tmp_path, rows({"path": 'x;"=1+1'}))
+    written(tmp_path, rows({"path": "a.jpg", "label": 'x;"=1+1'}))  # not first in its line
     with (tmp_path / "predictions.csv").open(encoding="utf-8", newline="") as file:
         cells = [cell for row in csv.reader(file, delimiter=";") for cell in row]
     assert not any(cell.startswith("=") for cell in cells)

@@ -16,7 +16,7 @@ from cnn.report import columns
 TOP = 5
 
 # Rows that are counted at once. To add two tallies takes as long as they have cells and labels,
-# 0.5 s at 5,000 classes: with those of every part, a million images took 35 minutes.
+# 0.5 s at 5,000 classes: with those of every part, a million images would take half an hour.
 ROWS = 2**16
 
 
