@@ -16,8 +16,7 @@ from cnn.place import Place
 def writing(file: Place) -> Iterator[Path]:
     """Yields a temporary name on this machine; what is written there then takes `file`'s place.
 
-    Where the block raises, `file` stays as it was and nothing is left beside it. In a bucket, one
-    whose upload is broken off is gone: pyarrow would make a file of what came.
+    Where the block raises, `file` stays as it was and nothing is left beside it.
     """
     if isinstance(file, Path):
         temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")

@@ -1,5 +1,6 @@
 """A place: a file or folder on a disk or in a bucket, under the verbs of pathlib that runs need."""
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -103,18 +104,26 @@ class BucketPath:
     def put(self, content: bytes | pa.Buffer | BinaryIO) -> None:
         """Write the file. A store shows it when the last byte has come, and never half of it.
 
-        Where writing is broken off there is none: to close the stream makes a file of what came.
+        Where writing is broken off, what was there before is there still: to close the stream
+        makes a file of what came, so the new one is not written over an old one.
         """
+        beside = self.parent / f".{self.name}.{os.getpid()}.tmp"
+        target = beside if self.is_file() else self
         try:
-            with self.filesystem.open_output_stream(self.path) as stream:
-                if isinstance(content, bytes | pa.Buffer):
-                    stream.write(content)
-                else:
-                    stream.upload(content)
+            target._upload(content)
         except BaseException:
             with suppress(OSError):
-                self.unlink()
+                target.unlink()
             raise
+        if target is beside:
+            self.filesystem.move(beside.path, self.path)
+
+    def _upload(self, content: bytes | pa.Buffer | BinaryIO) -> None:
+        with self.filesystem.open_output_stream(self.path) as stream:
+            if isinstance(content, bytes | pa.Buffer):
+                stream.write(content)
+            else:
+                stream.upload(content)
 
     def mkdir(self, parents: bool = True, exist_ok: bool = True) -> None:
         self.filesystem.create_dir(self.path, recursive=parents)
