@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -26,3 +27,21 @@ def read(file: Place, columns: list[str] | None = None) -> pa.Table:
         return pq.read_table(file, columns=columns, partitioning=None, memory_map=True)
     with file.open() as stream:
         return pq.read_table(stream, columns=columns)
+
+
+def take(file: Place, column: str, rows: np.ndarray) -> pa.Array:
+    """The values of one column at these row numbers, in their order.
+
+    Only the row groups that hold any of them are read. pa.ArrowIndexError where there is no such
+    row.
+    """
+    source = pa.memory_map(str(file)) if isinstance(file, Path) else file.open()
+    with source, pq.ParquetFile(source) as parquet:
+        groups = range(parquet.num_row_groups)
+        sizes = np.array([parquet.metadata.row_group(group).num_rows for group in groups], np.int64)
+        group = np.searchsorted(sizes.cumsum(), rows, side="right")
+        wanted = np.intersect1d(group, groups)
+        values = parquet.read_row_groups(wanted.tolist(), [column])[column]
+    skipped = np.where(np.isin(groups, wanted), 0, sizes).cumsum()
+    before = np.append(skipped, skipped[-1:])[group]
+    return values.take(pa.array(rows - before)).combine_chunks()

@@ -4,7 +4,9 @@ import io
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from faults import as_nobody
@@ -66,12 +68,27 @@ class BrokenOff(io.BytesIO):
         return super().read(4)
 
 
-def test_what_is_broken_off_as_it_is_written_to_a_bucket_is_not_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("before", [None, b"what was there"])
+def test_a_file_of_a_bucket_that_is_broken_off_stays_as_it_was(
+    tmp_path: Path, before: bytes | None
+) -> None:
     filesystem = SubTreeFileSystem(str(tmp_path), LocalFileSystem())
-    file = BucketPath("s3://bucket/shard", filesystem, "shard")
+    file = BucketPath("s3://bucket/runs/shard", filesystem, "runs/shard")
+    file.parent.mkdir()
+    if before is not None:
+        file.put(before)
     with pytest.raises(KeyboardInterrupt):
         file.put(BrokenOff(b"half of a shard"))
-    assert not file.exists()
+    assert {one.name: one.read_bytes() for one in file.parent.iterdir()} == (
+        {} if before is None else {"shard": before}
+    )
+
+
+def test_a_file_of_a_bucket_takes_the_place_of_an_older_one(folder: Place) -> None:
+    folder.mkdir()
+    for content in (b"a long first one", b"short"):
+        write_atomically(folder / "file", content)
+        assert {one.name: one.read_bytes() for one in folder.iterdir()} == {"file": content}
 
 
 def test_a_table_comes_back_whole_or_by_columns(folder: Place) -> None:
@@ -80,6 +97,24 @@ def test_a_table_comes_back_whole_or_by_columns(folder: Place) -> None:
     parquet.write(folder / "t.parquet", table)
     assert parquet.read(folder / "t.parquet").equals(table)
     assert parquet.read(folder / "t.parquet", ["b"]).equals(table.select(["b"]))
+
+
+def test_rows_come_in_their_order_and_from_no_other_groups_than_theirs(folder: Place) -> None:
+    folder.mkdir(parents=True)
+    file = folder / "t.parquet"
+    values = [bytes([number] * 100) for number in range(10)]
+    plain: dict[str, Any] = {"compression": "none", "use_dictionary": False}
+    parquet.write(file, pa.table({"a": values}), row_group_size=3, **plain)
+    for rows in ([9, 0, 9, 4], [5], [], [0, 1, 2]):
+        taken = parquet.take(file, "a", np.array(rows, np.int64))
+        assert taken.to_pylist() == [values[row] for row in rows]
+    with pytest.raises(pa.ArrowIndexError):
+        parquet.take(file, "a", np.array([3, 10]))
+    # Whoever reads the first group reads a page that is none.
+    write_atomically(file, b"PAR1" + bytes(300) + file.read_bytes()[304:])
+    assert parquet.take(file, "a", np.array([8, 3])).to_pylist() == [values[8], values[3]]
+    with pytest.raises(OSError):
+        parquet.take(file, "a", np.array([0]))
 
 
 def test_what_is_not_there_is_the_same_error(folder: Place) -> None:
