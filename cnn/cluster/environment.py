@@ -2,7 +2,18 @@
 
 import os
 
+# A batch's activations are of tens of MB each. The C library would ask the system for each of
+# them, and hand it back at once: a fifth of a network's time on a CPU, for clearing pages. So a
+# process keeps up to 256 MiB for the next one, in one heap for all of its threads.
+ARITHMETIC = {
+    "MALLOC_MMAP_THRESHOLD_": str(256 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+    "MALLOC_TOP_PAD_": str(64 << 20),
+    "MALLOC_ARENA_MAX": "1",
+}
+
 SETTINGS = {
+    **ARITHMETIC,
     # A driver started by `uv run` would otherwise zip its folder and build a second virtual
     # environment on this same machine: 43 s to the first task, instead of a few.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
@@ -25,13 +36,8 @@ SETTINGS = {
     # Ray would put its raylets' word of lost workers and nodes among a job's results, on standard
     # output. What the loss means for the job, the job says itself.
     "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed|has been marked dead",
-    # A batch's activations are of tens of MB each. The C library would ask the system for each of
-    # them, and hand it back at once: a fifth of a network's time on a CPU, for clearing pages.
-    # So a process keeps up to 256 MiB for the next one, in one heap for all of its threads.
-    "MALLOC_MMAP_THRESHOLD_": str(256 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
-    "MALLOC_TOP_PAD_": str(64 << 20),
-    "MALLOC_ARENA_MAX": "1",
+    # What a job tells its cluster's workers may have been told them by its submission already.
+    "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
     # Messages that a user cannot act on.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
@@ -48,3 +54,8 @@ def prepare() -> None:
         if name == "RAY_ENABLE_UV_RUN_RUNTIME_ENV" and "RAY_ADDRESS" in os.environ:
             continue
         os.environ.setdefault(name, value)
+
+
+def of_workers() -> dict[str, str]:
+    """What the workers of a cluster must be told: its machines have none of it by themselves."""
+    return {name: os.environ.get(name, value) for name, value in ARITHMETIC.items()}

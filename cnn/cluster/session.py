@@ -11,6 +11,7 @@ import ray
 import ray._private.utils as ray_utils
 from ray.util.annotations import RayDeprecationWarning
 
+from cnn.cluster import environment
 from cnn.cluster.capacity import own_gpus
 from cnn.cluster.token import keep_token_private
 from cnn.errors import Mendable
@@ -99,7 +100,11 @@ def join_cluster() -> None:
     """Connect to the cluster that RAY_ADDRESS names; Mendable where there is none."""
     try:
         with handler_kept():
-            ray.init(logging_level=logging.ERROR, log_to_driver=False)
+            ray.init(
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                runtime_env={"env_vars": environment.of_workers()},
+            )
     except ConnectionError:
         raise Mendable(
             f"no Ray answers at RAY_ADDRESS={os.environ['RAY_ADDRESS']}, or it has another token: "
@@ -139,7 +144,6 @@ def quiet_loggers() -> None:
     warnings.filterwarnings("ignore", category=RayDeprecationWarning)
     for name in ("ray", "ray.train", "optuna"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    # It logs what it raises as well, with a traceback of its own inside.
     # These log what they raise, or keep for the search's end, with a traceback of its own inside.
     for name in ("ray.data", "ray.tune"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

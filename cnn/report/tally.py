@@ -11,9 +11,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cnn import metrics
+from cnn.prediction import TOP
 from cnn.report import columns
-
-TOP = 5
 
 # Rows that are counted at once. To add two tallies takes as long as they have cells and labels,
 # 0.5 s at 5,000 classes: with those of every part, a million images would take half an hour.

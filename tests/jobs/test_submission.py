@@ -19,10 +19,20 @@ import pytest
 from ray._private.runtime_env.packaging import create_package
 
 from cnn import digits
+from cnn.cluster import environment
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 2**20  # bytes; Ray refuses 512 MiB, and every submission sends all that has changed
 TOKEN = "1" * 64
+
+ASK_A_WORKER = """
+import os, ray
+from cnn.cluster import environment, session
+environment.prepare()
+with session.joined():
+    kept = ray.remote(lambda: os.environ.get("MALLOC_TRIM_THRESHOLD_", "nothing"))
+    print("a worker keeps", ray.get(kept.remote()))
+"""
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,8 @@ def head() -> Iterator[Head]:
     """Ports of its own throughout: where another Ray has the default ones, none runs our jobs."""
     folder, ports = Path(tempfile.mkdtemp(prefix="ray")), free_ports(4)
     auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_worker_niceness": "0"}
-    own = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    others = {"RAY_ADDRESS", *environment.ARITHMETIC}  # no machine of a cluster has these
+    own = {name: value for name, value in os.environ.items() if name not in others}
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     head = Head(f"http://127.0.0.1:{ports[1]}", own | auth | {"PATH": path})
     names = ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port")
@@ -157,6 +168,11 @@ def test_a_job_runs_on_the_workers_and_its_log_is_readable(head: Head, tmp_path:
     log = said.partition("Running entrypoint")[2].partition("wrote")[0]
     assert f"wrote {out}\n" in said and (out / "prepared.json").exists()
     assert "\x1b" not in log and "\r" not in log
+
+
+def test_workers_of_a_cluster_keep_as_much_memory_as_those_of_one_machine(head: Head) -> None:
+    said, _ = head.submit("ask", "-c", ASK_A_WORKER).communicate(timeout=240)
+    assert f"a worker keeps {256 << 20}" in said
 
 
 @pytest.mark.slow
