@@ -1,8 +1,10 @@
 """What a user of jobs.score sees: training's own accuracy, and runs that survive kills."""
 
 import json
+import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +24,8 @@ from cnn.image import decode
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Start = Callable[..., subprocess.Popen[str]]
 Refused = Callable[..., str]
+
+README = Path(__file__).parents[2] / "README.md"
 
 # So many passes through the network that a run lasts long enough to be killed in the middle.
 SLOWLY = ("--batch-size", 1)
@@ -75,6 +79,19 @@ def test_the_test_split_scored_again_gives_what_training_reported(
     columns = ["path", "label", "predicted"]
     predicted = pq.read_table(model / "predictions.parquet").select(columns)
     assert rows(tmp_path / "out").select(columns).equals(predicted)
+
+
+def test_the_readme_s_program_says_what_the_run_said(model: Path, images: Path) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    for row in pq.read_table(model / "predictions.parquet").slice(0, 3).to_pylist():
+        here = program.replace("runs/tiny20", str(model)).replace(
+            "photo.jpg", str(images / row["path"])
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", here], cwd=README.parent, capture_output=True, text=True
+        )
+        assert done.stderr == ""
+        assert done.stdout == f"{row['predicted']} {row['confidence']:.3f}\n"
 
 
 def test_a_run_killed_then_bereft_of_a_worker_ends_with_each_image_once(
