@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from cnn import config, network
 from cnn.atomic import write_atomically
-from cnn.errors import Mendable
+from cnn.errors import UserError
 from cnn.place import Place
 
 FORMAT_VERSION = 2
 WEIGHTS, CARD = "model.safetensors", "model.json"
 
 
-class BundleError(Mendable):
+class BundleError(UserError):
     """A folder that is no usable bundle; the message says why in one line."""
 
 
@@ -96,7 +96,7 @@ def load(folder: Place, device: torch.device | None = None) -> Bundle:
         empty.load_state_dict(load_weights((folder / WEIGHTS).read_bytes()))
         scale = network.scale_of(empty)
         scale.soft = card.soft
-        scale.look_at(card.side or card.image_size)
+        scale.resize_to(card.side or card.image_size)
     except network.NetworkError as error:
         raise BundleError(f"{folder / CARD}: {error}") from None
     except FileNotFoundError:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cnn.manifest import LEAKS, SPLITS, Manifest, ManifestError, Split, classes
-from cnn.plural import counted
+from cnn.plural import by_reason, counted
 
 # Of classes that lack images, and of images under two labels: more would hide what else is said.
 NAMED = 20
@@ -16,7 +16,7 @@ COPIES_NAMED = 5
 
 _LACK: dict[Split, str] = {
     "train": "cannot be learned",
-    "validation": "has no say in which model is best",
+    "validation": "does not count in choosing the best epoch",
     "test": "cannot be judged",
 }
 
@@ -30,7 +30,7 @@ class Census:
     counts: images by class and split. unreadable: files by reason. leaks: images left out because
     of a twin in a split above, by error. ignored: as in the manifest. duplicates: images in the
     splits beyond the first of each content. conflicts: path and label of identical images under
-    more than one label, by content hash; they keep their labels. bare: as in the manifest.
+    more than one label, by content hash; they keep their labels. empty_folders: as in the manifest.
     """
 
     counts: dict[str, dict[Split, int]]
@@ -39,7 +39,7 @@ class Census:
     ignored: dict[str, int]
     duplicates: int
     conflicts: dict[str, list[tuple[str, str]]]
-    bare: tuple[str, ...] = ()
+    empty_folders: tuple[str, ...] = ()
 
     @property
     def split_sizes(self) -> dict[Split, int]:
@@ -72,7 +72,7 @@ class Census:
         """Raises ManifestError unless two classes have training images and no split is empty."""
         if not self.images:
             raise ManifestError(
-                f"none of the images can be read ({_listed(self.unreadable)}); check the files"
+                f"none of the images can be read ({by_reason(self.unreadable)}); check the files"
             )
         learnable = [name for name, row in self.counts.items() if row["train"]]
         if len(learnable) < 2:
@@ -91,7 +91,7 @@ class Census:
     def warnings(self) -> list[str]:
         """A line for each of the first classes that a split lacks and conflicts; for all leaks."""
         short = [line for name, row in self.counts.items() if (line := _shortage(name, row))]
-        lines = [_bare(self.bare)] if self.bare else []
+        lines = [_empty_folders(self.empty_folders)] if self.empty_folders else []
         lines += short[:NAMED]
         if (unnamed := len(short) - NAMED) > 0:
             lines.append(f"{counted(unnamed, 'more class', 'more classes')} lack images of a split")
@@ -104,7 +104,7 @@ class Census:
         if self.leaks:
             lines.append(
                 f"{counted(sum(self.leaks.values()), 'image')} left out because identical ones are "
-                f"in a split that must stay unseen ({_listed(self.leaks)})"
+                f"in a split that must stay unseen ({by_reason(self.leaks)})"
             )
         return lines
 
@@ -121,7 +121,7 @@ def take_census(manifest: Manifest) -> Census:
         ignored=manifest.ignored,
         duplicates=len(hashes) - len(pc.unique(hashes)),
         conflicts=_conflicts(table),
-        bare=manifest.bare,
+        empty_folders=manifest.empty_folders,
     )
 
 
@@ -147,14 +147,14 @@ def _conflicts(table: pa.Table) -> dict[str, list[tuple[str, str]]]:
     return conflicts
 
 
-def _bare(folders: tuple[str, ...]) -> str:
+def _empty_folders(folders: tuple[str, ...]) -> str:
     """The line about folders without an image."""
     names = [repr(name) for name in folders[:NAMED]]
     if (unnamed := len(folders) - NAMED) > 0:
         names.append(f"{unnamed:,} more")
     return (
-        f"no class, for no image is found there: {', '.join(names)}; images are known by endings "
-        "such as .jpg, and links to folders are not followed"
+        f"not classes, because they hold no image: {', '.join(names)}; images are recognised by "
+        "extensions such as .jpg, and links to folders are not followed"
     )
 
 
@@ -176,7 +176,3 @@ def _shortage(name: str, row: dict[Split, int]) -> str | None:
         f"{' or '.join(lacking)}: it {' and '.join(_LACK[split] for split in lacking)}; "
         "add images (about 20 make a fair split)"
     )
-
-
-def _listed(counts: dict[str, int]) -> str:
-    return ", ".join(f"{number} {reason}" for reason, number in counts.items())

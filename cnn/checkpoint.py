@@ -9,7 +9,7 @@ import torch
 
 from cnn import bundle
 from cnn.bundle import Bundle, BundleError, Card
-from cnn.errors import Mendable
+from cnn.errors import UserError
 from cnn.loop import State
 from cnn.place import Place
 
@@ -35,7 +35,7 @@ def best(folders: Iterable[Place], metric: str) -> Bundle:
 
 
 def load(folder: Path, state: State, place: Place | None = None) -> None:
-    """Put `state` where the checkpoint was saved; Mendable where it is not whole.
+    """Put `state` where the checkpoint was saved; UserError where it is not whole.
 
     place: where the user finds it, if `folder` is a copy.
     """
@@ -46,7 +46,7 @@ def load(folder: Path, state: State, place: Place | None = None) -> None:
         training = torch.load(folder / TRAINING, map_location="cpu", weights_only=True)
     except (BundleError, OSError, EOFError, RuntimeError, UnpicklingError) as error:
         found = place or folder
-        raise Mendable(
+        raise UserError(
             f"the checkpoint {found} is damaged ({type(error).__name__}): "
             f"remove {found.parent}, and the same command trains from the start"
         ) from None

@@ -1,28 +1,24 @@
 """The command line of a job, made from its page of settings."""
 
-import difflib
 import os
 import signal
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_origin
+from typing import Any, NoReturn, get_args, get_origin
 
 import click
 import psutil
-import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from cnn.config import Positional
-from cnn.errors import FULL_GPU, Mendable, is_full_disk, is_full_gpu, is_refused, reasons
+from cnn.errors import FULL_GPU, UserError, is_full_disk, is_full_gpu, is_refused, reasons
+from cnn.schema import Config, called, kind, leaves, locations, read_yaml, validate
 from cnn.terminal import one_line
 
-Config = TypeVar("Config", bound=BaseModel)
-Location = tuple[str, ...]
-
 STOPPED = "stopped; the same command goes on from here"
-REFUSED = "name another, or mend who may read and write it"
+REFUSED = "give another path, or fix its permissions"
 FULL_DISK = "error: no space left on device; make room, and the same command goes on from here"
 
 
@@ -41,7 +37,7 @@ def run(settings: type[Config], job: Callable[[Config], None]) -> None:
         stop(130)
     except Exception as error:
         for reason in reasons(error):
-            if isinstance(reason, Mendable):
+            if isinstance(reason, UserError):
                 end(f"error: {reason}", 2)
             if is_full_disk(reason):
                 end(FULL_DISK, 1)
@@ -86,7 +82,7 @@ def stop(code: int) -> NoReturn:
 
 
 def parse(settings: type[Config], arguments: list[str]) -> Config:
-    """Settings from defaults, then the --config file, then flags; Mendable says what is wrong."""
+    """Settings from defaults, then the --config file, then flags; UserError says what is wrong."""
     given = flags(settings, arguments)
     file = given.pop("config", None)
     values = read_yaml(file, "--config", "settings, as a run's config.yaml has") if file else {}
@@ -98,19 +94,6 @@ def parse(settings: type[Config], arguments: list[str]) -> Config:
         if isinstance(group, dict):  # else the file is wrong there, which is told below
             group[leaf] = value
     return validate(settings, values, file, given)
-
-
-def validate(
-    settings: type[Config],
-    values: dict[str, Any],
-    source: str | None = None,
-    flagged: Collection[str] = (),
-) -> Config:
-    """`values`, from a file but for those of flags, as settings; what is wrong becomes one line."""
-    try:
-        return settings.model_validate(values)
-    except ValidationError as error:
-        raise Mendable(explain(settings, error, source, flagged)) from None
 
 
 def flags(settings: type[BaseModel], arguments: list[str]) -> dict[str, Any]:
@@ -125,7 +108,7 @@ def flags(settings: type[BaseModel], arguments: list[str]) -> dict[str, Any]:
     try:
         given = command.main(arguments, prog_name=command.name, standalone_mode=False)
     except click.ClickException as error:
-        raise Mendable(error.format_message()) from None
+        raise UserError(error.format_message()) from None
     if not isinstance(given, dict):  # --help was asked for, and printed
         sys.exit(0)
     named = {name: called(name, field) for name, _, field in leaves(settings)}
@@ -136,13 +119,13 @@ def flags(settings: type[BaseModel], arguments: list[str]) -> dict[str, Any]:
 
 
 def require_text(name: str, value: Any) -> None:
-    """Mendable where a value is empty, as that of a variable that is unset, or is no text."""
+    """UserError where a value is empty, as that of a variable that is unset, or is no text."""
     if value == "":
-        raise Mendable(f"{name} is empty: give a value, or leave it out")
+        raise UserError(f"{name} is empty: give a value, or leave it out")
     try:
         str(value).encode()
     except UnicodeEncodeError:
-        raise Mendable(f"{name} {value!r} is not UTF-8: rename it, or give a link to it") from None
+        raise UserError(f"{name} {value!r} is not UTF-8: rename it, or give a link to it") from None
 
 
 def arguments_of(settings: type[BaseModel]) -> Iterator[str]:
@@ -193,13 +176,6 @@ def argument(name: str, field: FieldInfo) -> click.Argument:
     )
 
 
-def kind(field: FieldInfo) -> str:
-    """What a flag takes, in a word."""
-    types = {field.annotation, *get_args(field.annotation)}
-    types |= {get_args(one)[0] for one in types if get_origin(one) is Annotated}
-    return "N" if int in types else "X" if float in types else "TEXT"
-
-
 def help_of(field: FieldInfo) -> str:
     """The description, and the default where the description does not tell it."""
     text = field.description or ""
@@ -212,83 +188,3 @@ def help_of(field: FieldInfo) -> str:
     default = field.default
     shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
     return f"{text} [default: {shown}]"
-
-
-def leaves(
-    settings: type[BaseModel], above: Location = ()
-) -> Iterator[tuple[str, Location, FieldInfo]]:
-    """Each setting with its place: groups are entered, so that flags are short."""
-    for name, field in settings.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from leaves(field.annotation, (*above, name))
-        else:
-            yield name, (*above, name), field
-
-
-def locations(settings: type[BaseModel]) -> dict[str, Location]:
-    """Setting name → its place in the page."""
-    return {name: location for name, location, _ in leaves(settings)}
-
-
-class UniqueKeys(yaml.SafeLoader):
-    """YAML without a key given twice: the first of the two would be lost in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set[str]()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                line = key.start_mark.line + 1
-                raise yaml.YAMLError(f"{key.value} is given twice, at last in line {line}")
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(file: str, flag: str, wanted: str) -> dict[str, Any]:
-    """The mapping in the YAML file of a flag; Mendable where it does not hold what is `wanted`."""
-    from cnn.place import place  # late: it brings pyarrow, for which --help should not wait
-
-    try:
-        content = yaml.load(place(file).read_text(encoding="utf-8"), UniqueKeys)  # a SafeLoader
-    except OSError as error:
-        raise Mendable(f"{flag} {file}: cannot be read: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise Mendable(f"{flag} {file}: is not YAML: {reason}") from None
-    if not isinstance(content, dict) or not content:
-        raise Mendable(f"{flag} {file}: holds no {wanted}")
-    return content
-
-
-def explain(
-    settings: type[BaseModel],
-    error: ValidationError,
-    source: str | None,
-    flagged: Collection[str],
-) -> str:
-    """The first complaint of pydantic as one line that names file or flag, and the mend."""
-    first = error.errors()[0]
-    place = tuple(str(part) for part in first["loc"] if isinstance(part, str))
-    if first["type"] == "extra_forbidden":
-        known = {name: ".".join(location) for name, location in locations(settings).items()}
-        known |= {name: name for name in settings.model_fields}
-        near = difflib.get_close_matches(place[-1], known, n=1)
-        hint = f"; did you mean {known[near[0]]}?" if near else ""
-        return f"{source or 'the settings'}: unknown setting {'.'.join(place)}{hint}"
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "missing":
-        field = settings.model_fields[place[-1]]
-        return f"{called(place[-1], field)} is missing: give the {field.description}"
-    name = next((called(n, field) for n, at, field in leaves(settings) if at == place), None)
-    if name is None and first["type"] == "value_error":  # settings that do not go together
-        return message
-    if name is None:  # a value where a group belongs
-        group = ".".join(map(str, first["loc"]))
-        wanted = "give its settings below it, or leave it out" if len(place) == 1 else message
-        return f"{source or 'the settings'}: {group}: {wanted}"
-    file = f"{source}: " if source and place[-1] not in flagged else ""
-    return f"{file}{name} {first['input']}: {message[0].lower()}{message[1:]}"
-
-
-def called(name: str, field: FieldInfo) -> str:
-    """What the command line calls a setting: `IMAGES`, or `--image-size`."""
-    return name.upper() if Positional in field.metadata else f"--{name.replace('_', '-')}"

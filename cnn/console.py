@@ -23,6 +23,9 @@ from cnn.terminal import one_line
 if TYPE_CHECKING:  # its module brings torch, a second's import in a process that only shows rows
     from cnn.loop import Epoch
 
+Advance = Callable[[int, int], None]
+"""Moves a progress bar: to so many done, of so many."""
+
 STARVED = 0.3  # of the time for training; from here on it is worth a line
 
 TABLE = (
@@ -60,7 +63,7 @@ class Console:
         sys.stdout.flush()
 
     @contextmanager
-    def bar(self, title: str, unit: str = "") -> Iterator[Callable[[int, int], None]]:
+    def bar(self, title: str, unit: str = "") -> Iterator[Advance]:
         """A progress bar; yields `advance(done, total)`. With a `unit` it tells how many a second.
 
         Without a terminal, a line now and then says the same.

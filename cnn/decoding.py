@@ -42,12 +42,12 @@ def decode_in_time(data: bytes, size: int, fit: Fit, seconds: float = SECONDS) -
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def decoder(careful: bool) -> "AbstractContextManager[Decoder]":
-    """The decoder of one task: that in this process, or to be careful that in another."""
-    return DecoderApart() if careful else nullcontext(decode_in_time)
+def decoder(isolated: bool) -> "AbstractContextManager[Decoder]":
+    """The decoder of one task: that in this process, or to be isolated that in another."""
+    return SubprocessDecoder() if isolated else nullcontext(decode_in_time)
 
 
-class DecoderApart:
+class SubprocessDecoder:
     """Decodes in a process of its own; a file that costs that process is `decoder_crashed`.
 
     The process starts with the first image, lives until the `with` block ends, and is replaced

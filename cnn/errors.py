@@ -1,14 +1,16 @@
-"""Errors that the user can mend: one line says what is wrong and what to do."""
+"""Errors that the user can fix: one line says what is wrong and what to do."""
 
 import errno
 import os
 from collections.abc import Iterator
 
-FULL_GPU = "a GPU's memory is too small: give a smaller --batch-size, or end what else uses the GPU"
+FULL_GPU = (
+    "a GPU's memory is too small: give a smaller --batch-size, or stop other programs on the GPU"
+)
 
 
-class Mendable(ValueError):
-    """The user's to mend: jobs print its message as one line and exit with 2, without traceback."""
+class UserError(ValueError):
+    """An error that the user can fix: jobs print one line and exit with 2, without a traceback."""
 
 
 def reasons(error: BaseException) -> Iterator[BaseException]:

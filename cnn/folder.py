@@ -20,7 +20,7 @@ from functools import lru_cache, partial
 import pyarrow as pa
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
 
-from cnn.errors import Mendable
+from cnn.errors import UserError
 from cnn.image import BYTE_LIMIT, Reason, Unreadable
 from cnn.place import locate
 
@@ -39,7 +39,7 @@ _IMAGE_ENDINGS = tuple(f".{extension}".encode() for extension in _EXTENSIONS.spl
 _ESCAPE = re.compile(rb"\\(?:\\|x([0-9a-f]{2}))")
 
 
-class FolderError(Mendable):
+class FolderError(UserError):
     """The folder cannot be listed: one line that names it and says how to mend it."""
 
 
@@ -55,13 +55,13 @@ class Listing:
     ignored: how many entries are no candidates, by reason: ``hidden`` (a file whose name starts
         with a dot), ``hidden_folder`` (counted once, not entered), ``not_an_image_name`` (by its
         extension), ``directory_link`` (not followed), ``unreadable_folder`` (not entered).
-    bare: the folders and links to folders in the root, by lossless name, that hold no candidate.
+    empty_folders: folders, and links to folders, in the root that hold no candidate.
     """
 
     root: str
     files: pa.Table
     ignored: dict[str, int]
-    bare: tuple[str, ...] = ()
+    empty_folders: tuple[str, ...] = ()
 
 
 def list_folder(root: str) -> Listing:
@@ -130,8 +130,8 @@ class _Found:
 
     def listing(self, root: str) -> Listing:
         files = pa.table(self.columns, schema=FILES).sort_by("path")
-        bare = sorted(self.tops.difference(self.columns["top"]))
-        return Listing(root, files, dict(sorted(self.ignored.items())), tuple(bare))
+        empty_folders = sorted(self.tops.difference(self.columns["top"]))
+        return Listing(root, files, dict(sorted(self.ignored.items())), tuple(empty_folders))
 
 
 def _locate(root: str) -> tuple[FileSystem | None, str]:

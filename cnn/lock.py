@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from cnn.errors import Mendable
+from cnn.errors import UserError
 from cnn.place import Place
 
 LOCK = ".lock"
@@ -15,7 +15,7 @@ LOCK = ".lock"
 
 @contextmanager
 def locked(folder: Place) -> Iterator[None]:
-    """Keep other jobs out of a folder for the length of a `with` block; Mendable where one is in.
+    """Keep other jobs out of a folder for the length of a `with` block; UserError where one is in.
 
     The system unlocks it with the process's end, whatever ends it. A bucket has no locks, and not
     every network file system: nobody is kept out there.
@@ -47,7 +47,7 @@ def taken(folder: Path) -> IO[bytes]:
 
 
 def require_free(folder: Place) -> None:
-    """Mendable where a job is at work in a folder."""
+    """UserError where a job is at work in a folder."""
     if isinstance(folder, Path) and (folder / LOCK).is_file():
         with (folder / LOCK).open("rb") as file:
             take(file, fcntl.LOCK_SH, folder)
@@ -58,7 +58,7 @@ def take(file: IO[bytes], kind: int, folder: Path) -> None:
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise Mendable(
+        raise UserError(
             f"another job is at work in {folder}: wait for its end, or give another --out"
         ) from None
     except OSError:

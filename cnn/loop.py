@@ -17,9 +17,9 @@ from cnn import optim
 from cnn.augment import cutmix
 from cnn.batches import ALONE, Batch, Batches, Share, seed_of
 from cnn.config import Training
-from cnn.growth import Growth
+from cnn.cuda_graph import Graphed
 from cnn.network import scale_of
-from cnn.recording import Recorded
+from cnn.progressive import ProgressiveResizing
 
 # Epochs whose pace tells that of those to come: the first is slow, and any may be held up.
 PACE = 5
@@ -111,9 +111,9 @@ class Sums:
 
 @dataclass(frozen=True)
 class Loop:
-    """How each step is made, the same for all epochs of a run.
+    """How to train: the same for all epochs of a run.
 
-    `recorded` is the step at the side that the network looks at, of the one state that is trained.
+    graphed: the update, captured for the current image side and for the one state in training.
     """
 
     settings: Training
@@ -122,7 +122,7 @@ class Loop:
     share: Share = ALONE
     class_weights: Tensor | None = None
     on_step: Callable[[int, int], None] = lambda step, steps: None
-    recorded: dict[int, Recorded] = field(default_factory=dict)
+    graphed: dict[int, Graphed] = field(default_factory=dict)
 
     def fit(
         self,
@@ -143,7 +143,7 @@ class Loop:
                 on_epoch_end(state)
                 before = time.perf_counter() - ended
         finally:
-            self.recorded.clear()  # it holds the state, and a GPU's memory, as long as this loop
+            self.graphed.clear()  # it holds the state and its memory on the GPU
 
     def run_epoch(self, state: State, train: Batches, validation: Batches) -> Epoch:
         """Train and validate once."""
@@ -151,8 +151,8 @@ class Loop:
         # Dropout draws from the global generator: seeded per epoch, so that a resumed run draws
         # what an uninterrupted one would have drawn.
         torch.manual_seed(seed_of(self.seed, number, self.share.rank))
-        side = growth_of(state, self.settings).side(number, state.epochs)
-        scale_of(state.network).look_at(side)
+        side = progressive_of(state, self.settings).side(number, state.epochs)
+        scale_of(state.network).resize_to(side)
         started = time.perf_counter()
         batches = Waited(train.epoch(number))
         train_loss, train_accuracy, images = self.train_epoch(state, batches, train.steps).reduce()
@@ -190,21 +190,24 @@ class Loop:
         """One step of the optimizer on one batch, at this learning rate."""
         optim.set_rate(state.optimizer, rate)
         images, others, part = cutmix(images, labels, self.settings.cutmix)
-        learn = self.learning(state)
-        sums.add(learn(images, labels, others, torch.full((), part, device=self.device)), labels)
+        update = self.graphed_update(state)
+        sums.add(update(images, labels, others, torch.full((), part, device=self.device)), labels)
 
-    def learning(self, state: State) -> Recorded:
-        """`learn`, as far as it is recorded: anew for another side."""
+    def graphed_update(self, state: State) -> Graphed:
+        """`update` as a CUDA graph, captured again when the image side changes."""
         side = scale_of(state.network).side
-        if side not in self.recorded:
-            self.recorded.clear()
-            self.recorded[side] = Recorded(partial(self.learn, state), self.device)
-        return self.recorded[side]
+        if side not in self.graphed:
+            self.graphed.clear()
+            self.graphed[side] = Graphed(partial(self.update, state), self.device)
+        return self.graphed[side]
 
-    def learn(
+    def update(
         self, state: State, images: Tensor, labels: Tensor, others: Tensor, part: Tensor
     ) -> Tensor:
-        """Change the weights by what a batch says, `part` of it about `others`; its logits."""
+        """Forward, backward and one step of the optimizer; returns the logits.
+
+        part: the weight, 0..1, of the loss against the CutMix labels `others`.
+        """
         state.optimizer.zero_grad(set_to_none=True)
         with autocast(self.device, self.settings.precision):
             logits = state.parallel(images)
@@ -284,16 +287,16 @@ def progress(state: State, step: int, steps: int) -> float:
     return (len(state.history) + step / steps) / state.epochs
 
 
-def growth_of(state: State, settings: Training) -> Growth:
+def progressive_of(state: State, settings: Training) -> ProgressiveResizing:
     """The sides of a run's images, as far as its network takes smaller ones."""
     scale = scale_of(state.network)
-    return Growth(settings.growing, scale.image_size, scale.smallest)
+    return ProgressiveResizing(settings.growing, scale.image_size, scale.smallest)
 
 
 def seconds_left(state: State, settings: Training, epochs: int) -> float:
     """The time from here to the last of `epochs`, at the pace of the last ones."""
     pace = median(row["seconds"] / row["side"] ** 2 for row in state.history[-PACE:])
-    return pace * growth_of(state, settings).left(len(state.history), epochs)
+    return pace * progressive_of(state, settings).left(len(state.history), epochs)
 
 
 def share_statistics(network: nn.Module) -> None:

@@ -18,10 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cnn import parquet
-from cnn.errors import Mendable
+from cnn.errors import UserError
 from cnn.folder import Listing
 from cnn.image import Fit
 from cnn.place import Place
+from cnn.plural import by_reason
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -57,7 +58,7 @@ _SPLIT_FOLDERS: dict[str, Split] = {
 }
 
 
-class ManifestError(Mendable):
+class ManifestError(UserError):
     """The images cannot train a classifier: one line that says why and what to do."""
 
 
@@ -71,12 +72,12 @@ class Manifest:
         ``assign_splits`` also ``split``, null for a row with an error.
     ignored: counts by reason: those of the listing, ``no_class_folder`` and
         ``outside_the_splits``.
-    bare: folders that would be classes if they held an image.
+    empty_folders: folders that would be classes if they held an image.
     """
 
     table: pa.Table
     ignored: dict[str, int]
-    bare: tuple[str, ...] = ()
+    empty_folders: tuple[str, ...] = ()
 
     def with_contents(
         self, content_hash: Sequence[str | None], error: Sequence[str | None]
@@ -90,7 +91,10 @@ class Manifest:
 
     def write(self, file: Place) -> None:
         """Writes Parquet, whole or not at all; the counts travel in the schema's metadata."""
-        metadata = {"ignored": json.dumps(self.ignored), "bare": json.dumps(self.bare)}
+        metadata = {
+            "ignored": json.dumps(self.ignored),
+            "empty_folders": json.dumps(self.empty_folders),
+        }
         parquet.write(file, self.table.replace_schema_metadata(metadata))
 
     @classmethod
@@ -100,8 +104,10 @@ class Manifest:
         metadata = table.schema.metadata or {}
         if b"ignored" not in metadata or not set(COLUMNS.names) <= set(table.column_names):
             raise ManifestError(f"{str(file)!r} is no manifest; prepare the images again")
-        ignored, bare = (json.loads(metadata.get(name, "[]")) for name in (b"ignored", b"bare"))
-        return cls(table.replace_schema_metadata(None), ignored, tuple(bare))
+        ignored, empty_folders = (
+            json.loads(metadata.get(name, "[]")) for name in (b"ignored", b"empty_folders")
+        )
+        return cls(table.replace_schema_metadata(None), ignored, tuple(empty_folders))
 
 
 def hash_content(data: bytes) -> str:
@@ -145,7 +151,7 @@ def label_images(listing: Listing) -> Manifest:
         schema=COLUMNS,
     ).filter(pa.array([skip is None for _, _, skip in places], pa.bool_()))
     skipped = Counter(skip for _, _, skip in places if skip)
-    manifest = Manifest(table, {**listing.ignored, **skipped}, listing.bare)
+    manifest = Manifest(table, {**listing.ignored, **skipped}, listing.empty_folders)
     _require_two_classes(manifest, listing.root)
     return manifest
 
@@ -175,10 +181,8 @@ def _place(names: Sequence[str], own_splits: bool) -> tuple[str | None, Split | 
 def _require_two_classes(manifest: Manifest, root: str) -> None:
     mend = "give a folder that holds one folder of images per class"
     if manifest.table.num_rows == 0:
-        skips = ", ".join(f"{count} {reason}" for reason, count in manifest.ignored.items())
-        raise ManifestError(
-            f"no image of any class found in {root!r} ({skips or 'it is empty'}); {mend}"
-        )
+        skips = by_reason(manifest.ignored) or "it is empty"
+        raise ManifestError(f"no image of any class found in {root!r} ({skips}); {mend}")
     if len(names := classes(manifest.table)) == 1:
         raise ManifestError(f"only one class, {names[0]!r}, found in {root!r}; {mend}")
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cnn import config
-from cnn.errors import Mendable
+from cnn.errors import UserError
 
 # Per-channel mean and spread of ImageNet's photos on the 0..1 scale: torchvision's weights were
 # trained with them, and other photos are close enough.
@@ -21,7 +21,7 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 
-class NetworkError(Mendable):
+class NetworkError(UserError):
     """Settings that make no network; the message says what to change."""
 
 
@@ -47,7 +47,7 @@ class Scale(nn.Module):
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1))
 
-    def look_at(self, side: int) -> None:
+    def resize_to(self, side: int) -> None:
         """Shrink images to this side from now on; NetworkError where that is too small or large."""
         if not self.smallest <= side <= self.image_size:
             raise NetworkError(f"side {side} is not from {self.smallest} to {self.image_size}")

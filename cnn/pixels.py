@@ -18,13 +18,15 @@ Pixels = Callable[[pa.Table], pa.Table]
 class Decode:
     """The pixels of images in folders: read and decoded, or the reason why not."""
 
-    def __init__(self, roots: list[Root], image_size: int, fit: Fit, careful: bool = False) -> None:
-        self.roots, self.image_size, self.fit, self.careful = roots, image_size, fit, careful
+    def __init__(
+        self, roots: list[Root], image_size: int, fit: Fit, isolated: bool = False
+    ) -> None:
+        self.roots, self.image_size, self.fit, self.isolated = roots, image_size, fit, isolated
         self.readers = [Reader(root.place) for root in roots]
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         columns = (rows[name].to_pylist() for name in ("root", "path", "error"))
-        with decoder(self.careful) as decode:
+        with decoder(self.isolated) as decode:
             found = [self.look(decode, *row) for row in zip(*columns, strict=True)]
         images, errors = zip(*found, strict=True) if found else ((), ())
         return with_images(rows, images).set_column(

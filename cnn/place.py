@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem
 
-from cnn.errors import Mendable
+from cnn.errors import UserError
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
@@ -22,7 +22,7 @@ class BucketPath:
 
     text: the URI, as the user gave it or with names added; two paths are equal where it is.
     path: the same for `filesystem`, without scheme and options.
-    Mendable where the store does not tell what is there; its other faults are OSErrors, as those
+    UserError where the store does not tell what is there; its other faults are OSErrors, as those
     of a disk are. Pickles as its text alone.
     """
 
@@ -139,7 +139,7 @@ Place = Path | BucketPath
 def place(text: str) -> Place:
     """The place that a user names: a path of this machine, or a URI such as s3://bucket/folder.
 
-    Mendable where there is no such kind of place, or no access to it.
+    UserError where there is no such kind of place, or no access to it.
     """
     try:
         filesystem, path = locate(text)
@@ -148,10 +148,10 @@ def place(text: str) -> Place:
     return Path(path) if filesystem is None else BucketPath(text, filesystem, path)
 
 
-def unreachable(text: str, error: Exception) -> Mendable:
+def unreachable(text: str, error: Exception) -> UserError:
     """What to tell of a place that cannot be looked at."""
     reason = " ".join(str(error).split())
-    return Mendable(f"{text}: {reason}; check the address and the credentials")
+    return UserError(f"{text}: {reason}; check the address and the credentials")
 
 
 def locate(text: str) -> tuple[FileSystem | None, str]:

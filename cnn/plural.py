@@ -1,6 +1,13 @@
-"""Counts in words: 1 image, 2 images."""
+"""Counts in words: 1 image, 2 images, 3 too large."""
+
+from collections.abc import Mapping
 
 
 def counted(number: int, noun: str, several: str | None = None) -> str:
     """So many of what the noun names; `several` where its plural takes more than an s."""
     return f"{number:,} {noun if number == 1 else several or noun + 's'}"
+
+
+def by_reason(counts: Mapping[str, int]) -> str:
+    """Counts by a reason's name, such as `too_large`, as one phrase."""
+    return ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in counts.items())

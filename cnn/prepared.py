@@ -11,9 +11,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cnn import parquet
 from cnn.atomic import write_atomically
 from cnn.decoding import Decoder
-from cnn.errors import Mendable
+from cnn.errors import UserError
 from cnn.image import Fit, Unreadable, decode
 from cnn.manifest import Manifest, assign_splits, classes, hash_content
+from cnn.parts import part_rows
 from cnn.place import Place
 
 CARD, MANIFEST = "prepared.json", "manifest.parquet"
@@ -48,7 +49,7 @@ class Prepared:
 
     @classmethod
     def open(cls, folder: Place) -> "Prepared":
-        """Open a whole prepared dataset; Mendable where there is none."""
+        """Open a whole prepared dataset; UserError where there is none."""
         try:
             return cls(folder, read_card(folder / CARD), Manifest.read(folder / MANIFEST))
         except (OSError, pa.ArrowInvalid) as error:
@@ -64,7 +65,7 @@ class Prepared:
 
     def load(self, rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         """Images uint8 `(N, S, S, 3)` and labels int64 `(N,)` of manifest rows, in their order."""
-        return gather(self.folder, self.shape, rows), labels(rows, self.classes)
+        return gather(self.folder, self.shape, rows), class_indices(rows, self.classes)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -72,26 +73,33 @@ class Prepared:
         return (self.card.image_size, self.card.image_size, 3)
 
     def require_whole(self) -> None:
-        """Mendable where a shard is missing or cut off: its end tells."""
+        """UserError where a shard is missing or cut off: its end tells."""
         for _ in shard_manifests(self.folder, self.card.shards):
             pass
 
 
 def read_card(file: Place) -> Card:
-    """The card in a file; Mendable where it is none."""
+    """The card in a file; UserError where it is none."""
     try:
         return Card.model_validate_json(file.read_bytes())
     except (OSError, ValidationError) as error:
         raise damaged(file.parent, error) from None
 
 
-def damaged(folder: Place, error: Exception) -> Mendable:
+def damaged(folder: Place, error: Exception) -> UserError:
     """What to tell of a folder that is no whole prepared dataset."""
     reason = str(error).splitlines()[0]
-    return Mendable(
-        f"{folder} is no whole prepared dataset of this version ({reason}): "
-        "remove it, and its images are decoded anew"
+    return UserError(
+        f"{folder} is incomplete, or from another version ({reason}): "
+        "remove it to decode the images again"
     )
+
+
+def cut(rows: pa.Table, image_size: int) -> list[pa.Table]:
+    """The rows of each shard. They come in random order, so every shard is a fair sample."""
+    size = part_rows(image_size, rows.num_rows)
+    starts = range(0, rows.num_rows, size)
+    return [rows.slice(start, size).select(["path", "error"]) for start in starts]
 
 
 def begin(folder: Place, card: Card) -> None:
@@ -124,7 +132,7 @@ def gather(folder: Place, shape: tuple[int, ...], rows: pa.Table) -> np.ndarray:
     return images
 
 
-def labels(rows: pa.Table, names: list[str]) -> np.ndarray:
+def class_indices(rows: pa.Table, names: list[str]) -> np.ndarray:
     """The index of each row's class in `names`, int64."""
     index = {name: number for number, name in enumerate(names)}
     return np.array([index[name] for name in rows["label"].to_pylist()], np.int64)
@@ -142,8 +150,8 @@ def write_shard(
     image_size: int,
     fit: Fit,
     decode: Decoder = decode,
-) -> int:
-    """Decode the listed `rows` (path, error) into one shard; returns how many had pixels.
+) -> None:
+    """Decode the listed `rows` (path, error) into one shard.
 
     Every row is kept: with its image, or with its error. The file appears whole or not at all.
     """
@@ -170,7 +178,6 @@ def write_shard(
         use_dictionary=False,
         write_statistics=False,
     )
-    return len(images) - images.count(None)
 
 
 def prepare_image(
@@ -194,7 +201,7 @@ def prepare_image(
 def read_images(file: Place, offsets: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The images at `offsets` of a shard, uint8 `(len(offsets), *shape)`.
 
-    Mendable where the shard is missing, or not the one that was written.
+    UserError where the shard is missing, or not the one that was written.
     """
     try:
         chosen = parquet.take(file, "image", offsets)
@@ -204,7 +211,7 @@ def read_images(file: Place, offsets: np.ndarray, shape: tuple[int, ...]) -> np.
 
 
 def shard_manifests(folder: Place, shards: int) -> Iterator[pa.Table]:
-    """What each shard tells of its files, without the pixels; Mendable where one is not whole."""
+    """What each shard tells of its files, without the pixels; UserError where one is not whole."""
     for shard in range(shards):
         try:
             table = parquet.read(shard_file(folder, shard), ["path", "content_hash", "error"])

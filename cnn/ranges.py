@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Self, TypeAlias
 
-from cnn.errors import Mendable
+from cnn.errors import UserError
 
 Value: TypeAlias = int | float | str | bool | None
 
@@ -96,13 +96,13 @@ def varies(limits: Range) -> bool:
 
 
 def parse_range(given: Any) -> Range:
-    """A range as YAML gives it, such as `{loguniform: [0.001, 0.1]}`; Mendable if it is none."""
+    """A range as YAML gives it, such as `{loguniform: [0.001, 0.1]}`; UserError if it is none."""
     kind, values = next(iter(given.items())) if is_pair(given) else (None, None)
     if kind == "choice" and isinstance(values, list) and values:
         return Choice(tuple(as_value(value) for value in values))
     numbers = as_numbers(values)
     if kind not in ("uniform", "loguniform", "int") or numbers is None:
-        raise Mendable(
+        raise UserError(
             f"{given!r} is no range: write {{choice: [a, b]}}, {{uniform: [low, high]}}, "
             "{loguniform: [low, high]} or {int: [low, high]}"
         )
@@ -110,17 +110,17 @@ def parse_range(given: Any) -> Range:
 
 
 def between(kind: str, low: float, high: float) -> Range:
-    """The `uniform`, `loguniform` or `int` range of these bounds; Mendable if there is none."""
+    """The `uniform`, `loguniform` or `int` range of these bounds; UserError if there is none."""
     if low > high:
-        raise Mendable(f"the range from {low:g} to {high:g} is empty: give the lower bound first")
+        raise UserError(f"the range from {low:g} to {high:g} is empty: give the lower bound first")
     if kind == "uniform":
         return Uniform(low, high)
     if kind == "loguniform":
         if low <= 0:
-            raise Mendable(f"a loguniform range must begin above 0, not at {low:g}")
+            raise UserError(f"a loguniform range must begin above 0, not at {low:g}")
         return LogUniform(low, high)
     if not low.is_integer() or not high.is_integer():
-        raise Mendable(f"an int range takes whole numbers, not {low:g} and {high:g}")
+        raise UserError(f"an int range takes whole numbers, not {low:g} and {high:g}")
     return Integer(int(low), int(high))
 
 

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel
 
 from cnn.atomic import holds_anything, write_atomically
-from cnn.errors import Mendable
+from cnn.errors import UserError
 from cnn.lock import locked, require_free
 from cnn.manifest import Manifest
 from cnn.place import Place
@@ -22,12 +22,12 @@ from cnn.place import Place
 class RunFolder:
     """What every run's folder holds; report.html is written last, and says that the run is done.
 
-    FREE: settings that leave the result as it is: a run may be gone on with under others. The
+    MAY_CHANGE: settings that leave the result as it is: a run may be gone on with under others. The
         images are compared themselves, not the way that their folder is written.
     """
 
     path: Place
-    FREE: ClassVar[frozenset[str]]
+    MAY_CHANGE: ClassVar[frozenset[str]]
     ORDERED: ClassVar[bool] = False  # whether the order of the images means something
 
     @property
@@ -51,7 +51,7 @@ class RunFolder:
         return self.report.is_file()
 
     def check(self, settings: BaseModel, manifest: Manifest) -> None:
-        """Whether this run may be begun here or gone on with; Mendable says what is in the way.
+        """Whether this run may be begun here or gone on with; UserError says what is in the way.
 
         Without a manifest it has done nothing yet, and may be begun anew under other settings.
         """
@@ -60,7 +60,7 @@ class RunFolder:
             self.check_settings(settings)
             self.check_images(manifest)
         elif not self.config.is_file() and holds_anything(self.path):
-            raise Mendable(f"{self.path} holds something else than a run: give another --out")
+            raise UserError(f"{self.path} exists, and is not a run: give another --out")
 
     @contextmanager
     def begun(self, settings: BaseModel) -> Iterator[None]:
@@ -77,7 +77,7 @@ class RunFolder:
                     write_atomically(self.config, text)
             except OSError as error:
                 reason = error.strerror or " ".join(str(error).split())
-                raise Mendable(
+                raise UserError(
                     f"{self.path} cannot be written ({reason}): give another --out"
                 ) from None
             yield
@@ -90,12 +90,12 @@ class RunFolder:
         before = flat(yaml.safe_load(self.config.read_text(encoding="utf-8")))
         now = flat(saved(settings))
         if before.keys() != now.keys():
-            raise Mendable(f"{self.path} holds the run of another job: give another --out")
+            raise UserError(f"{self.path} holds the run of another job: give another --out")
         for name, value in sorted(now.items(), key=lambda item: item[0] != "training.epochs"):
             setting = name.split(".")[-1]
-            free = {setting, name.split(".")[0]} & self.FREE
+            free = {setting, name.split(".")[0]} & self.MAY_CHANGE
             if not free and before.get(name) != value:
-                raise Mendable(
+                raise UserError(
                     f"{self.path} was begun with {setting} {before.get(name)}, not {value}: "
                     "give the same settings, or another --out"
                 )
@@ -108,13 +108,13 @@ class RunFolder:
             return
         before, now = files(begun), files(manifest)
         if before == now and self.ORDERED:
-            raise Mendable(
+            raise UserError(
                 f"{self.path} was begun with the folders in another order: give them in that order"
             )
         added, removed = len(now.keys() - before.keys()), len(before.keys() - now.keys())
         changed = sum(now[path] != before[path] for path in now.keys() & before.keys())
         if added or removed or changed:
-            raise Mendable(
+            raise UserError(
                 f"the images are not those that {self.path} was begun with "
                 f"({added} added, {removed} removed, {changed} changed or labelled otherwise): "
                 "give another --out"
@@ -124,7 +124,7 @@ class RunFolder:
 class TrainFolder(RunFolder):
     """The folder of a training run."""
 
-    FREE = frozenset({"images", "out", "prepared", "resources"})
+    MAY_CHANGE = frozenset({"images", "out", "prepared", "resources"})
 
     @property
     def model(self) -> Place:
@@ -151,7 +151,7 @@ class TuneFolder(TrainFolder):
     """The folder of a search; what it shares with a training run's is the best trial's."""
 
     # How many workers and trials there are at once is part of what Tune goes on with.
-    FREE = TrainFolder.FREE - {"resources"} | {"gpu", "memory", "gpu_fraction", "space"}
+    MAY_CHANGE = TrainFolder.MAY_CHANGE - {"resources"} | {"gpu", "memory", "gpu_fraction", "space"}
 
     @property
     def leaderboard(self) -> Place:
@@ -172,7 +172,7 @@ class TuneFolder(TrainFolder):
     def check_space(self, text: str) -> None:
         """Refuse another space than the search began with."""
         if self.manifest.is_file() and self.space.read_text(encoding="utf-8") != text:
-            raise Mendable(f"{self.path} was begun with another space: give another --out")
+            raise UserError(f"{self.path} was begun with another space: give another --out")
 
 
 def saved(settings: BaseModel) -> dict[str, Any]:

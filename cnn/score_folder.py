@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from cnn import bundle, parquet
 from cnn.atomic import write_atomically
-from cnn.errors import Mendable
+from cnn.errors import UserError
 from cnn.manifest import Manifest
 from cnn.parts import Parts
 from cnn.place import Place
@@ -23,7 +23,7 @@ class ScoreFolder(RunFolder):
     are missing.
     """
 
-    FREE = frozenset(
+    MAY_CHANGE = frozenset(
         {"model", "images", "out", "labels", "sort_into", "workers", "gpu", "gpu_fraction"}
     )
     ORDERED = True  # parts are stretches of the list
@@ -67,7 +67,7 @@ class ScoreFolder(RunFolder):
     def check_model(self, checksums: str) -> None:
         """Refuse another model than the run began with."""
         if self.model.is_file() and self.model.read_text(encoding="utf-8") != checksums:
-            raise Mendable(f"{self.path} was begun with another model: give another --out")
+            raise UserError(f"{self.path} was begun with another model: give another --out")
 
     def check_parts(self, parts: Parts) -> None:
         """Refuse to go on with parts that were cut otherwise, as other versions of this do."""
@@ -76,7 +76,7 @@ class ScoreFolder(RunFolder):
         there = set(range(len(parts))).difference(self.missing(parts))
         for number in sorted(there)[:1]:  # one tells of all
             if not parquet.read(self.part(number), ["path"])["path"].equals(parts[number]["path"]):
-                raise Mendable(
+                raise UserError(
                     f"{self.path} was begun by another version, which cut the images otherwise: "
                     "give another --out"
                 )
@@ -130,7 +130,7 @@ def checksums(model: Place) -> str:
 def identity(settings: BaseModel, manifest: Manifest, checksums: str) -> str:
     """Hex that is the same only for the same predictions: of the same images, model, settings."""
     chosen = flat(settings.model_dump(mode="json")).items()
-    own = sorted((k, v) for k, v in chosen if k.split(".")[-1] not in ScoreFolder.FREE)
+    own = sorted((k, v) for k, v in chosen if k.split(".")[-1] not in ScoreFolder.MAY_CHANGE)
     digest = hashlib.sha256(f"{own}{checksums}".encode())
     for column in facts(manifest).columns:
         digest.update(repr(column.to_pylist()).encode())

@@ -22,7 +22,7 @@ from typing import Final, Literal, NewType
 from urllib.parse import quote
 
 from cnn.atomic import write_atomically
-from cnn.errors import Mendable
+from cnn.errors import UserError
 from cnn.folder import Reader, to_bytes
 from cnn.image import Reason, Unreadable
 
@@ -73,7 +73,7 @@ class SortedFolder:
     key: str
 
     def check(self) -> None:
-        """Whether images may be sorted into this folder; Mendable says what is in the way."""
+        """Whether images may be sorted into this folder; UserError says what is in the way."""
         with self._mendable():
             self._check_place()
             self._check_content()
@@ -81,7 +81,7 @@ class SortedFolder:
     def begin(self) -> None:
         """Makes the folder under its key, and clears what a killed run was writing.
 
-        Raises Mendable where the folder cannot be made.
+        Raises UserError where the folder cannot be made.
         """
         with self._mendable():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -131,8 +131,8 @@ class SortedFolder:
         except OSError as error:
             raise self._refused(error.strerror or str(error)) from error
 
-    def _refused(self, reason: str) -> Mendable:
-        return Mendable(
+    def _refused(self, reason: str) -> UserError:
+        return UserError(
             f"cannot sort into {str(self.folder)!r}: {reason}; give another folder, new or empty"
         )
 

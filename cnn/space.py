@@ -10,9 +10,8 @@ import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from cnn.command import kind, leaves, locations, read_yaml, validate
 from cnn.config import Augmentation, Network, Settings, TrainConfig
-from cnn.errors import Mendable
+from cnn.errors import UserError
 from cnn.ranges import (
     Choice,
     Integer,
@@ -24,6 +23,7 @@ from cnn.ranges import (
     varies,
     written,
 )
+from cnn.schema import kind, leaves, locations, read_yaml, validate
 
 Point: TypeAlias = Mapping[str, Value]
 """A value for each dimension of a space."""
@@ -154,7 +154,7 @@ def plain(value: Any) -> Value:
 def default_space(base: TrainConfig) -> Space:
     """The ranges that stand beside the settings, stretched so that the given value is in each.
 
-    What the given settings turn off stays off. Mendable where they make no network.
+    What the given settings turn off stays off. UserError where they make no network.
     """
     alone, own = fitted(Space({}, base)), given(base)
     ranges = {
@@ -186,7 +186,7 @@ def possible(space: Space, name: str, limits: Range) -> Range:
     def goes(value: Value) -> bool:
         try:
             return bool(space.settings({name: value}))
-        except Mendable:
+        except UserError:
             return False
 
     return Choice(tuple(filter(goes, limits.values))) if isinstance(limits, Choice) else limits
@@ -205,7 +205,7 @@ def idle(space: Space, name: str) -> str | None:
 def fitted(space: Space) -> Space:
     """The space without the stages that its smallest images have no room for: each halves them.
 
-    Mendable where no number of stages is left.
+    UserError where no number of stages is left.
     """
     if "cnn" not in space.choices("network"):
         return space
@@ -215,7 +215,7 @@ def fitted(space: Space) -> Space:
     limits = space.ranges.get(name, Choice((len(space.base.network.filters),)))
     fewest = min(map(depth, limits.samples))
     if fewest > room:
-        raise Mendable(
+        raise UserError(
             f"{fewest} stages halve images of {smallest} pixels to nothing: "
             f"take at most {room}, or larger images"
         )
@@ -241,7 +241,7 @@ def depth(value: Value) -> int:
 
 
 def read_space(file: str, base: TrainConfig) -> Space:
-    """The space in a YAML file; Mendable says in one line what is wrong with it."""
+    """The space in a YAML file; UserError says in one line what is wrong with it."""
     content = read_yaml(file, "--space", "ranges, such as lr: {loguniform: [0.001, 0.1]}")
     try:
         ranges = {name: dimension(name, limits) for name, limits in content.items()}
@@ -250,24 +250,24 @@ def read_space(file: str, base: TrainConfig) -> Space:
         refuse_idle(space)
         try_settings(space)
         try_networks(space)
-    except Mendable as error:
-        raise Mendable(f"--space {file}: {error}") from None
+    except UserError as error:
+        raise UserError(f"--space {file}: {error}") from None
     return space
 
 
 def dimension(name: Any, given_range: Any) -> Range:
-    """The range of a dimension as YAML gives it; Mendable where it has no such values."""
+    """The range of a dimension as YAML gives it; UserError where it has no such values."""
     fields = dimensions()
     if name in locations(TrainConfig).keys() - fields.keys():
-        raise Mendable(f"{name} is the same for all trials: leave it out, and give it as a flag")
+        raise UserError(f"{name} is the same for all trials: leave it out, and give it as a flag")
     if name not in fields:
         near = difflib.get_close_matches(str(name), fields, n=1)
         hint = f"did you mean {near[0]}?" if near else "name one, such as lr, without its group"
-        raise Mendable(f"there is no setting {name} to search; {hint}")
+        raise UserError(f"there is no setting {name} to search; {hint}")
     try:
         return typed(fields[name], parse_range(given_range))
-    except Mendable as error:
-        raise Mendable(f"{name}: {error}") from None
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
 
 
 def typed(field: FieldInfo, limits: Range) -> Range:
@@ -275,44 +275,44 @@ def typed(field: FieldInfo, limits: Range) -> Range:
     if isinstance(limits, Choice):
         return Choice(tuple(dict.fromkeys(valued(field, value) for value in limits.values)))
     if kind(field) == "TEXT":
-        raise Mendable("this is no number: write {choice: [a, b]}")
+        raise UserError("this is no number: write {choice: [a, b]}")
     if kind(field) == "N" and not isinstance(limits, Integer):
-        raise Mendable("these are whole numbers: write {int: [low, high]} or {choice: [a, b]}")
+        raise UserError("these are whole numbers: write {int: [low, high]} or {choice: [a, b]}")
     for value in limits.samples:
         valued(field, value)
     return limits
 
 
 def valued(field: FieldInfo, value: Value) -> Value:
-    """A value as the setting holds it; Mendable if it is none of the setting's."""
+    """A value as the setting holds it; UserError if it is none of the setting's."""
     checked: Any = Annotated[field.annotation, field]
     setting = TypeAdapter(checked, config=ConfigDict(allow_inf_nan=False))
     try:
         return plain(setting.validate_python(value))
     except ValidationError as error:
         message = error.errors()[0]["msg"]
-        raise Mendable(f"{value}: {message[0].lower()}{message[1:]}") from None
+        raise UserError(f"{value}: {message[0].lower()}{message[1:]}") from None
 
 
 def refuse_clashes(ranges: Mapping[str, Range]) -> None:
-    """Raise Mendable where two dimensions stand for one setting."""
+    """Raise UserError where two dimensions stand for one setting."""
     if "filters" in ranges and ranges.keys() & {"stages", "width"}:
-        raise Mendable("give filters, or stages and width, not both")
+        raise UserError("give filters, or stages and width, not both")
     if "strength" in ranges and ranges.keys() & LARGEST.keys():
-        raise Mendable(f"give strength, or {', '.join(LARGEST)}, not both")
+        raise UserError(f"give strength, or {', '.join(LARGEST)}, not both")
     if not isinstance(ranges.get("image_size", Choice(())), Choice):
-        raise Mendable("image_size: write {choice: [a, b]}: images are prepared once per size")
+        raise UserError("image_size: write {choice: [a, b]}: images are prepared once per size")
 
 
 def refuse_idle(space: Space) -> None:
-    """Raise Mendable where a dimension would change nothing."""
+    """Raise UserError where a dimension would change nothing."""
     for reason in (idle(space, name) for name in space.ranges):
         if reason:
-            raise Mendable(f"{reason}: leave it out")
+            raise UserError(f"{reason}: leave it out")
 
 
 def try_settings(space: Space) -> None:
-    """Raise Mendable where settings do not go together; no rule ties more than two of them."""
+    """Raise UserError where settings do not go together; no rule ties more than two of them."""
     for size in (1, 2):
         for names in combinations(space.ranges, size):
             for values in product(*(space.ranges[name].samples for name in names)):
@@ -320,7 +320,7 @@ def try_settings(space: Space) -> None:
 
 
 def try_networks(space: Space) -> None:
-    """Raise Mendable where a torchvision network does not take an image size of the space."""
+    """Raise UserError where a torchvision network does not take an image size of the space."""
     others = [str(name) for name in space.choices("network") if name != "cnn"]
     if not others:
         return
@@ -332,5 +332,5 @@ def try_networks(space: Space) -> None:
         try:
             with torch.device("meta"):  # shapes alone: no memory, no arithmetic
                 check(build(Network(network=name), image_size, classes=2), image_size)
-        except Mendable as error:
-            raise Mendable(f"{name}: {error}") from None
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from None

@@ -10,10 +10,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cnn.errors import Mendable
+from cnn.errors import UserError
 from cnn.folder import Listing, list_folder, to_text
 from cnn.manifest import COLUMNS, Manifest
 from cnn.place import Place
+from cnn.plural import by_reason
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def list_images(
     """List `folders`; labels come from the file, or from the first folder below each root.
 
     Those folders are labels where one of them at least is a class of the model: others then are
-    classes that it never saw. Mendable where a folder is in another, or where there is no image.
+    classes that it never saw. UserError where a folder is in another, or where there is no image.
     """
     listings = [list_folder(folder) for folder in folders]
     require_apart([listing.root for listing in listings])
@@ -79,8 +80,8 @@ def list_images(
     table = pa.concat_tables(tables)
     ignored = sum((Counter(listing.ignored) for listing in listings), Counter())
     if not table.num_rows:
-        found = ", ".join(f"{count} {reason}" for reason, count in ignored.items()) or "it is empty"
-        raise Mendable(f"no image found in {' '.join(folders)} ({found}): give a folder of images")
+        found = by_reason(ignored) or "it is empty"
+        raise UserError(f"no image found in {' '.join(folders)} ({found}): give a folder of images")
     unmatched = 0
     if labels:
         table, unmatched = with_labels(table, labels)
@@ -89,7 +90,7 @@ def list_images(
 
 
 def require_apart(roots: Sequence[str]) -> None:
-    """Mendable where a root is, or lies in, another: its images would be scored twice."""
+    """UserError where a root is, or lies in, another: its images would be scored twice."""
     real = [
         root.partition("?")[0] if "://" in root else os.path.realpath(root)  # without options
         for root in roots
@@ -97,7 +98,7 @@ def require_apart(roots: Sequence[str]) -> None:
     for number, inner in enumerate(real):
         for outer in real[:number] + real[number + 1 :]:
             if f"{inner}/".startswith(f"{outer.rstrip('/')}/"):
-                raise Mendable(f"{roots[number]} is given twice, or lies in another: give it once")
+                raise UserError(f"{roots[number]} is given twice, or lies in another: give it once")
 
 
 def rows(listing: Listing, root: int, prefix: str, classes: Collection[str]) -> pa.Table:
@@ -118,14 +119,14 @@ def rows(listing: Listing, root: int, prefix: str, classes: Collection[str]) -> 
 def with_labels(table: pa.Table, file: Place) -> tuple[pa.Table, int]:
     """The table with the labels of a CSV file, and how many of its rows name no image here.
 
-    An image that the file does not name has no label. Mendable where it names none of them.
+    An image that the file does not name has no label. UserError where it names none of them.
     """
     given = read_labels(file)
     labels = [given.get(path) for path in table["path"].to_pylist()]
     matched = len(labels) - labels.count(None)
     if not matched:
-        raise Mendable(
-            f"--labels {file} names no image that is there (it has {next(iter(given), 'nothing')}, "
+        raise UserError(
+            f"--labels {file} matches no image (it has {next(iter(given), 'nothing')}, "
             f"the folder has {table['path'][0]}): write paths as manifest.parquet has them"
         )
     column = table.column_names.index("label")
@@ -133,7 +134,7 @@ def with_labels(table: pa.Table, file: Place) -> tuple[pa.Table, int]:
 
 
 def read_labels(file: Place) -> dict[str, str]:
-    """Path → label; Mendable where the file does not tell, or contradicts itself."""
+    """Path → label; UserError where the file does not tell, or contradicts itself."""
     try:
         # Names such as NA and null are text: pandas would make them missing values. The header is
         # read as a row, for one that is longer is then an error, and not cut or an index.
@@ -146,16 +147,18 @@ def read_labels(file: Place) -> dict[str, str]:
         )
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise Mendable(f"--labels {file} cannot be read as CSV: {reason}") from None
+        raise UserError(f"--labels {file} cannot be read as CSV: {reason}") from None
     table = table[1:].set_axis(table.iloc[0], axis="columns")
     if missing := {"path", "label"} - set(table.columns):
         found = ", ".join(map(str, table.columns))
-        raise Mendable(f"--labels {file} has no column {sorted(missing)[0]!r}, but {found}")
+        raise UserError(f"--labels {file} has no column {sorted(missing)[0]!r}, but {found}")
     for name in ("path", "label"):
         if list(table.columns).count(name) > 1:
-            raise Mendable(f"--labels {file} has more than one column {name!r}: rename all but one")
+            raise UserError(
+                f"--labels {file} has more than one column {name!r}: rename all but one"
+            )
     pairs = table[["path", "label"]].drop_duplicates()
     if (twice := pairs["path"].duplicated()).any():
-        raise Mendable(f"--labels {file} has two labels for {pairs['path'][twice].iloc[0]!r}")
+        raise UserError(f"--labels {file} has two labels for {pairs['path'][twice].iloc[0]!r}")
     labelled = pairs[pairs["label"] != ""]
     return dict(zip(labelled["path"], labelled["label"], strict=True))

@@ -8,7 +8,7 @@ def train(settings: TrainConfig) -> None:
     """Imports late: --help and a mistyped flag should not wait for Ray and torch."""
     from cnn.cluster import environment
 
-    environment.prepare()
+    environment.set_defaults()
     from cnn.cluster import train_run
     from cnn.console import Console
 

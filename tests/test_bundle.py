@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cnn import bundle, checkpoint, config, network, optim
 from cnn.bundle import CARD, WEIGHTS, Bundle, BundleError, Card, as_batch
-from cnn.errors import Mendable
+from cnn.errors import UserError
 from cnn.loop import Epoch, State
 
 CLASSES = ["NA", "01", "Zürich / 猫"]
@@ -296,6 +296,6 @@ def test_a_checkpoint_from_elsewhere_runs_no_code(folder: Path, saved_state: Sta
     trace = folder.parent / "run"
     torch.save(Trap(trace), folder / checkpoint.TRAINING)
     bundle.load(folder)
-    with pytest.raises(Mendable, match="UnpicklingError"):
+    with pytest.raises(UserError, match="UnpicklingError"):
         checkpoint.load(folder, saved_state)
     assert not trace.exists()

@@ -115,8 +115,8 @@ def test_however_much_is_wrong_a_page_can_tell_it() -> None:
 
 
 def test_a_folder_that_is_no_class_for_want_of_images_is_named() -> None:
-    (line,) = replace(census_of(*FAIR), bare=("owl", "sock")).warnings()
-    assert "no class" in line and "'owl', 'sock'" in line
+    (line,) = replace(census_of(*FAIR), empty_folders=("owl", "sock")).warnings()
+    assert "not classes" in line and "'owl', 'sock'" in line
 
 
 def test_a_class_too_small_to_split_is_warned_of_in_one_line() -> None:

@@ -9,10 +9,11 @@ import pytest
 import yaml
 from pydantic_core import PydanticUndefined
 
-from cnn.command import leaves, parse
+from cnn.command import parse
 from cnn.config import PrepareConfig, TrainConfig, TuneConfig
-from cnn.errors import FULL_GPU, Mendable
+from cnn.errors import FULL_GPU, UserError
 from cnn.run_folder import TrainFolder
+from cnn.schema import leaves
 
 ROOT = Path(__file__).parents[1]
 JOBS = sorted(file.stem for file in (ROOT / "jobs").glob("*.py") if file.stem != "__init__")
@@ -39,7 +40,7 @@ def train(*arguments: str) -> TrainConfig:
 
 def complaint(*arguments: str) -> str:
     """The one line that these arguments earn."""
-    with pytest.raises(Mendable) as caught:
+    with pytest.raises(UserError) as caught:
         train(*arguments)
     (line,) = str(caught.value).splitlines()
     return line
@@ -215,7 +216,7 @@ def test_a_file_that_is_no_text_is_one_line(tmp_path: Path) -> None:
     ("arguments", "missing"), [([], "IMAGES"), (["photos"], "--out"), (["--out", "x"], "IMAGES")]
 )
 def test_what_must_be_given_is_asked_for_by_name(arguments: list[str], missing: str) -> None:
-    with pytest.raises(Mendable, match=missing) as caught:
+    with pytest.raises(UserError, match=missing) as caught:
         parse(PrepareConfig, arguments)
     assert len(str(caught.value).splitlines()) == 1
 
@@ -266,11 +267,11 @@ def test_help_and_mistakes_do_not_wait_for_heavy_libraries(argument: str) -> Non
     ("job", "code", "line"),
     [
         ("print('done')", 0, ""),
-        ("exec('raise Mendable(1)')", 2, "error: 1"),
+        ("exec('raise UserError(1)')", 2, "error: 1"),
         (
             "exec('raise PermissionError(13, 1, 2)')",
             2,
-            "error: 2: 1: name another, or mend who may read and write it",
+            "error: 2: 1: give another path, or fix its permissions",
         ),
         ("os.kill(os.getpid(), signal.SIGINT)", 130, "the same command goes on from here"),
         ("1 / 0", 1, "ZeroDivisionError: division by zero"),

@@ -12,7 +12,7 @@ import pytest
 from faults import faulty_decoder
 
 from cnn import digits
-from cnn.decoding import DecoderApart, decode_in_time
+from cnn.decoding import SubprocessDecoder, decode_in_time
 from cnn.image import Unreadable, decode
 
 
@@ -28,14 +28,14 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     return [file.read_bytes() for file in sorted(folder.rglob("*.png"))[:20]]
 
 
-def reason(decoder: DecoderApart, data: bytes) -> str:
+def reason(decoder: SubprocessDecoder, data: bytes) -> str:
     with pytest.raises(Unreadable) as unreadable:
         decoder(data, 16, "squash")
     return unreadable.value.reason
 
 
 def test_pixels_and_reasons_are_the_decoders_own(images: list[bytes]) -> None:
-    with DecoderApart() as apart:
+    with SubprocessDecoder() as apart:
         for data in images:
             plain = decode(data, 16)
             assert np.array_equal(apart(data, 16, "squash"), plain)
@@ -45,7 +45,7 @@ def test_pixels_and_reasons_are_the_decoders_own(images: list[bytes]) -> None:
 
 
 def test_a_file_that_crashes_or_hangs_is_alone_with_it(faulty: None, images: list[bytes]) -> None:
-    with DecoderApart(seconds=2) as apart:
+    with SubprocessDecoder(seconds=2) as apart:
         assert reason(apart, b"GIF89a CRASH") == "decoder_crashed"
         assert apart(images[0], 16, "squash").shape == (16, 16, 3)
         started = time.monotonic()
@@ -55,7 +55,7 @@ def test_a_file_that_crashes_or_hangs_is_alone_with_it(faulty: None, images: lis
 
 
 def test_the_process_apart_ends_with_its_block(images: list[bytes]) -> None:
-    with DecoderApart() as apart:
+    with SubprocessDecoder() as apart:
         apart(images[0], 16, "squash")
         assert apart.process is not None
         number = apart.process.pid

@@ -147,9 +147,9 @@ def test_folders_in_the_root_that_hold_no_image_are_named(tmp_path: Path) -> Non
     put(tmp_path, "a/deep/x.jpg", "notes/n.txt", "no ending/image", ".git/x.jpg")
     (tmp_path / "empty").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "a")
-    assert list_folder(str(tmp_path)).bare == ("empty", "link", "no ending", "notes")
+    assert list_folder(str(tmp_path)).empty_folders == ("empty", "link", "no ending", "notes")
     (tmp_path / "link").unlink()  # a store has none
-    assert list_folder(f"fsspec+file://{tmp_path}").bare == ("empty", "no ending", "notes")
+    assert list_folder(f"fsspec+file://{tmp_path}").empty_folders == ("empty", "no ending", "notes")
 
 
 def test_a_root_that_is_a_link_is_the_folder_it_names(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cnn.errors import Mendable
+from cnn.errors import UserError
 from cnn.lock import locked, require_free
 
 HOLDER = """
@@ -24,14 +24,14 @@ with locked(Path(sys.argv[1])):
 COMING_AND_GOING = """
 import os, sys
 from pathlib import Path
-from cnn.errors import Mendable
+from cnn.errors import UserError
 from cnn.lock import locked
 for _ in range(2000):
     try:
         with locked(Path(sys.argv[1])):
             os.close(os.open(sys.argv[2], os.O_CREAT | os.O_EXCL))
             os.unlink(sys.argv[2])
-    except Mendable:
+    except UserError:
         pass
 """
 
@@ -51,9 +51,9 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 def test_the_folder_of_a_job_at_work_is_refused_in_one_line_until_it_is_killed(
     tmp_path: Path, holder: subprocess.Popen[str]
 ) -> None:
-    with pytest.raises(Mendable, match=r"another job is at work in .* another --out"):
+    with pytest.raises(UserError, match=r"another job is at work in .* another --out"):
         require_free(tmp_path)
-    with pytest.raises(Mendable, match="another job is at work"), locked(tmp_path):
+    with pytest.raises(UserError, match="another job is at work"), locked(tmp_path):
         pass
     holder.kill()
     holder.wait()

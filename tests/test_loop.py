@@ -26,7 +26,7 @@ from cnn.loop import (
     State,
     Sums,
     class_weights,
-    growth_of,
+    progressive_of,
     seconds_left,
 )
 from cnn.network import scale_of
@@ -147,7 +147,7 @@ def test_a_checkpoint_of_an_early_epoch_looks_at_images_as_that_epoch_did(tmp_pa
     checkpoint.save(tmp_path, state, card)
     loaded, images = bundle.load(tmp_path), VALIDATION.images
     assert torch.equal(loaded.network(images), state.network.eval()(images))
-    scale_of(loaded.network).look_at(8)
+    scale_of(loaded.network).resize_to(8)
     assert not torch.equal(loaded.network(images), state.network(images))
 
 
@@ -375,7 +375,7 @@ def test_a_budget_is_kept_while_images_grow(budget: int, asked: int, growing: fl
     loop, state, spent = Loop(settings, CPU, 0), fresh(settings), 0.0
     while len(state.history) < state.epochs:
         number = len(state.history) + 1
-        side = growth_of(state, settings).side(number, state.epochs)
+        side = progressive_of(state, settings).side(number, state.epochs)
         state.history.append({**row(number, seconds=side**2 / 64), "side": side})
         state.epochs = loop.epochs_that_fit(state)
     spent = sum(row["seconds"] for row in state.history)

@@ -231,7 +231,7 @@ def test_class_names_stay_text_from_disk_to_parquet_and_back(tmp_path: Path) -> 
     again = Manifest.read(tmp_path / "manifest.parquet")
     assert classes(again.table) == sorted(names)
     assert again.table.equals(manifest.table) and again.ignored == manifest.ignored
-    assert again.bare == manifest.bare
+    assert again.empty_folders == manifest.empty_folders
 
 
 def test_another_parquet_file_is_refused(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_another_parquet_file_is_refused(tmp_path: Path) -> None:
     ("files", "reason"),
     [
         ({"notes.txt": b""}, "no image"),
-        ({"stray.jpg": b""}, "1 no_class_folder"),
+        ({"stray.jpg": b""}, "1 no class folder"),
         ({"cat/x.jpg": b"", "cat/y.jpg": b""}, "only one class, 'cat'"),
     ],
 )

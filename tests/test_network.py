@@ -122,14 +122,14 @@ def test_softening_spreads_a_pixel_by_a_sixth_along_each_axis() -> None:
 def test_half_the_side_is_the_mean_of_every_four_pixels() -> None:
     scale, images = Scale(8, smallest=2), photos(3, 8)
     whole = scale(images)
-    scale.look_at(4)
+    scale.resize_to(4)
     assert torch.allclose(scale(images), functional.avg_pool2d(whole, 2), atol=1e-6)
 
 
 @pytest.mark.parametrize(("whole", "side"), [(8, 4), (8, 6), (13, 7), (13, 10), (16, 12)])
 def test_every_pixel_has_its_part_in_a_smaller_image(whole: int, side: int) -> None:
     scale = Scale(whole, smallest=2)
-    scale.look_at(side)
+    scale.resize_to(side)
     images = torch.rand(1, 3, whole, whole, requires_grad=True)
     shrunk = scale(images)
     assert shrunk.shape == (1, 3, side, side)
@@ -143,11 +143,11 @@ def test_a_network_takes_images_down_to_its_smallest_side(residual: bool) -> Non
     network = build(changed(residual=residual), 13, 3)
     scale = scale_of(network)
     for side in range(scale.smallest, 14):
-        scale.look_at(side)
+        scale.resize_to(side)
         assert network(photos(2, 13)).shape == (2, 3)
     for side in (scale.smallest - 1, 14):
         with pytest.raises(NetworkError, match=rf"side {side} is not from 4 to 13"):
-            scale.look_at(side)
+            scale.resize_to(side)
 
 
 def test_a_torchvision_model_looks_at_whole_images_only() -> None:

@@ -14,7 +14,7 @@ from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from cnn import parquet
 from cnn.atomic import holds_anything, write_atomically, writing
-from cnn.errors import Mendable
+from cnn.errors import UserError
 from cnn.place import BucketPath, Place, place
 
 
@@ -47,7 +47,7 @@ def test_what_is_written_is_read_and_listed(folder: Place) -> None:
 def test_a_bucket_that_does_not_tell_is_asked_about_in_one_line(tmp_path: Path) -> None:
     filesystem = SubTreeFileSystem(str(tmp_path), LocalFileSystem())
     (tmp_path / "closed").mkdir(mode=0o700)
-    with as_nobody(), pytest.raises(Mendable, match="check the address and the credentials"):
+    with as_nobody(), pytest.raises(UserError, match="check the address and the credentials"):
         BucketPath("s3://bucket/closed/run", filesystem, "closed/run").is_file()
 
 
@@ -143,6 +143,6 @@ def test_a_uri_is_a_bucket_a_path_is_a_path_and_both_cross_processes(tmp_path: P
 
 
 def test_a_scheme_that_nobody_speaks_is_one_line() -> None:
-    with pytest.raises(Mendable, match=r"ftp://host/x: .*check the address") as refused:
+    with pytest.raises(UserError, match=r"ftp://host/x: .*check the address") as refused:
         place("ftp://host/x")
     assert "\n" not in str(refused.value)

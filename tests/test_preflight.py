@@ -9,11 +9,11 @@ import pytest
 import torch
 from faults import ROOT, faulty_decoder
 
-from cnn import digits, preflight
+from cnn import digits, dry_run, preflight
 from cnn.census import Census, take_census
 from cnn.config import Images, Network, Resources, TrainConfig, Training
 from cnn.console import Console
-from cnn.errors import Mendable
+from cnn.errors import UserError
 from cnn.manifest import COLUMNS, Manifest, assign_splits, hash_content
 
 SETTINGS = TrainConfig(images="photos", network=Network(filters=(4,)))
@@ -25,7 +25,7 @@ from cnn.config import Images
 from cnn.console import Console
 from cnn.folder import list_folder
 from cnn.manifest import label_images
-from cnn.preflight import read_all
+from cnn.dry_run import read_all
 
 manifest = label_images(list_folder(sys.argv[1]))
 read = read_all(sys.argv[1], manifest, Images(image_size=8), Console()).table
@@ -44,7 +44,7 @@ def census(images: int = 200) -> Census:
 
 
 def test_time_is_told_by_steps_that_were_made(capsys: pytest.CaptureFixture[str]) -> None:
-    preflight.estimate(census(), SETTINGS, 8, gpu=False, console=Console())
+    dry_run.estimate(census(), SETTINGS, 8, gpu=False, console=Console())
     disk, time = capsys.readouterr().err.splitlines()
     assert disk.startswith("disk ") and time.startswith("time     about 0:0")
 
@@ -53,7 +53,7 @@ def test_where_the_images_fill_no_batch_an_epoch_is_one_step(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert census(40).split_sizes["train"] < SETTINGS.training.batch_size
-    preflight.estimate(census(40), SETTINGS, 8, gpu=False, console=Console())
+    dry_run.estimate(census(40), SETTINGS, 8, gpu=False, console=Console())
     assert "45 epochs of 1 step," in capsys.readouterr().err
 
 
@@ -77,7 +77,7 @@ def test_what_sampling_does_to_streamed_images_is_told() -> None:
         (Network(network="resnet18"), []),
         (
             Network(network="resnet18", filters=(4,), hidden=8),
-            ["--filters, --hidden shape the cnn, and resnet18 is as it is"],
+            ["no effect: --filters, --hidden: the network is resnet18, and not the cnn"],
         ),
     ],
 )
@@ -90,7 +90,7 @@ def test_what_shapes_no_other_network_is_not_ignored_in_silence(
 def test_a_folder_per_image_is_no_class_each() -> None:
     rows = [{"path": f"{n}/0.jpg", "label": str(n)} for n in range(preflight.MOST_CLASSES + 1)]
     manifest = Manifest(pa.Table.from_pylist(rows, schema=COLUMNS), {})
-    with pytest.raises(Mendable, match=r"5,001 classes, and 5,000 at most .* the folder above"):
+    with pytest.raises(UserError, match=r"5,001 classes, but at most 5,000 .* the folder whose subfolders"):
         preflight.check_network(SETTINGS.network, Images(image_size=8), manifest)
 
 
@@ -107,6 +107,6 @@ def test_a_file_that_crashes_its_decoder_is_told_of(tmp_path: Path) -> None:
 def test_the_time_on_gpus_of_other_machines_is_not_guessed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    preflight.estimate(census(), SETTINGS, 8, gpu=True, console=Console())
+    dry_run.estimate(census(), SETTINGS, 8, gpu=True, console=Console())
     disk, time = capsys.readouterr().err.splitlines()
     assert disk.startswith("disk ") and time.endswith("untimed, no GPU is in this machine")

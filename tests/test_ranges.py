@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnn.errors import Mendable
+from cnn.errors import UserError
 from cnn.ranges import (
     Between,
     Choice,
@@ -98,7 +98,7 @@ def test_a_range_is_read_back_as_it_was_written(limits: Range) -> None:
 
 @pytest.mark.parametrize("kind", ["uniform", "loguniform", "int"])
 def test_a_range_that_ends_before_it_begins_is_empty(kind: str) -> None:
-    with pytest.raises(Mendable, match="from 3 to 2 is empty"):
+    with pytest.raises(UserError, match="from 3 to 2 is empty"):
         read(f"{{{kind}: [3, 2]}}")
     assert isinstance(read(f"{{{kind}: [2, 2]}}"), Between)
 
@@ -124,7 +124,7 @@ def test_a_range_that_ends_before_it_begins_is_empty(kind: str) -> None:
     ],
 )
 def test_what_is_no_range_is_told_in_one_line(text: str, part: str) -> None:
-    with pytest.raises(Mendable) as caught:
+    with pytest.raises(UserError) as caught:
         read(text)
     (line,) = str(caught.value).splitlines()
     assert part in line
@@ -136,5 +136,5 @@ def test_whatever_is_given_is_a_range_or_one_line(whatever: Any) -> None:
     for kind in ("choice", "uniform", "loguniform", "int"):
         try:
             assert parse_range({kind: whatever}).samples
-        except Mendable as error:
+        except UserError as error:
             assert len(str(error).splitlines()) == 1

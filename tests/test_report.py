@@ -17,7 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnn.atomic import write_atomically
-from cnn.report import Evaluation, Report, evaluate, render, take_mix
+from cnn.report.evaluation import Evaluation, evaluate
+from cnn.report.mix import take_mix
+from cnn.report.page import Report, render
 from cnn.report.tally import ROWS, together
 
 IMAGES = {"train": 80, "validation": 10, "test": 30, "unreadable": 1, "duplicates": 0}

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cnn.errors import Mendable
+from cnn.errors import UserError
 from cnn.pixels import Decode
 from cnn.report.album import CELL_IMAGES, GALLERY, SAMPLE, cell_sizes, take_album
 from cnn.report.comparison import compare, lost
@@ -195,5 +195,5 @@ def test_a_run_against_itself_has_changed_nothing() -> None:
     "others", [[], [TABLE.slice(1)], [TABLE, TABLE.slice(0, 1)], [TABLE.slice(0, 9)]]
 )
 def test_a_run_of_other_images_is_refused(others: list[pa.Table]) -> None:
-    with pytest.raises(Mendable, match="other images"):
+    with pytest.raises(UserError, match="other images"):
         compare([TABLE], others, CLASSES, "other")

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cnn.report import Report, evaluate, render, take_mix
 from cnn.report.album import take_album
 from cnn.report.comparison import compare
-from cnn.report.evaluation import Finding
+from cnn.report.evaluation import Finding, evaluate
+from cnn.report.mix import take_mix
+from cnn.report.page import Report, render
 from cnn.report.thumbnail import data_uri
 from tests.test_report import FACTS, HOSTILE, history, predictions
 

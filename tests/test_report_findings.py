@@ -9,9 +9,10 @@ import pytest
 
 from cnn.census import Census
 from cnn.metrics import mcnemar
-from cnn.report import Evaluation, evaluate, findings, take_mix
-from cnn.report.evaluation import Comparison, Finding
-from cnn.report.training import judge_test
+from cnn.report import findings
+from cnn.report.evaluation import Comparison, Evaluation, Finding, evaluate
+from cnn.report.mix import take_mix
+from cnn.report.training import evaluate_test
 from tests.test_report import history, predictions
 
 
@@ -40,7 +41,7 @@ def test_a_class_in_trouble_is_named_with_what_it_is_taken_for() -> None:
     found = only(findings.troubled_classes(of_counts([[69, 31, 0], [0, 100, 0], [2, 0, 98]])))
     assert found.title == "a is recognised 69% of the time"
     assert "69 of 100 images" in found.text
-    assert "31% to b" in found.text
+    assert "31% go to b" in found.text
     assert "go to b" in found.step
     assert list(findings.troubled_classes(of_counts(GOOD))) == []
 
@@ -59,7 +60,7 @@ def test_shares_that_differ_look_different() -> None:
     matrix = [[9960, 40], [0, 10000]]
     found = only(findings.troubled_classes(of_counts(matrix)))
     assert found.title == "a is recognised 99.6% of the time"
-    assert "99.8% of all" in found.text and "0.4% to b" in found.text
+    assert "99.8% of all" in found.text and "0.4% go to b" in found.text
 
 
 def test_a_class_whose_mistakes_go_many_ways_gets_other_advice() -> None:
@@ -76,14 +77,14 @@ def test_a_gap_between_training_and_validation_is_told(
     train: float, validation: float, title: str
 ) -> None:
     epochs = history(3).assign(train_accuracy=train, val_accuracy=[0.1, validation, 0.2])
-    found = only(findings.learning(epochs, 2))
+    found = only(findings.over_fitting(epochs, 2))
     assert (found.title, "epoch, 2," in found.text) == (title, True)
 
 
 def test_a_good_fit_and_an_unmeasured_one_are_no_findings() -> None:
     fits = history(3).assign(train_accuracy=0.98, val_accuracy=0.95)
     unmeasured = history(3).assign(val_accuracy=np.nan)
-    assert [*findings.learning(fits, 3), *findings.learning(unmeasured, 3)] == []
+    assert [*findings.over_fitting(fits, 3), *findings.over_fitting(unmeasured, 3)] == []
 
 
 @pytest.mark.parametrize(("sure", "title"), [(0.95, "over"), (0.4, "under"), (0.71, None)])
@@ -124,7 +125,7 @@ def test_a_goal_that_enough_confident_answers_reach_is_told_with_its_confidence(
 
 @pytest.mark.parametrize(
     ("gained", "lost", "title"),
-    [(10, 9, "do not tell which"), (40, 5, "This model is better"), (5, 40, "The other model is")],
+    [(10, 9, "do not show which"), (40, 5, "This model is better"), (5, 40, "The other model is")],
 )
 def test_a_difference_counts_where_chance_does_not_explain_it(
     gained: int, lost: int, title: str
@@ -148,7 +149,7 @@ def test_what_is_wrong_with_the_files_is_counted() -> None:
         "3 files could not be read",
         "Identical images under more than one label: 1",
         "Exact copies in the data: 4",
-        "Classes are of unequal size, up to 10.0 to 1",
+        "Class sizes differ by up to 10.0 to 1",
     ]
     clean = Census({"a": counts["a"]}, {}, {}, {}, 0, {})  # type: ignore[dict-item]
     assert [*findings.files(clean), *findings.imbalance(clean)] == []
@@ -166,7 +167,7 @@ def test_a_scoring_run_without_labels_speaks_of_what_it_has() -> None:
     assert [finding.title for finding in found] == [
         "1 file could not be read",
         "33% of the answers are uncertain",
-        "100% of the images are taken for a",
+        "100% of the images are predicted as a",
     ]
 
 
@@ -183,7 +184,7 @@ def test_what_was_learned_from_does_not_tell_how_much_there_is_to_learn(validate
     row = {"train": 400, "validation": 40, "test": 400}
     census = Census({"a": row, "b": row, "c": row}, {}, {}, {}, 0, {})  # type: ignore[dict-item]
     best = 2 if validated else None
-    judged = judge_test(predictions(list("abc")), list("abc"), census, epochs, best)
+    judged = evaluate_test(predictions(list("abc")), list("abc"), census, epochs, best)
     told = {finding.title for finding in judged.evaluation.findings}
     assert ("It has room to learn more" in told) == validated
     assert len(judged.history) == 2

@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 
 from cnn.ranges import Choice, Integer, LogUniform, Range, Uniform
-from cnn.report import Report, Trial, Tuning, evaluate, leaderboard, render
-from cnn.report.tuning import ranked
+from cnn.report.evaluation import evaluate
+from cnn.report.page import Report, render
+from cnn.report.tuning import Trial, Tuning, leaderboard, ranked
 from cnn.report.tuning_figures import trial_curves, trial_slice
 from tests.test_report import FACTS, HOSTILE, IMAGES, Elements, predictions
 

@@ -8,7 +8,7 @@ import pytest
 
 from cnn.command import parse
 from cnn.config import TrainConfig, TuneConfig
-from cnn.errors import Mendable
+from cnn.errors import UserError
 from cnn.folder import list_folder
 from cnn.manifest import Manifest, label_images
 from cnn.parts import Parts
@@ -32,7 +32,7 @@ def manifest_of(folder: Path) -> Manifest:
 
 def refusal(run: TrainFolder, settings: TrainConfig, images: Path) -> str:
     """The one line that refuses these settings and images."""
-    with pytest.raises(Mendable) as caught:
+    with pytest.raises(UserError) as caught:
         run.check(settings, manifest_of(images))
     (line,) = str(caught.value).splitlines()
     assert "another --out" in line
@@ -155,13 +155,13 @@ def test_images_listed_in_another_order_are_the_same(begun: TrainFolder, images:
 def test_a_folder_with_something_else_in_it_is_refused(tmp_path: Path, images: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").touch()
-    assert "something else" in refusal(TrainFolder(tmp_path / "other"), settings(), images)
+    assert "is not a run" in refusal(TrainFolder(tmp_path / "other"), settings(), images)
     assert [file.name for file in (tmp_path / "other").iterdir()] == ["thesis.txt"]
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path, images: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    assert "something else" in refusal(TrainFolder(tmp_path / "file"), settings(), images)
+    assert "is not a run" in refusal(TrainFolder(tmp_path / "file"), settings(), images)
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -190,13 +190,13 @@ def test_no_two_files_of_a_run_share_a_name(begun: TrainFolder) -> None:
 
 def test_the_folder_of_another_job_is_refused_by_its_settings(begun: TrainFolder) -> None:
     search = TuneFolder(begun.path)
-    with pytest.raises(Mendable, match="holds the run of another job"):
+    with pytest.raises(UserError, match="holds the run of another job"):
         search.check_settings(parse(TuneConfig, ["photos"]))
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(Mendable, match="cannot be written"):
+    with pytest.raises(UserError, match="cannot be written"):
         begin(TrainFolder(tmp_path / "file" / "run"), settings())
 
 
@@ -214,7 +214,7 @@ def test_where_parts_are_counted_off_the_order_of_the_folders_counts(
     run, manifest = ScoreFolder(tmp_path / "run"), manifest_of(images)
     run.path.mkdir()
     manifest.write(run.manifest)
-    with pytest.raises(Mendable, match="another order"):
+    with pytest.raises(UserError, match="another order"):
         run.check_images(Manifest(manifest.table.take([5, 3, 1, 0, 2, 4]), {}))
 
 
@@ -225,5 +225,5 @@ def test_parts_are_gone_on_with_as_they_were_cut(tmp_path: Path, images: Path) -
     run.check_parts(coarse)
     run.commit(1, coarse[1])
     run.check_parts(coarse)
-    with pytest.raises(Mendable, match="begun by another version"):
+    with pytest.raises(UserError, match="begun by another version"):
         run.check_parts(fine)

@@ -11,7 +11,7 @@ from faults import full_disk, killed_while_writing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnn.errors import Mendable
+from cnn.errors import UserError
 from cnn.folder import Reader, list_folder, to_text
 from cnn.sorting import MARKER, NAME_LIMIT, UNCERTAIN, SortedFolder, class_folder
 
@@ -50,7 +50,7 @@ def begun(folder: Path, *readers: Reader, key: str = "ab12") -> SortedFolder:
 
 
 def refusal(folder: Path, root: Path, key: str = "ab12") -> str:
-    with pytest.raises(Mendable) as caught:
+    with pytest.raises(UserError) as caught:
         SortedFolder(folder, [str(root)], key).check()
     (line,) = str(caught.value).splitlines()
     assert "give another folder" in line
@@ -136,7 +136,7 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path, images: P
 
 
 def test_a_folder_that_cannot_be_made_is_refused(images: Path) -> None:
-    with pytest.raises(Mendable, match="Not a directory; give another folder"):
+    with pytest.raises(UserError, match="Not a directory; give another folder"):
         SortedFolder(images / "a.jpg" / "out", [], "ab12").begin()
 
 

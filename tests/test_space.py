@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnn.config import TrainConfig
-from cnn.errors import Mendable
+from cnn.errors import UserError
 from cnn.network import build, check
 from cnn.ranges import Choice, Integer, LogUniform, Range, Value
 from cnn.space import Space, default_space, dimensions, read_space
@@ -83,7 +83,7 @@ def read(tmp_path: Path, content: Any, base: TrainConfig = PLAIN) -> Space:
 
 def complaint(tmp_path: Path, content: Any, base: TrainConfig = PLAIN) -> str:
     """The one line that this space earns."""
-    with pytest.raises(Mendable) as caught:
+    with pytest.raises(UserError) as caught:
         read(tmp_path, content, base)
     (line,) = str(caught.value).splitlines()
     assert line.startswith(f"--space {tmp_path / 'space.yaml'}: ")
@@ -131,7 +131,7 @@ def test_the_smallest_images_of_a_space_limit_the_stages_of_all(
     for size in sizes:
         for count in space.ranges["stages"].samples:
             prove(space.settings({"image_size": size, "stages": count}))
-    with pytest.raises(Mendable):  # and not one stage too few
+    with pytest.raises(UserError):  # and not one stage too few
         prove(space.settings({"image_size": min(sizes), "stages": deepest(space) + 1}))
 
 
@@ -197,7 +197,7 @@ def test_batches_that_the_workers_cannot_share_are_not_proposed() -> None:
 
 
 def test_given_settings_that_make_no_network_are_told_so() -> None:
-    with pytest.raises(Mendable, match=r"5 stages halve images of 8 pixels .* at most 3"):
+    with pytest.raises(UserError, match=r"5 stages halve images of 8 pixels .* at most 3"):
         default_space(base_of(data={"image_size": 8}))
 
 
@@ -324,5 +324,5 @@ def test_a_strength_of_nothing_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(Mendable, match=r"--space no-such\.yaml: cannot be read: No such file"):
+    with pytest.raises(UserError, match=r"--space no-such\.yaml: cannot be read: No such file"):
         read_space("no-such.yaml", PLAIN)

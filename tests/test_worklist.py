@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cnn.errors import Mendable
+from cnn.errors import UserError
 from cnn.worklist import Worklist, list_images, require_apart
 
 
@@ -21,7 +21,7 @@ def labels(work: Worklist) -> dict[str, str | None]:
 
 
 def complaint(*folders: Path, labels: Path | None = None) -> str:
-    with pytest.raises(Mendable) as caught:
+    with pytest.raises(UserError) as caught:
         list_images([str(folder) for folder in folders], ["cat", "dog"], labels)
     (line,) = str(caught.value).splitlines()
     return line
@@ -69,7 +69,7 @@ def test_no_image_is_scored_twice(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(root)
     for folders in ([root, root], [root, root / "cat"], [tmp_path / "link", root]):
         assert "given twice, or lies in another" in complaint(*folders)
-    with pytest.raises(Mendable, match="lies in another"):
+    with pytest.raises(UserError, match="lies in another"):
         require_apart(["s3://b/a?region=eu", "s3://b/a/c?region=eu"])
     sibling = fill(tmp_path / "ab", "cat/1.jpg")  # its name begins like the other's
     assert len(list_images([str(root), str(sibling)], ["cat"]).manifest.table) == 2
@@ -94,7 +94,7 @@ def test_a_file_labels_the_images_that_it_names(tmp_path: Path) -> None:
         ("path,label,path\n1.jpg,cat,2.jpg\n", "more than one column 'path'"),
         ("path,label,label\n1.jpg,cat,dog\n", "more than one column 'label'"),
         ("path,label\n1.jpg,cat\n1.jpg,dog\n", "two labels for '1.jpg'"),
-        ("path,label\nelsewhere/1.jpg,cat\n", "names no image that is there"),
+        ("path,label\nelsewhere/1.jpg,cat\n", "matches no image"),
         ("", "cannot be read as CSV"),
         ("path,label\n1.jpg,cat,dog\n", "Expected 2 fields in line 2, saw 3"),
     ],
@@ -109,6 +109,6 @@ def test_a_file_of_labels_that_does_not_fit_is_refused(
 
 def test_without_an_image_or_a_file_of_labels_there_is_no_work(tmp_path: Path) -> None:
     empty = fill(tmp_path / "a", "notes.txt")
-    assert "no image found" in complaint(empty) and "1 not_an_image_name" in complaint(empty)
+    assert "no image found" in complaint(empty) and "1 not an image name" in complaint(empty)
     full = fill(tmp_path / "b", "1.jpg")
     assert "cannot be read" in complaint(full, labels=tmp_path / "nowhere.csv")

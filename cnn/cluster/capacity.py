@@ -9,7 +9,7 @@ import torch
 from cnn import plural
 from cnn.cluster.autoscaler import Needs, Request, grows
 from cnn.console import Console
-from cnn.errors import Mendable
+from cnn.errors import UserError
 
 # Fifteen fifths, added up, are a little more than three.
 TOLERANCE = 1e-6
@@ -41,9 +41,9 @@ def own_gpus() -> int:
 
 
 def require_usable(gpu: bool) -> None:
-    """Mendable where a worker that was given a GPU could not use it."""
+    """UserError where a worker that was given a GPU could not use it."""
     if gpu and not own_gpus():
-        raise Mendable(UNUSABLE)
+        raise UserError(UNUSABLE)
 
 
 def has(workers: list[Needs]) -> bool:
@@ -66,7 +66,7 @@ def together(workers: list[Needs]) -> Needs:
 def provides(workers: list[Needs], console: Console) -> bool:
     """Whether the cluster has what these need, or has grown to have it when this returns.
 
-    False where it never will; Mendable where machines were asked for, and did not come in time.
+    False where it never will; UserError where machines were asked for, and did not come in time.
     """
     if has(workers):
         return True
@@ -79,7 +79,7 @@ def provides(workers: list[Needs], console: Console) -> bool:
             if answer == "never":
                 return False
             if time.monotonic() - asked > PATIENCE:
-                raise Mendable(
+                raise UserError(
                     f"no machines came in {PATIENCE // 60} minutes ({shortfall(workers)}): "
                     "see `ray status` for why, or ask for fewer --workers"
                 )

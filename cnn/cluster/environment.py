@@ -45,8 +45,8 @@ SETTINGS = {
 }
 
 
-def prepare() -> None:
-    """Set what is not set yet: a user's own choice stands.
+def set_defaults() -> None:
+    """Set each variable that the user has not set.
 
     In a submitted job the uv hook stays as the cluster has it: there it carries the environment.
     """

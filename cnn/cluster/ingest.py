@@ -1,7 +1,6 @@
 """Ray Data: images → prepared dataset."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -9,86 +8,14 @@ import pyarrow.compute as pc
 import ray
 
 from cnn import prepared
-from cnn.atomic import holds_anything
 from cnn.cluster.passes import TASK_RETRIES, make_all
-from cnn.config import Images
-from cnn.console import Console
+from cnn.console import Advance, Console
 from cnn.decoding import decoder
-from cnn.errors import Mendable
-from cnn.folder import Reader, list_folder
-from cnn.image import DECODER_VERSION
-from cnn.manifest import Manifest, label_images, listing_key
-from cnn.parts import part_rows
-from cnn.place import Place, place
+from cnn.folder import Reader
+from cnn.manifest import Manifest
+from cnn.place import Place
 from cnn.prepared import Card, Prepared
-
-Advance = Callable[[int, int], None]
-"""Told of progress: images done, images in all."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """A listed folder of images, not decoded yet, and the key of what is prepared from it."""
-
-    root: str
-    manifest: Manifest
-    key: str
-    settings: Images
-    prepared: Place | None = None
-
-
-def list_source(root: str, settings: Images) -> Source:
-    """List a folder; Mendable where it is no folder of classes."""
-    listing = list_folder(root)
-    key = listing_key(listing, settings.image_size, settings.fit, DECODER_VERSION)
-    return Source(listing.root, label_images(listing), key, settings)
-
-
-def reuse(folder: Place, settings: Images) -> Source:
-    """A prepared dataset given in the place of images; its own image size and fit hold."""
-    dataset = Prepared.open(folder)
-    own = Images(image_size=dataset.card.image_size, fit=dataset.card.fit)
-    for name in settings.model_fields_set:
-        if getattr(settings, name) != getattr(own, name):
-            raise Mendable(
-                f"{folder} was prepared with {name} {getattr(own, name)}: "
-                f"leave out --{name.replace('_', '-')}, or train from the images"
-            )
-    return Source(dataset.card.source, dataset.manifest, dataset.card.key, own, folder)
-
-
-def is_prepared_dataset(folder: str) -> bool:
-    """Whether a folder of images is one that is decoded already."""
-    return (place(folder) / prepared.CARD).is_file()
-
-
-def is_prepared(source: Source, folder: Place) -> bool:
-    """Whether `folder` holds the whole prepared dataset of `source`.
-
-    Mendable where it holds another's, or anything else.
-    """
-    if not holds_anything(folder):
-        return False
-    for name in (prepared.CARD, prepared.BEGUN):
-        if (folder / name).is_file():
-            card, whole = prepared.read_card(folder / name), name == prepared.CARD
-            require_same(source, folder, card, whole)
-            return whole
-    raise Mendable(f"{folder} exists and is no prepared dataset: name another folder")
-
-
-def require_same(source: Source, folder: Place, card: Card, whole: bool) -> None:
-    """Mendable where a card is another source's, or tells of shards that were cut otherwise."""
-    if card.key != source.key:
-        raise Mendable(
-            f"{folder} was prepared from other images or with other settings: "
-            "name another folder, or remove it"
-        )
-    if not whole and card.shards != len(cut(source.manifest.table, card.image_size)):
-        raise Mendable(
-            f"{folder} was begun by another version, which cut the images otherwise: "
-            "remove it, and they are decoded anew"
-        )
+from cnn.source import Source
 
 
 def prepare(source: Source, folder: Place, advance: Advance, console: Console) -> Prepared:
@@ -98,7 +25,7 @@ def prepare(source: Source, folder: Place, advance: Advance, console: Console) -
     comes last. Two runs at once write the same.
     """
     order = np.random.default_rng(int(source.key, 16)).permutation(source.manifest.table.num_rows)
-    shards = cut(source.manifest.table.take(order), source.settings.image_size)
+    shards = prepared.cut(source.manifest.table.take(order), source.settings.image_size)
     card = Card(
         key=source.key,
         source=source.root,
@@ -109,18 +36,11 @@ def prepare(source: Source, folder: Place, advance: Advance, console: Console) -
     prepared.begin(folder, card)
     make_all(
         missing=lambda: prepared.missing(folder, len(shards)),
-        attempt=lambda left, careful: decode(source, folder, shards, left, careful, advance),
+        attempt=lambda left, isolated: decode(source, folder, shards, left, isolated, advance),
         console=console,
     )
     prepared.finish(folder, card, placed(source, folder, order, len(shards)))
     return Prepared.open(folder)
-
-
-def cut(rows: pa.Table, image_size: int) -> list[pa.Table]:
-    """The rows of each shard. They come in random order, so every shard is a fair sample."""
-    size = part_rows(image_size, rows.num_rows)
-    starts = range(0, rows.num_rows, size)
-    return [rows.slice(start, size).select(["path", "error"]) for start in starts]
 
 
 def decode(
@@ -128,7 +48,7 @@ def decode(
     folder: Place,
     shards: list[pa.Table],
     missing: list[int],
-    careful: bool,
+    isolated: bool,
     advance: Advance,
 ) -> None:
     """Write the missing shards, one task each, wherever the cluster has a CPU."""
@@ -140,7 +60,7 @@ def decode(
         for number in missing
     ]
     written = ray.data.from_arrow(blocks).map_batches(
-        DecodeShard(source, folder, careful),
+        DecodeShard(source, folder, isolated),
         batch_size=None,
         batch_format="pyarrow",
         ray_remote_args_fn=lambda: {"max_retries": TASK_RETRIES},
@@ -153,14 +73,14 @@ def decode(
 class DecodeShard:
     """The task of one shard: read, decode, resize, write."""
 
-    def __init__(self, source: Source, folder: Place, careful: bool) -> None:
+    def __init__(self, source: Source, folder: Place, isolated: bool) -> None:
         self.root, self.settings = source.root, source.settings
-        self.folder, self.careful = folder, careful
+        self.folder, self.isolated = folder, isolated
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         file = prepared.shard_file(self.folder, rows["shard"][0].as_py())
         size, fit = self.settings.image_size, self.settings.fit
-        with decoder(self.careful) as decode:
+        with decoder(self.isolated) as decode:
             prepared.write_shard(file, rows, Reader(self.root), size, fit, decode)
         return pa.table({"images": [len(rows)]})
 

@@ -8,7 +8,7 @@ import ray
 from ray.exceptions import TaskUnschedulableError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cnn.errors import Mendable
+from cnn.errors import UserError
 from cnn.place import Place
 
 # Below it Ray unpacks the working directory of a submitted job, and starts the job there.
@@ -16,25 +16,25 @@ UPLOADS = "working_dir_files"
 
 
 def require_lasting(folder: Place, flag: str = "--out") -> None:
-    """Mendable where a submitted job would write into its own upload, which Ray removes."""
+    """UserError where a submitted job would write into its own upload, which Ray removes."""
     if isinstance(folder, Path) and UPLOADS in folder.resolve().parts:
-        raise Mendable(
+        raise UserError(
             f"{folder} would lie in what the job has uploaded, which Ray removes: give {flag} "
             "a folder that every node has, from its root, or a URI such as s3://…"
         )
 
 
 def require_shared_images(root: str) -> None:
-    """Mendable where some node does not see a local folder: all its images would be missed."""
+    """UserError where some node does not see a local folder: all its images would be missed."""
     if "://" not in root and (blind := nodes_without(root)):
-        raise Mendable(
+        raise UserError(
             f"{root} is not on {', '.join(blind)}, where images would be decoded: "
             "give a folder that is mounted on every node, or a URI such as s3://…"
         )
 
 
 def require_shared_folder(folder: Place) -> None:
-    """Mendable where some node would write another folder than this one, of the same name."""
+    """UserError where some node would write another folder than this one, of the same name."""
     if not isinstance(folder, Path):
         return
     probe = existing(folder.absolute()) / f".{uuid.uuid4().hex}.tmp"
@@ -42,11 +42,11 @@ def require_shared_folder(folder: Place) -> None:
         probe.touch()
         blind = nodes_without(str(probe))
     except OSError as error:
-        raise Mendable(f"{folder} cannot be written ({error.strerror}): give another") from None
+        raise UserError(f"{folder} cannot be written ({error.strerror}): give another") from None
     finally:
         probe.unlink(missing_ok=True)
     if blind:
-        raise Mendable(
+        raise UserError(
             f"{folder} is another folder on {', '.join(blind)}, and workers write there: "
             "give --out a folder that is mounted on every node, or a URI such as s3://…"
         )

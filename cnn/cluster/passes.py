@@ -23,13 +23,13 @@ Attempt = Callable[[list[int], bool], None]
 
 def make_all(missing: Missing, attempt: Attempt, console: Console) -> None:
     """Attempt what is missing until nothing is; raises where passes bring nothing any more."""
-    left, fruitless, careful = missing(), 0, False
+    left, fruitless, isolated = missing(), 0, False
     while left:
         before, error = len(left), RuntimeError("Ray Data left parts out")
         try:
-            attempt(left, careful)
+            attempt(left, isolated)
         except LOST as lost:
-            error, careful = lost, True  # type: ignore[assignment]
+            error, isolated = lost, True  # type: ignore[assignment]
         left = missing()
         fruitless = fruitless + 1 if len(left) == before else 0
         if fruitless == FRUITLESS:

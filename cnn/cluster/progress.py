@@ -21,7 +21,7 @@ from cnn.console import TABLE_HEAD, Console, epoch_line
 if TYPE_CHECKING:  # its module brings torch
     from cnn.loop import Epoch
 
-Outcome = TypeVar("Outcome")
+Result = TypeVar("Result")
 
 Ended = tuple["Epoch", int, float]
 """An epoch that has ended, how many there will be, and the seconds that are left."""
@@ -74,12 +74,12 @@ def ignore(step: int, steps: int) -> None:
     """For ranks whose progress nobody asks about."""
 
 
-def in_background(function: Callable[[], Outcome]) -> Future[Outcome]:
+def in_background(function: Callable[[], Result]) -> Future[Result]:
     """Call `function` in a thread of its own.
 
     Ray Train would take over Ctrl-C in the main thread, and end the process with 1.
     """
-    running: Future[Outcome] = Future()
+    running: Future[Result] = Future()
 
     def call() -> None:
         try:
@@ -91,7 +91,7 @@ def in_background(function: Callable[[], Outcome]) -> Future[Outcome]:
     return running
 
 
-def patiently(function: Callable[[], Outcome]) -> Outcome:
+def patiently(function: Callable[[], Result]) -> Result:
     """The outcome of `function`, called in a thread of its own while this one waits for it.
 
     Ctrl-C then comes in between two short waits. In the middle of Ray's own calls it can get lost:

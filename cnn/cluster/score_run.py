@@ -13,24 +13,23 @@ from cnn import bundle
 from cnn.atomic import write_atomically
 from cnn.bundle import Bundle
 from cnn.cluster import nodes, scoring, scoring_plan
-from cnn.cluster.ingest import Advance
 from cnn.cluster.passes import make_all
 from cnn.cluster.progress import patiently
 from cnn.cluster.scoring_plan import ScoringPlan
 from cnn.cluster.session import session
 from cnn.config import ScoreConfig
-from cnn.console import Console
-from cnn.errors import Mendable
+from cnn.console import Advance, Console
+from cnn.errors import UserError
 from cnn.folder import Reader
 from cnn.manifest import Manifest
 from cnn.parts import Parts
 from cnn.pixels import Decode
 from cnn.place import place
 from cnn.prediction import confident, uncertain
-from cnn.report import Evaluation, evaluate
 from cnn.report.comparison import lost
+from cnn.report.evaluation import Evaluation, evaluate
 from cnn.report.mix import Mix, take_mix
-from cnn.report.scoring import Summary, judge_scores, scoring_report
+from cnn.report.scoring import Summary, scoring_report, summarise_scores
 from cnn.report.thumbnail import SIDE, thumbnails
 from cnn.score_folder import ScoreFolder, checksums, identity
 from cnn.sorting import UNCERTAIN, ClassFolder, SortedFolder, class_folder
@@ -39,7 +38,7 @@ from cnn.worklist import Worklist, list_images
 
 
 @dataclass(frozen=True)
-class Task:
+class ScoringJob:
     """What a scoring run works on."""
 
     settings: ScoreConfig
@@ -66,37 +65,37 @@ def score(settings: ScoreConfig, console: Console) -> None:
     if settings.sort_into is not None:
         nodes.require_lasting(place(settings.sort_into), "--sort-into")
     folder = bundle.find(place(settings.model))
-    task = gather(settings, bundle.load(folder).with_flip(settings.tta))
-    check_other(task)
-    run, sums = task.run, checksums(folder)
-    run.check(settings, task.work.manifest)
+    job = gather(settings, bundle.load(folder).with_flip(settings.tta))
+    check_other(job)
+    run, sums = job.run, checksums(folder)
+    run.check(settings, job.work.manifest)
     run.check_model(sums)
-    into = sorted_folder(task, sums)
+    into = sorted_folder(job, sums)
     if run.finished:
         console.say(f"{run.path} is finished: nothing to score; another --out starts anew")
     else:
-        run.check_parts(task.parts)
-        introduce(task, console)
+        run.check_parts(job.parts)
+        introduce(job, console)
         with run.begun(settings):
-            run.begin_with(task.work.manifest, sums)
-            seconds, images = fill(task, console)
-            conclude(task, seconds, images, console)
+            run.begin_with(job.work.manifest, sums)
+            seconds, images = fill(job, console)
+            conclude(job, seconds, images, console)
     if into is not None:
-        sort(task, into, console)
+        sort(job, into, console)
     announce(run, console)
 
 
-def gather(settings: ScoreConfig, model: Bundle) -> Task:
+def gather(settings: ScoreConfig, model: Bundle) -> ScoringJob:
     """List the images, and cut the work."""
     labels = place(settings.labels) if settings.labels else None
     work = list_images(settings.images, model.card.classes, labels)
     run = ScoreFolder(place(settings.out))
-    return Task(settings, run, model, work, Parts.of(work.manifest, model.card.image_size))
+    return ScoringJob(settings, run, model, work, Parts.of(work.manifest, model.card.image_size))
 
 
-def introduce(task: Task, console: Console) -> None:
+def introduce(job: ScoringJob, console: Console) -> None:
     """Tell what is going to be scored, and with what."""
-    card, work = task.model.card, task.work
+    card, work = job.model.card, job.work
     images, ignored = work.manifest.table.num_rows, sum(work.manifest.ignored.values())
     labelled = images - work.manifest.table["label"].null_count
     some = f", {labelled:,} of them labelled" if labelled else " without labels"
@@ -106,7 +105,7 @@ def introduce(task: Task, console: Console) -> None:
         console.say(f"         {line}")
     flip = ", each with its mirror image" if card.flip else ""
     console.say(
-        f"model    {task.settings.model}: {card.network.network}, "
+        f"model    {job.settings.model}: {card.network.network}, "
         f"{len(card.classes)} classes, {card.image_size} pixels{flip}"
     )
 
@@ -122,31 +121,31 @@ def remarks(work: Worklist, classes: list[str]) -> list[str]:
             f"so they are scored and not judged: {names}"
         )
     if work.unmatched:
-        lines.append(f"{work.unmatched:,} rows of the labels name no image that is there")
+        lines.append(f"{work.unmatched:,} rows of the labels match no image")
     return lines
 
 
-def fill(task: Task, console: Console) -> tuple[float, int]:
+def fill(job: ScoringJob, console: Console) -> tuple[float, int]:
     """Score the parts that are missing; returns how long it took, in seconds, and of how many."""
-    before = total = len(task.manifest)
-    before -= sum(len(task.parts[number]) for number in task.run.missing(task.parts))
+    before = total = len(job.manifest)
+    before -= sum(len(job.parts[number]) for number in job.run.missing(job.parts))
     if before == total:
         return 0.0, 0
     if before:
         console.say(f"{before:,} of {total:,} images are scored already")
-    with session(scoring_plan.logical_cpus(task.settings.pool)):
-        missing = len(task.run.missing(task.parts))
-        image_size = task.model.card.image_size
-        plan = scoring_plan.plan(task.settings.pool, missing, image_size, console)
-        for root in task.work.roots:
+    with session(scoring_plan.logical_cpus(job.settings.pool)):
+        missing = len(job.run.missing(job.parts))
+        image_size = job.model.card.image_size
+        plan = scoring_plan.plan(job.settings.pool, missing, image_size, console)
+        for root in job.work.roots:
             nodes.require_shared_images(root.place)
         console.say(f"plan     {plan}")
         started = time.monotonic()
         with console.bar("score", "images") as advance:
             patiently(
                 lambda: make_all(
-                    missing=lambda: task.run.missing(task.parts),
-                    attempt=lambda left, careful: stream(task, left, plan, careful, advance),
+                    missing=lambda: job.run.missing(job.parts),
+                    attempt=lambda left, isolated: stream(job, left, plan, isolated, advance),
                     console=console,
                 )
             )
@@ -154,52 +153,53 @@ def fill(task: Task, console: Console) -> tuple[float, int]:
 
 
 def stream(
-    task: Task, missing: list[int], plan: ScoringPlan, careful: bool, advance: Advance
+    job: ScoringJob, missing: list[int], plan: ScoringPlan, isolated: bool, advance: Advance
 ) -> None:
     """Score the missing parts, and commit each as it gets ready."""
-    card, total = task.model.card, len(task.manifest)
-    done = total - sum(len(task.parts[number]) for number in missing)
+    card, total = job.model.card, len(job.manifest)
+    done = total - sum(len(job.parts[number]) for number in missing)
     advance(done, total)
-    pixels = Decode(task.work.roots, card.image_size, card.fit, careful)
-    work = ((number, task.parts[number]) for number in missing)
-    for number, table in scoring.score(work, pixels, task.model, plan.refitted()):
-        task.run.commit(number, table)
+    pixels = Decode(job.work.roots, card.image_size, card.fit, isolated)
+    work = ((number, job.parts[number]) for number in missing)
+    for number, table in scoring.score(work, pixels, job.model, plan.refitted()):
+        job.run.commit(number, table)
         done += len(table)
         advance(done, total)
 
 
-def conclude(task: Task, seconds: float, images: int, console: Console) -> None:
+def conclude(job: ScoringJob, seconds: float, images: int, console: Console) -> None:
     """Count that all is there; write tables, evaluation, summary and report, the report last."""
-    run, settings, classes = task.run, task.settings, task.model.card.classes
-    run.seal(task.parts)
-    write_csv(run.csv, task.predictions())
+    run, settings, classes = job.run, job.settings, job.model.card.classes
+    run.seal(job.parts)
+    write_csv(run.csv, job.predictions())
     if settings.min_confidence is not None:
         limit = settings.min_confidence
-        write_csv(run.uncertain, (uncertain(table, limit) for table in task.predictions()))
-    mix = take_mix(task.predictions(), classes, settings.min_confidence)
-    evaluation = judge(task, mix, console) if task.work.labelled else None
+        write_csv(run.uncertain, (uncertain(table, limit) for table in job.predictions()))
+    mix = take_mix(job.predictions(), classes, settings.min_confidence)
+    evaluation = evaluated(job, mix, console) if job.work.labelled else None
     if evaluation is not None and (other := other_run(settings)):
-        write_csv(run.lost, lost(task.predictions(), other[1], classes, other[0]))
-    scored = judge_scores(task.predictions, mix, evaluation, other_run(settings))
-    ignored = task.work.manifest.ignored
-    summary = Summary.of(scored, len(task.manifest), ignored, seconds, images)
+        write_csv(run.lost, lost(job.predictions(), other[1], classes, other[0]))
+    scored = summarise_scores(job.predictions, mix, evaluation, other_run(settings))
+    ignored = job.work.manifest.ignored
+    summary = Summary.of(scored, len(job.manifest), ignored, seconds, images)
     summary.write(run.summary)
     if scored.evaluation is not None:
         scored.evaluation.write(run.evaluation)
     look = thumbnails(
-        Decode(task.work.roots, SIDE, task.model.card.fit, careful=True), task.manifest
+        Decode(job.work.roots, SIDE, job.model.card.fit, isolated=True),
+        job.manifest,
     )
-    title, told = run.path.resolve().name, remarks(task.work, classes)
-    resumed = images < len(task.manifest)
-    page = scoring_report(title, settings, scored, summary, told, task.predictions, look, resumed)
+    title, told = run.path.resolve().name, remarks(job.work, classes)
+    resumed = images < len(job.manifest)
+    page = scoring_report(title, settings, scored, summary, told, job.predictions, look, resumed)
     write_atomically(run.report, page)
 
 
-def judge(task: Task, mix: Mix, console: Console) -> Evaluation | None:
+def evaluated(job: ScoringJob, mix: Mix, console: Console) -> Evaluation | None:
     """The evaluation; None where no image has both a prediction and a known label."""
-    counts = {"images": len(task.manifest), "unreadable": mix.unreadable.total()}
+    counts = {"images": len(job.manifest), "unreadable": mix.unreadable.total()}
     try:
-        return evaluate(task.predictions(), task.model.card.classes, counts)
+        return evaluate(job.predictions(), job.model.card.classes, counts)
     except ValueError as error:
         console.say(f"no evaluation: {error}")
         return None
@@ -213,64 +213,64 @@ def other_run(settings: ScoreConfig) -> tuple[str, Iterator[pa.Table]] | None:
     return settings.compare, other.written()
 
 
-def check_other(task: Task) -> None:
-    """Mendable where the run to compare with is not done, or not of these images."""
-    if (name := task.settings.compare) is None:
+def check_other(job: ScoringJob) -> None:
+    """UserError where the run to compare with is not done, or not of these images."""
+    if (name := job.settings.compare) is None:
         return
-    if not task.work.labelled:
-        raise Mendable("--compare tells which model is right more often: it needs labelled images")
+    if not job.work.labelled:
+        raise UserError("--compare tells which model is right more often: it needs labelled images")
     other = ScoreFolder(place(name))
     if not (other.success.is_file() and other.manifest.is_file()):
-        raise Mendable(f"--compare {name} holds no finished scoring run: score with it first")
-    if not Manifest.read(other.manifest).table["path"].equals(task.manifest["path"]):
-        raise Mendable(
+        raise UserError(f"--compare {name} holds no finished scoring run: score with it first")
+    if not Manifest.read(other.manifest).table["path"].equals(job.manifest["path"]):
+        raise UserError(
             f"--compare {name} has scored other images: score the same folders with both models"
         )
 
 
-def sorted_folder(task: Task, sums: str) -> SortedFolder | None:
+def sorted_folder(job: ScoringJob, sums: str) -> SortedFolder | None:
     """The folder that images shall be sorted into, checked; None where that was not asked for."""
-    if task.settings.sort_into is None:
+    if job.settings.sort_into is None:
         return None
-    roots = [root.place for root in task.work.roots]
-    key = identity(task.settings, task.work.manifest, sums)
-    into = place(task.settings.sort_into)
+    roots = [root.place for root in job.work.roots]
+    key = identity(job.settings, job.work.manifest, sums)
+    into = place(job.settings.sort_into)
     if not isinstance(into, Path):
-        raise Mendable(f"--sort-into {into}: give a folder on this machine, or one mounted here")
-    if f"{task.run.path.resolve()}/".startswith(f"{into.resolve()}/"):
-        raise Mendable(f"--sort-into {into} holds --out: give a folder of its own")
+        raise UserError(f"--sort-into {into}: give a folder on this machine, or one mounted here")
+    if f"{job.run.path.resolve()}/".startswith(f"{into.resolve()}/"):
+        raise UserError(f"--sort-into {into} holds --out: give a folder of its own")
     folder = SortedFolder(into, roots, key)
     folder.check()
     return folder
 
 
-def sort(task: Task, folder: SortedFolder, console: Console) -> None:
+def sort(job: ScoringJob, folder: SortedFolder, console: Console) -> None:
     """Link or copy each scored image into the folder of its class, or that of the uncertain."""
     folder.begin()
-    readers = [Reader(root.place) for root in task.work.roots]
+    readers = [Reader(root.place) for root in job.work.roots]
     missed: Counter[str] = Counter()
     done = 0
     with console.bar("sort", "images") as advance:
-        for number, rows in enumerate(task.parts):
-            table = task.run.table(number)
+        for number, rows in enumerate(job.parts):
+            table = job.run.table(number)
             for root in pc.unique(rows["root"]).to_pylist():
                 here = table.filter(pc.equal(rows["root"], root))
-                missed += folder.place(readers[root], placements(task, root, here))
+                missed += folder.place(readers[root], placements(job, root, here))
             done += len(rows)
-            advance(done, len(task.manifest))
+            advance(done, len(job.manifest))
     for reason, count in missed.items():
         console.say(f"{count:,} images could not be sorted: {reason}")
     console.say(f"sorted   {folder.folder}")
 
 
-def placements(task: Task, root: int, table: pa.Table) -> Iterator[tuple[str, ClassFolder]]:
+def placements(job: ScoringJob, root: int, table: pa.Table) -> Iterator[tuple[str, ClassFolder]]:
     """Path below the root, and folder, of each scored image."""
-    sure = confident(table, task.settings.min_confidence or 0.0)
+    sure = confident(table, job.settings.min_confidence or 0.0)
     columns = (column.to_pylist() for column in (table["path"], table["predicted"], sure))
     for path, predicted, certain in zip(*columns, strict=True):
         if predicted is not None:
             folder = class_folder(predicted) if certain else UNCERTAIN
-            yield task.work.roots[root].below(path), folder
+            yield job.work.roots[root].below(path), folder
 
 
 def announce(run: ScoreFolder, console: Console) -> None:

@@ -14,7 +14,7 @@ from cnn.bundle import Bundle, as_batch
 from cnn.cluster.capacity import UNUSABLE, own_gpus, require_usable
 from cnn.cluster.passes import TASK_RETRIES
 from cnn.cluster.scoring_plan import ScoringPlan
-from cnn.errors import Mendable
+from cnn.errors import UserError
 from cnn.pixels import Pixels
 from cnn.prediction import predictions
 
@@ -37,7 +37,7 @@ def score(
             yield table["part"][0].as_py(), table.drop_columns("part")
     except RayTaskError as error:  # what a task has raised is lost but for its text
         if UNUSABLE in str(error):
-            raise Mendable(UNUSABLE) from None
+            raise UserError(UNUSABLE) from None
         raise
 
 

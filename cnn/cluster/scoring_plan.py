@@ -9,7 +9,7 @@ from cnn import config
 from cnn.cluster.autoscaler import Needs
 from cnn.cluster.capacity import counted, gpus, provides, slots, total, wants_gpu
 from cnn.console import Console
-from cnn.errors import Mendable
+from cnn.errors import UserError
 from cnn.machine import cores
 
 # Without GPUs those who decode and those who score share the CPUs, half and half as Ray counts:
@@ -100,7 +100,7 @@ def logical_cpus(settings: config.Pool) -> int:
 
 
 def plan(settings: config.Pool, parts: int, image_size: int, console: Console) -> ScoringPlan:
-    """What to ask of Ray to score so many parts; Mendable where the cluster cannot give it."""
+    """What to ask of Ray to score so many parts; UserError where the cluster cannot give it."""
     gpu = wants_gpu(settings.gpu, {"CPU": 1, "GPU": 1}, console)
     fraction = settings.gpu_fraction if gpu else 0.0
     most = room(fraction)
@@ -112,7 +112,7 @@ def plan(settings: config.Pool, parts: int, image_size: int, console: Console) -
         return wanted
     each = f"{fraction:g} GPUs each, of {gpus()}" if gpu else "a CPU each"
     mend = f"give --workers {most}" if most else "leave out --gpu" if gpu else "give fewer"
-    raise Mendable(f"{workers} workers need {each}: {mend}")
+    raise UserError(f"{workers} workers need {each}: {mend}")
 
 
 def room(gpu_fraction: float) -> int:

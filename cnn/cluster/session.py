@@ -14,7 +14,7 @@ from ray.util.annotations import RayDeprecationWarning
 from cnn.cluster import environment
 from cnn.cluster.capacity import own_gpus
 from cnn.cluster.token import keep_token_private
-from cnn.errors import Mendable
+from cnn.errors import UserError
 from cnn.machine import cores
 
 START_ATTEMPTS = 2
@@ -97,7 +97,7 @@ def signals_deferred() -> Iterator[None]:
 
 
 def join_cluster() -> None:
-    """Connect to the cluster that RAY_ADDRESS names; Mendable where there is none."""
+    """Connect to the cluster that RAY_ADDRESS names; UserError where there is none."""
     try:
         with handler_kept():
             ray.init(
@@ -106,7 +106,7 @@ def join_cluster() -> None:
                 runtime_env={"env_vars": environment.of_workers()},
             )
     except ConnectionError:
-        raise Mendable(
+        raise UserError(
             f"no Ray answers at RAY_ADDRESS={os.environ['RAY_ADDRESS']}, or it has another token: "
             "start one there, or unset RAY_ADDRESS to run on this machine alone"
         ) from None

@@ -28,7 +28,7 @@ class Rows:
     @classmethod
     def of(cls, dataset: Prepared, table: pa.Table) -> "Rows":
         shard, row = (table[name].to_numpy().astype(np.int64) for name in ("shard", "row"))
-        return cls(shard, row, prepared.labels(table, dataset.classes))
+        return cls(shard, row, prepared.class_indices(table, dataset.classes))
 
     def take(self, chosen: np.ndarray) -> "Rows":
         return Rows(self.shard[chosen], self.row[chosen], self.label[chosen])

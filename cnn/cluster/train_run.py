@@ -6,38 +6,37 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
-from cnn import bundle, parquet, preflight
+from cnn import bundle, dry_run, parquet, preflight
 from cnn.atomic import write_atomically
 from cnn.bundle import Bundle
 from cnn.census import Census, take_census
-from cnn.cluster import ingest, nodes, scoring, training, training_plan
-from cnn.cluster.ingest import Source
-from cnn.cluster.learning import split_rows
+from cnn.cluster import nodes, scoring, training, training_plan
 from cnn.cluster.passes import make_all
-from cnn.cluster.prepare_run import (
-    PREPARE_CPUS,
-    default_out,
-    ensure_prepared,
-    find_source,
-    prepared_folder,
-    require_lasting,
-)
+from cnn.cluster.prepare_run import PREPARE_CPUS, ensure_prepared, require_lasting
 from cnn.cluster.progress import patiently
 from cnn.cluster.scoring_plan import ScoringPlan
 from cnn.cluster.session import joined, session
 from cnn.cluster.training_plan import TrainingPlan
+from cnn.cluster.worker import split_rows
 from cnn.config import Experiment, TrainConfig
 from cnn.console import Console
 from cnn.manifest import Manifest, assign_splits
 from cnn.parts import Parts
-from cnn.pixels import Decode, Gather, Pixels
+from cnn.pixels import Gather
 from cnn.place import place
 from cnn.prepared import Prepared
-from cnn.report import Evaluation
+from cnn.report.evaluation import Evaluation
 from cnn.report.preview import preview_page
-from cnn.report.training import Judged, judge_test, training_report
+from cnn.report.training import TestResult, evaluate_test, training_report
 from cnn.run_folder import TrainFolder
-from cnn.worklist import Root
+from cnn.source import (
+    Source,
+    default_out,
+    find_source,
+    is_prepared,
+    prepared_folder,
+    source_pixels,
+)
 
 
 def train(settings: TrainConfig, console: Console) -> None:
@@ -56,7 +55,7 @@ def train(settings: TrainConfig, console: Console) -> None:
         return
     if settings.dry_run:
         with joined():
-            dry_run(source, settings, run, training_plan.foreseen(settings), console)
+            look_ahead(source, settings, run, training_plan.foreseen(settings), console)
         return
     run.check(settings, source.manifest)
     if run.finished:
@@ -87,9 +86,9 @@ def fill(
     trained = training.fit(settings, dataset, run.path, plan, console)
     keep(trained, run)
     pool = plan.scoring(dataset.card.image_size)
-    judged = judge(dataset, census, settings.seed, run, pool, console)
+    result = test(dataset, census, settings.seed, run, pool, console)
     seconds, title = time.monotonic() - started, run.path.resolve().name
-    page = training_report(title, settings, dataset, census, judged, seconds, resumed, about)
+    page = training_report(title, settings, dataset, census, result, seconds, resumed, about)
     write_atomically(run.report, page)
 
 
@@ -103,30 +102,20 @@ def preview(source: Source, settings: TrainConfig, run: TrainFolder, console: Co
     console.result(f"wrote {file}")
 
 
-def source_pixels(source: Source) -> Pixels:
-    """The pixels of a source's images, wherever they are."""
-    if source.prepared is not None:
-        return Gather(Prepared.open(source.prepared))
-    images = source.settings
-    # No file has been looked at yet: one that crashes its decoder must not take the job along.
-    decode = Decode([Root(source.root, "")], images.image_size, images.fit, careful=True)
-    return lambda rows: decode(rows.append_column("root", pa.array([0] * len(rows), pa.int16())))
-
-
-def dry_run(
+def look_ahead(
     source: Source, settings: TrainConfig, run: TrainFolder, plan: TrainingPlan, console: Console
 ) -> None:
-    """Tell all that can be known before training, and write nothing."""
+    """Print all that can be known before training, and write nothing."""
     folder = prepared_folder(source, settings, run)
-    if ingest.is_prepared(source, folder):
+    if is_prepared(source, folder):
         manifest = Prepared.open(folder).manifest
     else:
-        manifest = preflight.read_all(source.root, source.manifest, source.settings, console)
+        manifest = dry_run.read_all(source.root, source.manifest, source.settings, console)
     table = assign_splits(manifest.table, settings.seed)
     census = take_census(replace(manifest, table=table))
     preflight.describe(census, settings, source.settings.image_size, str(plan), console)
-    preflight.class_table(census, console)
-    preflight.estimate(census, settings, source.settings.image_size, plan.gpu, console)
+    dry_run.class_table(census, console)
+    dry_run.estimate(census, settings, source.settings.image_size, plan.gpu, console)
     census.require_trainable()
 
 
@@ -147,7 +136,7 @@ def keep(trained: training.Trained, run: TrainFolder) -> None:
     run.write_history(trained.history)
 
 
-def judge(
+def test(
     dataset: Prepared,
     census: Census,
     seed: int,
@@ -155,19 +144,19 @@ def judge(
     pool: ScoringPlan,
     console: Console,
     validated: bool = True,
-) -> Judged:
+) -> TestResult:
     """Score the test split with the run's model, once; write predictions and evaluation.
 
-    validated: whether the model has not learned from the images that validated it.
+    validated: whether the validation images were held out from training.
     """
     manifest = Manifest(split_rows(dataset.split(seed), "test"), {})
     model = bundle.load(run.model)
     predictions = predict(manifest, dataset, model, pool, console)
     parquet.write(run.predictions, predictions)
     best = int(model.card.trained["epoch"]) if validated else None
-    judged = judge_test(predictions, model.card.classes, census, run.read_history(), best)
-    judged.evaluation.write(run.evaluation)
-    return judged
+    result = evaluate_test(predictions, model.card.classes, census, run.read_history(), best)
+    result.evaluation.write(run.evaluation)
+    return result
 
 
 def predict(
@@ -184,7 +173,7 @@ def predict(
     def missing() -> list[int]:
         return [number for number in range(len(parts)) if number not in found]
 
-    def attempt(numbers: list[int], careful: bool) -> None:
+    def attempt(numbers: list[int], isolated: bool) -> None:
         work = ((number, parts[number]) for number in numbers)
         for number, table in scoring.score(work, Gather(dataset), model, pool.refitted()):
             found[number] = table

@@ -29,13 +29,13 @@ from cnn.batches import Share
 from cnn.bundle import Bundle
 from cnn.cluster.capacity import require_usable
 from cnn.cluster.gauges import Gauges
-from cnn.cluster.learning import Splits, card, learn, start
 from cnn.cluster.progress import Progress, Ticker, ignore, in_background, show
 from cnn.cluster.trainer import Trainer
 from cnn.cluster.training_plan import TrainingPlan
+from cnn.cluster.worker import Splits, card, start, train
 from cnn.config import TrainConfig
 from cnn.console import Console, starved
-from cnn.errors import FULL_GPU, Mendable
+from cnn.errors import FULL_GPU, UserError
 from cnn.loop import DivergedError, Epoch, State, seconds_left
 from cnn.machine import cores
 from cnn.place import Place, place
@@ -139,10 +139,10 @@ def storage(folder: Place) -> tuple[str, FileSystem | None]:
 
 
 def history_of(result: Result) -> list[Epoch]:
-    """The epochs of an ended run; Mendable where its loss diverged."""
+    """The epochs of an ended run; UserError where its loss diverged."""
     outcome: list[Epoch] | str = result.return_value  # type: ignore[attr-defined]
     if isinstance(outcome, str):
-        raise Mendable(outcome)
+        raise UserError(outcome)
     return outcome
 
 
@@ -162,13 +162,13 @@ def work(task: dict[str, Any]) -> list[Epoch] | str:
         require_usable(task["gpu"])
         state = start(settings, dataset, ray.train.torch.get_device(), parallelise)
         resume(state, place(task["checkpoints"]))
-    except Mendable as error:  # that of every worker: all have read the same checkpoint
+    except UserError as error:  # that of every worker: all have read the same checkpoint
         return str(error)
     progress = Progress(task["progress"]) if task["progress"] else None
     ticker = Ticker(progress) if progress and share.rank == 0 else ignore
     reporter = Reporter(settings, dataset, share, progress, Gauges(task["run"]))
     try:
-        learn(settings, dataset, state, reporter, share, ticker, tuple(task["splits"]))
+        train(settings, dataset, state, reporter, share, ticker, tuple(task["splits"]))
     except DivergedError as error:
         return str(error)
     except torch.OutOfMemoryError:
@@ -194,7 +194,7 @@ def parallelise(network: nn.Module) -> nn.Module:
 
 
 def resume(state: State, folder: Place) -> None:
-    """Go to the last whole checkpoint of the run, if it has one; Mendable where none is whole.
+    """Go to the last whole checkpoint of the run, if it has one; UserError where none is whole.
 
     The folders tell, and not Ray, which forgets what a kill kept it from writing down.
     """
@@ -204,7 +204,7 @@ def resume(state: State, folder: Place) -> None:
             try:
                 checkpoint.load(Path(local), state, one)
                 return
-            except Mendable as error:
+            except UserError as error:
                 damaged = damaged or error
     if damaged and kept[-1].name != epoch_name(1):
         raise damaged  # the first epoch alone is soon done again: a full disk may have cut it off

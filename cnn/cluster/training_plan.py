@@ -7,7 +7,7 @@ from cnn.cluster.autoscaler import Needs, grows
 from cnn.cluster.capacity import counted, gpus, has, provides, total, wants_gpu
 from cnn.cluster.scoring_plan import ScoringPlan, images_per_pass
 from cnn.console import Console
-from cnn.errors import Mendable
+from cnn.errors import UserError
 
 # Each worker may read one dataset at a time, and Ray Data needs a whole CPU for it.
 DATA_CPUS = 1
@@ -36,9 +36,9 @@ class TrainingPlan:
         return ScoringPlan(self.workers, images_per_pass(image_size, self.gpu), fraction)
 
     def require_images(self, images: int, batch_size: int) -> None:
-        """Mendable where a worker would get less than two images: batch norm needs two."""
+        """UserError where a worker would get less than two images: batch norm needs two."""
         if images < 2 * self.workers:
-            raise Mendable(
+            raise UserError(
                 f"{images} training images are too few for {self.workers} workers: "
                 f"give --workers {sharers(batch_size, images // 2)}, or more images"
             )
@@ -72,7 +72,7 @@ def takes_gpu(settings: config.Experiment) -> bool:
 
 
 def plan(settings: config.Experiment, console: Console) -> TrainingPlan:
-    """What to ask of Ray; Mendable where the cluster can never give it: Ray would wait for ever.
+    """What to ask of Ray; UserError where the cluster can never give it: Ray would wait for ever.
 
     A cluster that grows has grown when this returns.
     """
@@ -82,16 +82,16 @@ def plan(settings: config.Experiment, console: Console) -> TrainingPlan:
     raise refusal(wanted, settings)
 
 
-def refusal(wanted: TrainingPlan, settings: config.Experiment) -> Mendable:
+def refusal(wanted: TrainingPlan, settings: config.Experiment) -> UserError:
     """Why a plan cannot be, and with how many workers it could."""
     batch_size = settings.training.batch_size
     if wanted.gpu and wanted.workers > gpus():
-        return Mendable(
+        return UserError(
             f"{wanted.workers} GPU workers need {wanted.workers} GPUs and there are {gpus()}: "
             + (f"give --workers {sharers(batch_size, gpus())}" if gpus() else "leave out --gpu")
         )
     cpus = total("CPU")
-    return Mendable(
+    return UserError(
         f"{wanted.workers} workers need {wanted.cpus} CPUs, 1 each and 1 each for their data, "
         f"and the cluster has {cpus}: give --workers {sharers(batch_size, cpus // 2)}"
     )

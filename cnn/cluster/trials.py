@@ -11,9 +11,9 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from cnn import checkpoint
 from cnn.cluster.capacity import require_usable
-from cnn.cluster.learning import card, learn, start
 from cnn.cluster.training import history_of, trainer
 from cnn.cluster.tuning_plan import TuningPlan
+from cnn.cluster.worker import card, start, train
 from cnn.config import TrainConfig
 from cnn.loop import State
 from cnn.place import Place
@@ -25,7 +25,7 @@ NUMBER = "trial"  # what a trial's number is called beside the point that was pr
 
 
 @dataclass(frozen=True)
-class Task:
+class TrialContext:
     """What a trial needs to know beside its point."""
 
     space: Space
@@ -44,15 +44,15 @@ def folder_of(number: int, trial_id: str) -> str:
     return f"{number:04d}-{trial_id}"
 
 
-def run_trial(config: dict[str, Any], task: Task) -> None:
+def run_trial(config: dict[str, Any], context: TrialContext) -> None:
     """Train at one point of the space, and report each epoch."""
-    settings = task.space.settings(point_of(config))
-    dataset = Prepared.open(task.prepared[settings.data.image_size])
-    if task.plan.workers > 1:
+    settings = context.space.settings(point_of(config))
+    dataset = Prepared.open(context.prepared[settings.data.image_size])
+    if context.plan.workers > 1:
         number, trial = config[NUMBER], tune.get_context().get_trial_id()
-        train_together(settings, dataset, task.plan, task.folder / folder_of(number, trial))
+        train_together(settings, dataset, context.plan, context.folder / folder_of(number, trial))
     else:
-        train_alone(settings, dataset, task.plan)
+        train_alone(settings, dataset, context.plan)
 
 
 def train_alone(settings: TrainConfig, dataset: Prepared, plan: TuningPlan) -> None:
@@ -73,7 +73,7 @@ def train_alone(settings: TrainConfig, dataset: Prepared, plan: TuningPlan) -> N
             kept = tune.Checkpoint.from_directory(folder)
             tune.report({**row, "epochs": state.epochs}, checkpoint=kept)
 
-    learn(settings, dataset, state, report)
+    train(settings, dataset, state, report)
 
 
 def train_together(
@@ -84,7 +84,7 @@ def train_together(
         settings,
         dataset,
         folder,
-        plan.winner,
+        plan.training_plan,
         progress=None,
         callbacks=[TuneReportCallback()],  # type: ignore[no-untyped-call]
     )

@@ -8,32 +8,25 @@ import yaml
 from cnn import preflight, study
 from cnn.atomic import write_atomically
 from cnn.cluster import nodes, training, tuning, tuning_plan
-from cnn.cluster.ingest import Source
-from cnn.cluster.prepare_run import (
-    PREPARE_CPUS,
-    default_out,
-    ensure_prepared,
-    find_source,
-    prepared_folder,
-    require_lasting,
-)
+from cnn.cluster.prepare_run import PREPARE_CPUS, ensure_prepared, require_lasting
 from cnn.cluster.session import session
-from cnn.cluster.train_run import announce, judge, keep, split
+from cnn.cluster.train_run import announce, keep, split, test
 from cnn.cluster.training import Trained
-from cnn.cluster.trials import Task
+from cnn.cluster.trials import TrialContext
 from cnn.cluster.tuning import Tried
 from cnn.cluster.tuning_plan import TuningPlan
 from cnn.config import Search, TrainConfig, TuneConfig
 from cnn.console import Console
-from cnn.errors import Mendable
+from cnn.errors import UserError
 from cnn.place import place
 from cnn.prepared import Prepared
 from cnn.report.training import training_report
 from cnn.report.tuning import Tuning, leaderboard
 from cnn.run_folder import TuneFolder, saved
+from cnn.source import Source, default_out, find_source, prepared_folder
 from cnn.space import Space, default_space, read_space
 
-RETRAINED = "the best settings, on training and validation images: it has learned what validates it"
+RETRAINED = "the best settings, on training and validation images: no accuracy on validation"
 
 
 def tune(settings: TuneConfig, console: Console) -> None:
@@ -81,11 +74,11 @@ def fill(
         for size, one in sources.items()
     }
     first = datasets[space.settings(space.start).data.image_size]
-    census = split(first, base, run, plan.winner)
+    census = split(first, base, run, plan.training_plan)
     about = preflight.describe(census, base, first.card.image_size, str(plan), console)
     folders = {size: dataset.folder for size, dataset in datasets.items()}
-    task = Task(space, folders, plan, run.trials.resolve())
-    tried = tuning.search(task, settings.search, settings.seed, console)
+    context = TrialContext(space, folders, plan, run.trials.resolve())
+    tried = tuning.search(context, settings.search, settings.seed, console)
     summary, winner = conclude(tried, space, run)
     best = space.settings(winner.trial.point)
     dataset = datasets[best.data.image_size]
@@ -98,11 +91,14 @@ def fill(
     else:
         trained = kept(winner)
     keep(trained, run)
-    pool, validated = plan.winner.scoring(dataset.card.image_size), not settings.search.retrain
-    judged = judge(dataset, census, base.seed, run, pool, console, validated)
+    pool, validated = (
+        plan.training_plan.scoring(dataset.card.image_size),
+        not settings.search.retrain,
+    )
+    result = test(dataset, census, base.seed, run, pool, console, validated)
     seconds, title = time.monotonic() - started, run.path.resolve().name
     page = training_report(
-        title, settings, dataset, census, judged, seconds, resumed, about, summary, best
+        title, settings, dataset, census, result, seconds, resumed, about, summary, best
     )
     write_atomically(run.report, page)
 
@@ -113,7 +109,7 @@ def space_of(search: Search, base: TrainConfig) -> Space:
 
 
 def check(settings: TuneConfig, source: Source, space: Space, run: TuneFolder) -> None:
-    """Mendable where the settings make no network, or the run's folder holds something else."""
+    """UserError where the settings make no network, or the run's folder holds something else."""
     preflight.check_network(settings.network, source.settings, source.manifest)
     run.check(settings, source.manifest)
     run.check_space(space.as_yaml())
@@ -128,14 +124,14 @@ def resized(base: TrainConfig, size: int) -> TrainConfig:
 
 
 def conclude(tried: list[Tried], space: Space, run: TuneFolder) -> tuple[Tuning, Tried]:
-    """Write leaderboard.csv and best.yaml; the search and its winner, Mendable where all failed."""
+    """Write leaderboard.csv and best.yaml; the search and its winner. UserError if all failed."""
     trials = [one.trial for one in tried]
-    judged = [(trial.point, trial.accuracy or 0.0) for trial in trials if trial.judged]
-    importances = study.importances(space.ranges, judged, space.base.seed)
+    compared = [(trial.point, trial.accuracy or 0.0) for trial in trials if trial.comparable]
+    importances = study.importances(space.ranges, compared, space.base.seed)
     summary = Tuning(trials, space.ranges, importances, space.holds_given)
     write_atomically(run.leaderboard, leaderboard(trials).to_csv(index=False))
     if summary.best is None:
-        raise Mendable(
+        raise UserError(
             f"all {len(trials)} trials have failed, the first because {trials[0].reason}: "
             "give other settings and another --out"
         )
@@ -161,4 +157,4 @@ def retrain(
     best = best.model_copy(update={"training": to_the_end})
     out = run.path / "retrained"
     out.mkdir(parents=True, exist_ok=True)
-    return training.fit(best, dataset, out, plan.winner, console, ("train", "validation"))
+    return training.fit(best, dataset, out, plan.training_plan, console, ("train", "validation"))

@@ -14,14 +14,14 @@ from cnn import checkpoint, study
 from cnn.bundle import CARD, Bundle
 from cnn.cluster.progress import patiently
 from cnn.cluster.training import storage
-from cnn.cluster.trials import METRIC, NUMBER, Task, folder_of, point_of, run_trial
-from cnn.cluster.watch import TABLE_HEAD, Outcome, Watch, ending, reason_of
+from cnn.cluster.trials import METRIC, NUMBER, TrialContext, folder_of, point_of, run_trial
+from cnn.cluster.watch import TABLE_HEAD, Watch, ending, reason_of
 from cnn.config import Search
 from cnn.console import Console
-from cnn.errors import Mendable
+from cnn.errors import UserError
 from cnn.loop import Epoch
 from cnn.place import Place
-from cnn.report.tuning import Trial
+from cnn.report.tuning import Outcome, Trial
 
 # A trial that raises is tried once more; a second failure is its own fault.
 MAX_FAILURES = 1
@@ -40,33 +40,33 @@ class Tried:
         return checkpoint.best((card.parent for card in self.folder.rglob(CARD)), METRIC)
 
 
-def search(task: Task, settings: Search, seed: int, console: Console) -> list[Tried]:
+def search(context: TrialContext, settings: Search, seed: int, console: Console) -> list[Tried]:
     """Try the trials that are still to be tried; returns all, in the order of their proposal."""
     trainable = tune.with_resources(
-        tune.with_parameters(run_trial, task=task), task.plan.trial_resources
+        tune.with_parameters(run_trial, context=context), context.plan.trial_resources
     )
     with console.bar("tune", "trials") as advance:
         Watch.here = Watch(settings.trials, console, advance)
-        path, filesystem = storage(task.folder)
+        path, filesystem = storage(context.folder)
         if tune.Tuner.can_restore(path, filesystem):
-            require_state(task.folder)
+            require_state(context.folder)
             tuner = tune.Tuner.restore(
                 path, trainable, resume_unfinished=True, storage_filesystem=filesystem
             )
         else:
-            tuner = new_tuner(trainable, task, settings, seed)
+            tuner = new_tuner(trainable, context, settings, seed)
         console.say(TABLE_HEAD)
         advance(0, settings.trials)
         results = patiently(tuner.fit)
-    found = [tried(results[number], task) for number in range(len(results))]
+    found = [tried(results[number], context) for number in range(len(results))]
     return sorted(found, key=lambda one: one.trial.number)
 
 
-def tried(result: tune.Result, task: Task) -> Tried:
+def tried(result: tune.Result, context: TrialContext) -> Tried:
     """What became of one trial."""
     assert result.config is not None  # it has one since it was proposed
     point = point_of(result.config)
-    asked = task.space.settings(point).training.epochs
+    asked = context.space.settings(point).training.epochs
     history = epochs_of(result)
     trial = Trial(
         number=result.config[NUMBER],
@@ -79,7 +79,7 @@ def tried(result: tune.Result, task: Task) -> Tried:
         reason=reason_of(result.error),
         history=tuple(zip(history["epoch"], history[METRIC], strict=True)),
     )
-    return Tried(trial, history, task.folder / result.path.rpartition("/")[2])
+    return Tried(trial, history, context.folder / result.path.rpartition("/")[2])
 
 
 def outcome(result: tune.Result) -> Outcome:
@@ -97,20 +97,20 @@ def epochs_of(result: tune.Result) -> pd.DataFrame:
 
 
 def require_state(folder: Place) -> None:
-    """Mendable where a kill has cut off what Tune was writing: it would begin anew, in silence."""
+    """UserError where a kill has cut off what Tune was writing: it would begin anew, in silence."""
     states = [file for file in folder.iterdir() if file.name.startswith("experiment_state-")]
     last = max(states, key=str, default=None)
     try:
         json.loads(last.read_text(encoding="utf-8")) if last else None
     except ValueError:
-        raise Mendable(
+        raise UserError(
             f"{last} was cut off as it was written, so the search cannot go on: give another --out"
         ) from None
 
 
-def new_tuner(trainable: Any, task: Task, settings: Search, seed: int) -> tune.Tuner:
+def new_tuner(trainable: Any, context: TrialContext, settings: Search, seed: int) -> tune.Tuner:
     """A search that has not begun."""
-    space, (path, filesystem) = task.space, storage(task.folder.parent)
+    space, (path, filesystem) = context.space, storage(context.folder.parent)
     proposals = Proposals(
         space=study.distributions(space.ranges),
         metric=METRIC,
@@ -134,12 +134,12 @@ def new_tuner(trainable: Any, task: Task, settings: Search, seed: int) -> tune.T
                 reduction_factor=settings.reduction,
             ),
             num_samples=settings.trials,
-            max_concurrent_trials=task.plan.concurrent,
+            max_concurrent_trials=context.plan.concurrent,
             reuse_actors=True,
             trial_dirname_creator=folder_name,
         ),
         run_config=tune.RunConfig(
-            name=task.folder.name,
+            name=context.folder.name,
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),

@@ -7,7 +7,7 @@ from cnn.cluster.autoscaler import Needs
 from cnn.cluster.capacity import counted, gpus, provides, slots, total, wants_gpu
 from cnn.cluster.training_plan import DATA_CPUS, TrainingPlan, worker_needs
 from cnn.console import Console
-from cnn.errors import Mendable
+from cnn.errors import UserError
 from cnn.machine import cores
 
 
@@ -45,8 +45,8 @@ class TuningPlan:
         return each * self.concurrent
 
     @property
-    def winner(self) -> TrainingPlan:
-        """The plan on which the best settings are trained again, and judged."""
+    def training_plan(self) -> TrainingPlan:
+        """The plan of one training: of a trial, and of the best settings afterwards."""
         return TrainingPlan(self.workers, gpu=self.gpu_fraction > 0)
 
     @property
@@ -75,7 +75,7 @@ def logical_cpus(settings: config.TuneConfig, streamed: bool) -> int:
 
 
 def plan(settings: config.TuneConfig, streamed: bool, console: Console) -> TuningPlan:
-    """What to ask of Ray; Mendable where the cluster can never give it.
+    """What to ask of Ray; UserError where the cluster can never give it.
 
     As many trials at once as there is room for, or as asked: a cluster grows for those.
     """
@@ -89,7 +89,7 @@ def plan(settings: config.TuneConfig, streamed: bool, console: Console) -> Tunin
     wanted = TuningPlan(at_once, workers, fraction, streamed)
     if provides(wanted.needs, console):
         return wanted
-    raise Mendable(
+    raise UserError(
         f"{at_once} trials at once with {counted(workers, gpu)} each need {wanted.cpus} CPUs"
         + (f" and {wanted.gpus:g} GPUs" if gpu else "")
         + f", and there are {total('CPU')} CPUs and {gpus()} GPUs: "

@@ -1,24 +1,22 @@
 """What a search tells on the console while it runs: a row for each trial that has ended."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
-from cnn.cluster.ingest import Advance
 from cnn.cluster.trials import METRIC, NUMBER, point_of
-from cnn.console import Console
+from cnn.console import Advance, Console
+from cnn.report.tuning import Outcome
 from cnn.space import Point
-
-Outcome = Literal["finished", "stopped", "failed"]
 
 ENDED = ("TERMINATED", "ERROR")  # Tune's words for a trial that is over
 
-TABLE = "{trial:>7}  {outcome:>8}  {epochs:>6}  {accuracy:>7}  {best:>10}  {states:>21}  {point}"
+TABLE = "{trial:>7}  {outcome:>8}  {epochs:>6}  {accuracy:>7}  {best:>12}  {states:>20}  {point}"
 TABLE_HEAD = TABLE.format(
-    trial="trial", outcome="outcome", epochs="epochs", accuracy="val acc", best="best (of)",
-    states="running/stopped/ended", point="settings",
+    trial="trial", outcome="outcome", epochs="epochs", accuracy="val acc", best="best (trial)",
+    states="running/stopped/done", point="settings",
 )  # fmt: skip
 
 

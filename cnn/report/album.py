@@ -72,7 +72,9 @@ class Examples:
         """Look at more rows."""
         new = rows.filter(pa.array(self.sizes[rows["cell"].to_numpy()] > 0))
         both = new if self.rows is None else pa.concat_tables([self.rows, new])
-        both = both.sort_by([(name, "ascending") for name in ("cell", "sureness", "path")])
+        both = both.sort_by(
+            [(name, "ascending") for name in ("cell", "negated_confidence", "path")]
+        )
         cell = both["cell"].to_numpy()
         rank = np.arange(len(cell)) - np.searchsorted(cell, cell)
         self.rows = both.filter(pa.array(rank < self.sizes[cell])).combine_chunks()
@@ -106,7 +108,7 @@ def take_album(
 
 def _judged_album(parts: Iterable[pa.Table], classes: list[str], evaluation: Evaluation) -> Album:
     suspects, suspected = Pick("margin"), 0
-    mistakes = Pick("sureness")
+    mistakes = Pick("negated_confidence")
     uncertain, right = Pick("confidence", SAMPLE), Pick("draw", SAMPLE)
     examples = Examples(cell_sizes(np.asarray(evaluation.confusion_matrix)).ravel())
     # What is usual of a class without images, nobody knows.
@@ -154,13 +156,15 @@ def _judged(part: pa.Table, classes: list[str], usual: NDArray[np.float64]) -> p
     class, with at least the probability that is `usual` for images of that class.
     """
     rows = part.filter(pc.is_null(columns.reasons_against(part, classes))).combine_chunks()
-    true, predicted = (columns.labels(rows[name], classes) for name in ("label", "predicted"))
+    true, predicted = (
+        columns.class_indices(rows[name], classes) for name in ("label", "predicted")
+    )
     confidence = rows["confidence"].to_numpy().astype(np.float64)
     known = {
         "right": true == predicted,
         "suspicious": (true != predicted) & (confidence >= usual[predicted]),
         "cell": true * len(classes) + predicted,
-        "sureness": -confidence,
+        "negated_confidence": -confidence,
         "margin": columns.own_probability(rows) - confidence,
         "draw": pd.util.hash_array(np.asarray(rows["path"].to_pylist(), dtype=object)),
     }

@@ -19,7 +19,7 @@ def has_prediction(part: pa.Table) -> pa.ChunkedArray:
     return pc.and_(pc.is_valid(part["predicted"]), sure)
 
 
-def labels(names: pa.ChunkedArray, classes: list[str]) -> NDArray[np.int64]:
+def class_indices(names: pa.ChunkedArray, classes: list[str]) -> NDArray[np.int64]:
     """The label of each predicted class; ValueError for one that is not among `classes`."""
     found = pc.index_in(names.cast(pa.string()), value_set=pa.array(classes, pa.string()))
     if found.null_count:

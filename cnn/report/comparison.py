@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cnn import metrics
-from cnn.errors import Mendable
+from cnn.errors import UserError
 from cnn.report import columns
 from cnn.report.album import Pick
 from cnn.report.evaluation import ClassChange, Comparison, Shown
@@ -20,16 +20,16 @@ def compare(
     """Hold predictions against those of another run, called `name`, one part at a time.
 
     An image counts where both runs have answered and its label is one of `classes`. Also returns
-    the most confident images of those `lost` and `gained`. Mendable where the runs have not
+    the most confident images of those `lost` and `gained`. UserError where the runs have not
     listed the same images; their parts may be of different sizes.
     """
     # Images of each class by whether the other run, and this one, has them right: sums again.
     counts = np.zeros((len(classes), 2, 2), np.int64)
-    picks = {"lost": Pick("sureness"), "gained": Pick("sureness")}
+    picks = {"lost": Pick("negated_confidence"), "gained": Pick("negated_confidence")}
     for part, other in aligned(parts, others, name):
         rows = _answered(part, other, classes)
         before, now = (rows[column].to_numpy() for column in ("was_right", "is_right"))
-        label = columns.labels(rows["label"], classes)
+        label = columns.class_indices(rows["label"], classes)
         np.add.at(counts, (label, before.astype(int), now.astype(int)), 1)
         picks["lost"].see(rows.filter(pa.array(before & ~now)))
         picks["gained"].see(rows.filter(pa.array(now & ~before)))
@@ -49,7 +49,7 @@ def lost(
 def aligned(
     parts: Iterable[pa.Table], others: Iterable[pa.Table], name: str
 ) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """Both runs' rows of the same images, cut anew where either is cut; Mendable if they differ."""
+    """Both runs' rows of the same images, cut where either is cut; UserError if they differ."""
     coming, rest = iter(others), None
     for part in parts:
         while part.num_rows:
@@ -66,8 +66,8 @@ def aligned(
         raise _differ(name)
 
 
-def _differ(name: str) -> Mendable:
-    return Mendable(f"--compare {name} has scored other images: score the same folders with both")
+def _differ(name: str) -> UserError:
+    return UserError(f"--compare {name} has scored other images: score the same folders with both")
 
 
 def _answered(part: pa.Table, other: pa.Table, classes: list[str]) -> pa.Table:
@@ -77,7 +77,7 @@ def _answered(part: pa.Table, other: pa.Table, classes: list[str]) -> pa.Table:
     rows = both.filter(pc.and_(judged, columns.has_prediction(other))).combine_chunks()
     rows = rows.append_column("was_right", pc.equal(rows["before"], rows["label"]))
     rows = rows.append_column("is_right", pc.equal(rows["predicted"], rows["label"]))
-    return rows.append_column("sureness", pc.negate(rows["confidence"]))
+    return rows.append_column("negated_confidence", pc.negate(rows["confidence"]))
 
 
 def _added_up(counts: NDArray[np.int64], classes: list[str], name: str) -> Comparison:

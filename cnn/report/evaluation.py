@@ -136,9 +136,9 @@ class Evaluation(Frozen):
     calibration_error: float
     calibration_counts: list[tuple[int, float, int]]
     confused_pairs: list[ConfusedPair]
-    mean_confidence: float | None = None
-    coverage: list[Coverage] = Field(default_factory=list)
-    own_confidence: list[float] = Field(default_factory=list)
+    mean_confidence: float
+    coverage: list[Coverage]
+    own_confidence: list[float]
     findings: list[Finding] = Field(default_factory=list)
     label_suspects: int | None = None
     galleries: dict[str, list[Shown]] = Field(default_factory=dict)

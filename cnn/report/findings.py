@@ -8,7 +8,7 @@ import pandas as pd
 
 from cnn.census import Census
 from cnn.metrics import wilson_interval
-from cnn.plural import counted
+from cnn.plural import by_reason, counted
 from cnn.report.evaluation import ClassScores, Comparison, Evaluation, Finding
 from cnn.report.mix import Mix
 
@@ -38,7 +38,7 @@ def findings_of_training(
     """
     return [
         *troubled_classes(evaluation),
-        *learning(history, best),
+        *over_fitting(history, best),
         *suspected_labels(evaluation),
         *calibration(evaluation),
         *imbalance(census),
@@ -66,10 +66,10 @@ def findings_of_scoring(mix: Mix, evaluation: Evaluation | None) -> list[Finding
 
 
 def troubled_classes(evaluation: Evaluation) -> Iterator[Finding]:
-    """The classes that are surely recognised worse than images are on the whole."""
+    """The classes that are recognised significantly worse than images overall."""
     judged = [row for row in evaluation.per_class if row.support]
-    # Of many classes some are far below the others by chance: all together, so rarely as one alone.
-    z = NormalDist().inv_cdf(1 - CHANCE / 2 / len(judged)) if judged else Z
+    # Among many classes some are far below by chance: this keeps all together as rare as one alone.
+    z = NormalDist().inv_cdf(1 - CHANCE / 2 / len(judged))
     rows = [row for row in judged if _interval(row, z)[1] < evaluation.accuracy]
     for row in sorted(rows, key=lambda row: row.f1)[:TROUBLED]:
         recall, accuracy, low, high = _percents(row.recall, evaluation.accuracy, *_interval(row, Z))
@@ -83,12 +83,12 @@ def troubled_classes(evaluation: Evaluation) -> Iterator[Finding]:
 
 
 def _interval(row: ClassScores, z: float) -> tuple[float, float]:
-    """Between what a class's recall lies."""
+    """The confidence interval of a class's recall."""
     return wilson_interval(round(row.recall * row.support), row.support, z)
 
 
 def _percents(*shares: float) -> list[str]:
-    """With so many decimals, two at most, that different shares look different, and not whole."""
+    """Shares with as many decimals, at most two, as it takes to tell them apart."""
     for digits in (0, 1, 2):
         texts = [f"{share:.{digits}%}" for share in shares]
         whole = sum(float(text[:-1]) in (0, 100) for text in texts)
@@ -103,11 +103,11 @@ def _goes_to(evaluation: Evaluation, label: int) -> str:
     support = sum(counts)
     others = sorted((c for c in range(len(counts)) if c != label), key=lambda c: -counts[c])[:2]
     goes = [
-        f"{_percents(counts[c] / support)[0]} to {evaluation.classes[c]}"
-        for c in others
-        if counts[c]
+        f"{_percents(counts[c] / support)[0]} {'go to' if number == 0 else 'to'} "
+        f"{evaluation.classes[c]}"
+        for number, c in enumerate(c for c in others if counts[c])
     ]
-    return f"Of its images go {' and '.join(goes)}."
+    return f"Of its images, {' and '.join(goes)}."
 
 
 def _against_confusion(evaluation: Evaluation, label: int) -> str:
@@ -127,7 +127,7 @@ def _against_confusion(evaluation: Evaluation, label: int) -> str:
     )
 
 
-def learning(history: pd.DataFrame, best: int | None) -> Iterator[Finding]:
+def over_fitting(history: pd.DataFrame, best: int | None) -> Iterator[Finding]:
     """Over-fitting, or room to learn more, by the epoch that did best on validation."""
     kept = history[history["epoch"] == best].dropna(subset=["val_accuracy", "train_accuracy"])
     if not len(kept):
@@ -147,7 +147,7 @@ def learning(history: pd.DataFrame, best: int | None) -> Iterator[Finding]:
     elif train - validation < CLOSE and train < 1 - GAP:
         yield Finding(
             title="It has room to learn more",
-            text=f"{figures} What it has seen it knows little better than what is new.",
+            text=f"{figures} It does hardly better on training images than on new ones.",
             step="Train for longer (--epochs), or a larger network (--filters).",
         )
 
@@ -158,17 +158,17 @@ def suspected_labels(evaluation: Evaluation) -> Iterator[Finding]:
     if evaluation.accuracy >= TRUSTED and suspects >= max(1, SUSPECTS * judged):
         yield Finding(
             title=f"{counted(suspects, 'label')} may be wrong",
-            text=f"So many of {judged:,} images are taken for another class with at least the "
+            text=f"Of {judged:,} images, so many are predicted as another class, with at least the "
             "confidence that images of that class usually get. Some will be mistakes of the "
             "network, not of the labels.",
-            step="Go through the suspected label errors below, and mend those that are wrong.",
+            step="Go through the suspected label errors below, and correct those that are wrong.",
         )
 
 
 def calibration(evaluation: Evaluation) -> Iterator[Finding]:
     """Over- or under-confidence beyond what chance explains."""
     confidence, (low, high) = evaluation.mean_confidence, evaluation.accuracy_interval
-    if confidence is None or low <= confidence <= high:
+    if low <= confidence <= high:
         return
     excess = confidence - evaluation.accuracy
     if abs(excess) >= MISJUDGED:
@@ -177,8 +177,8 @@ def calibration(evaluation: Evaluation) -> Iterator[Finding]:
             f"by {100 * abs(excess):.0f} points",
             text=f"Its mean confidence is {confidence:.1%}, and {evaluation.accuracy:.1%} of its "
             "answers are right.",
-            step="Choose a least confidence by the accuracy that it gives (below), not by what "
-            "it promises.",
+            step="Choose a confidence threshold by the accuracy that it gives (below), and not by "
+            "the confidence itself.",
         )
 
 
@@ -188,10 +188,10 @@ def imbalance(census: Census) -> Iterator[Finding]:
     if census.imbalance >= IMBALANCE:
         most, least = max(sizes, key=lambda name: sizes[name]), min(sizes, key=lambda n: sizes[n])
         yield Finding(
-            title=f"Classes are of unequal size, up to {census.imbalance:.1f} to 1",
+            title=f"Class sizes differ by up to {census.imbalance:.1f} to 1",
             text=f"{most} has {sizes[most]:,} training images and {least} {sizes[least]:,}.",
-            step="Collect images of the rare classes, or train with --balance sampling; judge by "
-            "macro F1, to which every class counts alike.",
+            step="Collect images of the rare classes, or train with --balance sampling; compare "
+            "models by macro F1, in which every class counts the same.",
         )
 
 
@@ -201,14 +201,15 @@ def files(census: Census) -> Iterator[Finding]:
     if census.conflicts:
         yield Finding(
             title=f"Identical images under more than one label: {len(census.conflicts):,}",
-            text="Identical files lie in folders of different classes: they teach two answers to "
-            "one image, or ask for them.",
+            text="Identical files lie in folders of different classes, so one image has two "
+            "right answers.",
             step="Keep each in the folder of one class; manifest.parquet has equal content_hash.",
         )
     if census.duplicates:
         yield Finding(
             title=f"Exact copies in the data: {census.duplicates:,}",
-            text="Exact copies, always on one side of the split: they weigh more, and add nothing.",
+            text="Copies are always on the same side of the split. They count more than once, and "
+            "add no information.",
             step="Remove the copies; manifest.parquet has equal content_hash.",
         )
 
@@ -222,11 +223,11 @@ def small_test(evaluation: Evaluation) -> Iterator[Finding]:
     if len(rows) > 1 and (half := (high - low) / 2) > BLURRED:
         enough = ceil(Z * Z * max(share * (1 - share), 0.05) / 0.05**2)
         yield Finding(
-            title="The test is too small to tell classes apart",
+            title="The test is too small to compare classes",
             text=f"Half of the classes have {images:,} test images or fewer: their recall is "
-            f"known to about {100 * half:.0f} points up or down, and a smaller difference "
+            f"known to within about {100 * half:.0f} points, and a smaller difference "
             "between two classes may be chance.",
-            step=f"About {enough:,} test images of a class would tell its recall to 5 points.",
+            step=f"About {enough:,} test images per class would tell recall to within 5 points.",
         )
 
 
@@ -257,11 +258,11 @@ def change(comparison: Comparison) -> Iterator[Finding]:
     gained, lost, p = comparison.gained, comparison.lost, comparison.p_value
     figures = (
         f"{gained:,} images are right now and were wrong in {comparison.other}, {lost:,} the "
-        f"reverse. Chance alone would part them as unevenly with a probability of {p:.2g} "
+        f"reverse. By chance alone, a difference this large has a probability of {p:.2g} "
         "(McNemar's exact test)."
     )
     if p >= CHANCE:
-        title = "These images do not tell which of the two models is better"
+        title = "These images do not show which of the two models is better"
         step = "Compare them on more images, or take the cheaper one."
     else:
         title = f"{'This' if gained > lost else 'The other'} model is better, and not by chance"
@@ -280,7 +281,7 @@ def broken(reasons: dict[str, int], step: str) -> Iterator[Finding]:
     """Files that could not be read, by reason."""
     if number := sum(reasons.values()):
         title = f"{counted(number, 'file')} could not be read"
-        yield Finding(title=title, text=f"By reason: {_listed(reasons)}.", step=step)
+        yield Finding(title=title, text=f"By reason: {by_reason(reasons)}.", step=step)
 
 
 def uncertainty(mix: Mix) -> Iterator[Finding]:
@@ -288,8 +289,8 @@ def uncertainty(mix: Mix) -> Iterator[Finding]:
     if mix.scored and mix.uncertain >= UNCERTAIN * mix.scored:
         yield Finding(
             title=f"{mix.uncertain / mix.scored:.0%} of the answers are uncertain",
-            text=f"{mix.uncertain:,} of {mix.scored:,} lie below the least confidence asked for.",
-            step="Look at those in uncertain.csv, label some hundred of them and train with them: "
+            text=f"{mix.uncertain:,} of {mix.scored:,} are below --min-confidence.",
+            step="Look at those in uncertain.csv, label a few hundred of them and train with them: "
             "they teach the most.",
         )
 
@@ -301,12 +302,8 @@ def one_sided(mix: Mix) -> Iterator[Finding]:
     most = int(mix.images.argmax())
     if (share := mix.images[most] / mix.scored) > DOMINANT:
         yield Finding(
-            title=f"{share:.0%} of the images are taken for {mix.classes[most]}",
-            text="One class of several takes more than all others together.",
-            step="Where you did not expect that, look whether the images are of the kind that the "
-            "model was trained on.",
+            title=f"{share:.0%} of the images are predicted as {mix.classes[most]}",
+            text="One class gets more images than all the others together.",
+            step="If you did not expect that, check that the images are like those that the model "
+            "was trained on.",
         )
-
-
-def _listed(counts: dict[str, int]) -> str:
-    return ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in counts.items())

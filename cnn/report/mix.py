@@ -93,7 +93,7 @@ def _mix(part: pa.Table, classes: list[str], min_confidence: float | None) -> Mi
     """The mix of one part."""
     read = part.filter(pc.is_null(part["error"]))
     scored = read.filter(columns.has_prediction(read))
-    label = columns.labels(scored["predicted"], classes)
+    label = columns.class_indices(scored["predicted"], classes)
     # Everything is compared as float32, so that a confidence of 0.7 is not below 0.7; what a
     # rounded softmax has above 1 would fall out of the histogram.
     confidence = np.clip(scored["confidence"].to_numpy().astype(np.float32), 0, 1)

@@ -70,7 +70,7 @@ def render(report: Report) -> str:
         "findings": report.findings,
         "galleries": sections.galleries(report.album) if report.album else [],
         **sections.unreadable(report.unreadable, mix),
-        **(sections.judgement(evaluation, report.album, report.thumbnails) if evaluation else {}),
+        **(sections.evaluated(evaluation, report.album, report.thumbnails) if evaluation else {}),
         **(sections.mixture(mix) if mix and mix.scored else {}),
         **(
             sections.training(history, report.best_epoch)

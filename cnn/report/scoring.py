@@ -84,7 +84,9 @@ class Summary(BaseModel):
             findings=scored.findings,
         )
         if summary.scored + summary.unreadable + summary.no_prediction != images:
-            raise RuntimeError(f"{images} images were listed, and the predictions are not as many")
+            raise RuntimeError(
+                f"{images} images were listed, but the number of predictions differs"
+            )
         return summary
 
     def write(self, path: Place) -> None:
@@ -109,7 +111,7 @@ class Summary(BaseModel):
         return ", ".join(parts)
 
 
-def judge_scores(
+def summarise_scores(
     predictions: Predictions,
     mix: Mix,
     evaluation: Evaluation | None,

@@ -87,7 +87,7 @@ def galleries(album: Album) -> list[tuple[str, str, list[Shown]]]:
     return [gallery for gallery in found if gallery[-1]]
 
 
-def judgement(
+def evaluated(
     evaluation: Evaluation, album: Album | None, thumbnails: Mapping[str, str]
 ) -> dict[str, Any]:
     """The sections that an evaluation fills."""
@@ -98,7 +98,7 @@ def judgement(
         "pairs": _pairs(evaluation),
         **_matrix(evaluation, album, thumbnails),
         "reliability": Markup(figures.reliability_diagram(evaluation.calibration_counts)),
-        **_coverage(evaluation),
+        "coverage": Markup(figures.coverage_curve(evaluation.coverage, evaluation.accuracy)),
         **(_comparison(evaluation.comparison, album) if evaluation.comparison else {}),
     }
 
@@ -139,13 +139,6 @@ def _matrix(
         for view in views
     ]
     return {"views": drawn, "confusion_data": data}
-
-
-def _coverage(evaluation: Evaluation) -> dict[str, Any]:
-    """Accuracy against coverage, which evaluations from before it was known do not tell."""
-    if not evaluation.coverage:
-        return {}
-    return {"coverage": Markup(figures.coverage_curve(evaluation.coverage, evaluation.accuracy))}
 
 
 def _comparison(comparison: Comparison, album: Album | None) -> dict[str, Any]:

@@ -71,7 +71,9 @@ def take_tally(part: pa.Table, classes: list[str]) -> Tally:
     part = part.combine_chunks()
     reason = columns.reasons_against(part, classes)
     judged = part.filter(pc.is_null(reason))
-    true, predicted = (columns.labels(judged[name], classes) for name in ("label", "predicted"))
+    true, predicted = (
+        columns.class_indices(judged[name], classes) for name in ("label", "predicted")
+    )
     # What a rounded softmax has above 1 would fall out of the last bin.
     confidence = np.clip(judged["confidence"].to_numpy(), 0, 1)
     guessed, hits = _guesses(judged, guesses_asked(classes))

@@ -22,8 +22,8 @@ from cnn.report.tuning import Tuning
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A trained model by its test split.
+class TestResult:
+    """How a trained model does on its test split.
 
     `history` has a row per epoch, as in history.csv; the model is that of epoch `best`.
     """
@@ -34,22 +34,22 @@ class Judged:
     best: int | None
 
 
-def judge_test(
+def evaluate_test(
     predictions: pa.Table,
     classes: list[str],
     census: Census,
     history: pd.DataFrame,
     best: int | None,
-) -> Judged:
-    """The evaluation of the test split's predictions, what it says in words, what it shows.
+) -> TestResult:
+    """Evaluate the predictions of the test split, with findings and the images to show.
 
-    best: the epoch whose model this is; None where it has learned from what validates it.
+    best: the epoch whose model this is; None where it was trained on the validation images too.
     """
     evaluation = evaluate([predictions], classes, census.totals())
     album = take_album([predictions], classes, evaluation)
     evaluation = evaluation.showing(album.galleries, album.suspects)
     findings = findings_of_training(evaluation, census, history, best)
-    return Judged(evaluation.saying(findings), album, history, best)
+    return TestResult(evaluation.saying(findings), album, history, best)
 
 
 def training_report(
@@ -57,7 +57,7 @@ def training_report(
     settings: Experiment,
     dataset: Prepared,
     census: Census,
-    judged: Judged,
+    test: TestResult,
     seconds: float,
     resumed: bool,
     about: Mapping[str, str],
@@ -72,7 +72,7 @@ def training_report(
     look = thumbnails(Gather(dataset), dataset.manifest.table)
     report = Report(
         title=title,
-        evaluation=judged.evaluation,
+        evaluation=test.evaluation,
         made={
             "images": settings.images or "the embedded digits",
             "network": about["network"],
@@ -80,14 +80,14 @@ def training_report(
             **provenance(seconds, resumed),
         },
         facts={**settings_facts(settings), **(settings_facts(learned) if learned else {}), **about},
-        findings=judged.evaluation.findings,
-        history=judged.history,
-        best_epoch=judged.best,
+        findings=test.evaluation.findings,
+        history=test.history,
+        best_epoch=test.best,
         unreadable=unreadable(dataset.manifest.table),
         warnings=census.warnings(),
         tuning=tuning,
-        album=judged.album,
-        thumbnails=look(judged.album.paths()),
+        album=test.album,
+        thumbnails=look(test.album.paths()),
     )
     return render(report)
 

@@ -10,6 +10,8 @@ import pandas as pd
 from cnn.plural import counted
 from cnn.ranges import Range, Value
 
+Outcome = Literal["finished", "stopped", "failed"]
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -23,7 +25,7 @@ class Trial:
 
     number: int
     point: Mapping[str, Value]
-    outcome: Literal["finished", "stopped", "failed"]
+    outcome: Outcome
     epochs: int
     epochs_asked: int
     accuracy: float | None
@@ -32,14 +34,14 @@ class Trial:
     history: tuple[tuple[int, float], ...] = ()
 
     @property
-    def judged(self) -> bool:
+    def comparable(self) -> bool:
         """Whether it can be compared: a failed one left no model, whatever it had reached."""
         return self.outcome != "failed" and self.accuracy is not None
 
     @property
     def rank(self) -> tuple[bool, float, int]:
         """Sorts trials: the best first, those without a comparable accuracy last."""
-        return not self.judged, -(self.accuracy or 0.0), self.number
+        return not self.comparable, -(self.accuracy or 0.0), self.number
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Tuning:
     @property
     def best(self) -> Trial | None:
         """The trial with the highest validation accuracy, the first of equals; None if none has."""
-        return next((trial for trial in ranked(self.trials) if trial.judged), None)
+        return next((trial for trial in ranked(self.trials) if trial.comparable), None)
 
     @property
     def given(self) -> Trial:

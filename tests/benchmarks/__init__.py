@@ -2,4 +2,4 @@
 
 from cnn.cluster import environment
 
-environment.prepare()  # before one of them imports Ray
+environment.set_defaults()  # before one of them imports Ray

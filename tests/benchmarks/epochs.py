@@ -26,15 +26,16 @@ from cnn.augment import augment, cutmix
 from cnn.batches import EVALUATION_BATCH, Batches, Share, TrainingBatches
 from cnn.bundle import as_batch
 from cnn.cluster import ingest
-from cnn.cluster.learning import split_rows, start
 from cnn.cluster.session import session
 from cnn.cluster.streaming import StreamedEvaluationBatches, StreamedTrainingBatches
+from cnn.cluster.worker import split_rows, start
 from cnn.config import TrainConfig
 from cnn.console import Console
 from cnn.folder import Reader
 from cnn.image import decode
 from cnn.loop import Loop, State, autocast
 from cnn.prepared import Prepared
+from cnn.source import list_source
 from tests.benchmarks.processes import metered
 from tests.benchmarks.scoring import links
 
@@ -62,7 +63,7 @@ def main() -> None:
                 "training": {"growing": 0.0, "epochs": 2},
             }
         )
-        source = ingest.list_source(str(images), settings.data)
+        source = list_source(str(images), settings.data)
         dataset = ingest.prepare(source, folder / "prepared", lambda done, total: None, Console())
         compare_ingest(dataset, asked.rounds)
         few = first_shards(dataset, asked.trained)

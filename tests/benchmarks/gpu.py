@@ -24,19 +24,20 @@ from torch import Tensor, nn
 from cnn.batches import Batches, Share, TrainingBatches
 from cnn.bundle import Bundle, as_batch
 from cnn.cluster import ingest, scoring
-from cnn.cluster.learning import card, split_rows, start
 from cnn.cluster.scoring_plan import ScoringPlan, images_per_pass
 from cnn.cluster.session import session
 from cnn.cluster.streaming import StreamedTrainingBatches
+from cnn.cluster.worker import card, split_rows, start
 from cnn.config import TrainConfig
 from cnn.console import Console
+from cnn.cuda_graph import Graphed
 from cnn.loop import Loop, State, autocast
 from cnn.machine import cores
 from cnn.manifest import Manifest
 from cnn.parts import Parts
 from cnn.pixels import Decode, Gather, Pixels
 from cnn.prepared import Prepared
-from cnn.recording import Recorded
+from cnn.source import list_source
 from cnn.worklist import Root
 from tests.benchmarks.scoring import links
 
@@ -62,7 +63,7 @@ def main() -> None:
         folder = Path(place)
         images = links(asked.images, folder / "images", asked.count)
         settings = settings_for(images, asked.image_size)
-        source = ingest.list_source(str(images), settings.data)
+        source = list_source(str(images), settings.data)
         dataset = ingest.prepare(source, folder / "prepared", lambda done, total: None, Console())
         for batch_size in asked.batch_size:
             settings = settings_for(images, asked.image_size, batch_size)
@@ -111,7 +112,7 @@ class Training:
     def compare(self, rounds: int) -> None:
         """An epoch each way."""
         images = self.memory.steps * self.memory.batch_size
-        limit = Recorded(self.plain_step, GPU)
+        limit = Graphed(self.plain_step, GPU)
         interleave(
             f"training, batches of {self.memory.batch_size}",
             {

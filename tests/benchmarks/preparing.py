@@ -12,12 +12,12 @@ from statistics import median
 
 from cnn import prepared
 from cnn.cluster import ingest
-from cnn.cluster.ingest import Source, list_source
 from cnn.cluster.prepare_run import PREPARE_CPUS
 from cnn.cluster.session import session
 from cnn.config import Images
 from cnn.console import Console
 from cnn.folder import Reader
+from cnn.source import Source, list_source
 from tests.benchmarks.processes import metered
 from tests.benchmarks.scoring import links
 
@@ -61,7 +61,7 @@ def loop(source: Source, folder: Path) -> None:
     """What one process does without Ray: the same reader, decoder and shards, one by one."""
     (folder / prepared.SHARDS).mkdir(parents=True)
     size, read = source.settings.image_size, Reader(source.root)
-    for number, rows in enumerate(ingest.cut(source.manifest.table, size)):
+    for number, rows in enumerate(prepared.cut(source.manifest.table, size)):
         file = prepared.shard_file(folder, number)
         prepared.write_shard(file, rows, read, size, source.settings.fit)
 

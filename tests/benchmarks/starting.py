@@ -23,7 +23,7 @@ TELL = """
 import json, os, sys, time
 import psutil
 from cnn.cluster import environment
-environment.prepare()
+environment.set_defaults()
 from tests.benchmarks.processes import tree
 
 born, marks, last = psutil.Process().create_time(), {}, [0.0]

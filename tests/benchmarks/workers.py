@@ -26,10 +26,10 @@ from torch import distributed, nn
 
 from cnn.batches import Share, TrainingBatches
 from cnn.bundle import as_batch
-from cnn.cluster.learning import start
 from cnn.cluster.session import session
 from cnn.cluster.trainer import Trainer
 from cnn.cluster.training import parallelise
+from cnn.cluster.worker import start
 from cnn.config import TrainConfig
 from cnn.loop import Loop, State
 from cnn.place import place

@@ -13,7 +13,7 @@ from cnn.cluster import environment
 if TYPE_CHECKING:
     from cnn.prepared import Prepared
 
-environment.prepare()
+environment.set_defaults()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -36,8 +36,9 @@ def dataset(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> "Prepared
     from cnn.cluster import ingest
     from cnn.config import Images
     from cnn.console import Console
+    from cnn.source import list_source
 
-    source = ingest.list_source(str(digits), Images(image_size=16))
+    source = list_source(str(digits), Images(image_size=16))
     folder = tmp_path_factory.mktemp("prepared") / "digits"
     return ingest.prepare(source, folder, lambda done, total: None, Console())
 

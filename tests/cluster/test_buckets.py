@@ -14,7 +14,7 @@ from cnn.cluster import score_run, train_run, tune_run
 from cnn.command import parse
 from cnn.config import ScoreConfig, TrainConfig, TuneConfig
 from cnn.console import Console
-from cnn.errors import Mendable
+from cnn.errors import UserError
 from cnn.place import Place, place
 
 SMALL = ("--filters", "8,16", "--epochs", "2", "--workers", "1", "--precision", "float32")
@@ -78,7 +78,7 @@ def test_a_finished_run_is_left_alone_and_more_images_are_refused(
     one = next(iter((place(images) / "3").iterdir()))
     (place(images) / "3/more.png").put(one.read_bytes())
     try:
-        with pytest.raises(Mendable, match="1 added"):
+        with pytest.raises(UserError, match="1 added"):
             train_run.train(parse(TrainConfig, same), Console())
     finally:
         (place(images) / "3/more.png").unlink()
@@ -116,6 +116,6 @@ def test_a_search_in_a_bucket_ends_and_is_left_alone(
 
 def test_a_bucket_that_is_not_there_is_one_line(uri: str, images: str) -> None:
     nowhere = uri.replace("@tests", "@nowhere").format("run")
-    with pytest.raises(Mendable, match="give another --out") as refused:
+    with pytest.raises(UserError, match="give another --out") as refused:
         train_run.train(parse(TrainConfig, [images, "--out", nowhere, *SMALL]), Console())
     assert "\n" not in str(refused.value)

@@ -10,10 +10,11 @@ from cnn import prepared
 from cnn.cluster import ingest
 from cnn.config import Images
 from cnn.console import Console
-from cnn.errors import Mendable
+from cnn.errors import UserError
 from cnn.image import decode
 from cnn.parts import part_rows
 from cnn.prepared import Prepared
+from cnn.source import is_prepared, list_source, reuse
 
 SETTINGS = Images(image_size=16)
 
@@ -47,24 +48,24 @@ def test_shards_hold_the_images_in_random_order(dataset: Prepared) -> None:
 def test_a_second_run_finds_the_dataset_and_other_images_are_refused(
     dataset: Prepared, digits: Path
 ) -> None:
-    assert ingest.is_prepared(ingest.list_source(str(digits), SETTINGS), dataset.folder)
-    larger = ingest.list_source(str(digits), Images(image_size=24))
-    with pytest.raises(Mendable, match="other images or with other settings"):
-        ingest.is_prepared(larger, dataset.folder)
-    with pytest.raises(Mendable, match="is no prepared dataset"):
-        ingest.is_prepared(larger, digits)
+    assert is_prepared(list_source(str(digits), SETTINGS), dataset.folder)
+    larger = list_source(str(digits), Images(image_size=24))
+    with pytest.raises(UserError, match="other images or with other settings"):
+        is_prepared(larger, dataset.folder)
+    with pytest.raises(UserError, match="is no prepared dataset"):
+        is_prepared(larger, digits)
 
 
 def test_a_run_that_was_cut_off_decodes_only_what_is_missing(
     dataset: Prepared, digits: Path, tmp_path: Path
 ) -> None:
-    source = ingest.list_source(str(digits), SETTINGS)
+    source = list_source(str(digits), SETTINGS)
     folder = tmp_path / "b"
     prepared.begin(folder, dataset.card)
     kept = prepared.shard_file(folder, 0)
     kept.write_bytes(prepared.shard_file(dataset.folder, 0).read_bytes())
     before = kept.stat().st_mtime_ns
-    assert not ingest.is_prepared(source, folder)
+    assert not is_prepared(source, folder)
     progress: list[tuple[int, int]] = []
 
     def advance(done: int, total: int) -> None:
@@ -74,25 +75,25 @@ def test_a_run_that_was_cut_off_decodes_only_what_is_missing(
     assert prepared.shard_file(folder, 0).stat().st_mtime_ns == before
     assert progress[0][0] == part_rows(16, 300) and progress[-1] == (300, 300)
     assert again.manifest.table.equals(dataset.manifest.table)
-    assert ingest.is_prepared(source, folder)
+    assert is_prepared(source, folder)
 
 
 def test_shards_that_another_version_has_cut_are_refused(
     dataset: Prepared, digits: Path, tmp_path: Path
 ) -> None:
-    source = ingest.list_source(str(digits), SETTINGS)
+    source = list_source(str(digits), SETTINGS)
     finer = dataset.card.model_copy(update={"shards": dataset.card.shards + 1})
     prepared.begin(tmp_path / "begun", finer)
-    with pytest.raises(Mendable, match="begun by another version"):
-        ingest.is_prepared(source, tmp_path / "begun")
+    with pytest.raises(UserError, match="begun by another version"):
+        is_prepared(source, tmp_path / "begun")
     whole = tmp_path / "whole"
     whole.mkdir()
     (whole / prepared.CARD).write_text(finer.model_dump_json())
-    assert ingest.is_prepared(source, whole)  # its manifest tells where each image lies
+    assert is_prepared(source, whole)  # its manifest tells where each image lies
 
 
 def test_a_prepared_dataset_stands_in_for_its_images(dataset: Prepared) -> None:
-    source = ingest.reuse(dataset.folder, Images())
+    source = reuse(dataset.folder, Images())
     assert (source.key, source.settings.image_size) == (dataset.card.key, 16)
-    with pytest.raises(Mendable, match="leave out --image-size"):
-        ingest.reuse(dataset.folder, Images(image_size=32))
+    with pytest.raises(UserError, match="leave out --image-size"):
+        reuse(dataset.folder, Images(image_size=32))

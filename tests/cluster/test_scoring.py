@@ -21,7 +21,7 @@ from cnn.cluster.scoring_plan import ScoringPlan, images_per_pass
 from cnn.command import parse
 from cnn.config import Network, ScoreConfig
 from cnn.console import Console
-from cnn.errors import Mendable, is_full_gpu, reasons
+from cnn.errors import UserError, is_full_gpu, reasons
 from cnn.folder import to_text
 from cnn.image import decode
 from cnn.manifest import Manifest
@@ -188,13 +188,13 @@ def test_another_model_and_other_settings_and_images_are_refused(
     scored: Path, model: Path, images: Path, tmp_path: Path
 ) -> None:
     same = ["--out", scored, "--min-confidence", 0.6]
-    with pytest.raises(Mendable, match="begun with another model"):
+    with pytest.raises(UserError, match="begun with another model"):
         score(save_model(tmp_path / "other", seed=1), images, *same)
-    with pytest.raises(Mendable, match=r"min_confidence 0\.6, not 0\.5"):
+    with pytest.raises(UserError, match=r"min_confidence 0\.6, not 0\.5"):
         score(model, images, "--out", scored, "--min-confidence", 0.5)
-    with pytest.raises(Mendable, match="tta None, not True"):
+    with pytest.raises(UserError, match="tta None, not True"):
         score(model, images, *same, "--tta")
-    with pytest.raises(Mendable, match="removed"):
+    with pytest.raises(UserError, match="removed"):
         score(model, images / "3", *same)
 
 

@@ -7,8 +7,8 @@ import torch
 
 from cnn.batches import EvaluationBatches, Share, TrainingBatches
 from cnn.bundle import as_batch
-from cnn.cluster.learning import split_rows
 from cnn.cluster.streaming import Rows, StreamedEvaluationBatches, StreamedTrainingBatches
+from cnn.cluster.worker import split_rows
 from cnn.config import Augmentation
 from cnn.prepared import Prepared
 

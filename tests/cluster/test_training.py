@@ -9,11 +9,11 @@ import torch
 from ray._private import state
 
 from cnn.batches import ALONE
-from cnn.cluster import learning, training
+from cnn.cluster import training, worker
 from cnn.cluster.training_plan import TrainingPlan
 from cnn.config import TrainConfig
 from cnn.console import Console
-from cnn.errors import Mendable
+from cnn.errors import UserError
 from cnn.loop import Epoch
 from cnn.prepared import Prepared
 
@@ -38,8 +38,8 @@ def alone(dataset: Prepared, memory: float = 4) -> list[Epoch]:
     """The epochs of a training in this process, its images in memory or streamed."""
     resources = SETTINGS.resources.model_copy(update={"memory": memory})
     settings = SETTINGS.model_copy(update={"resources": resources})
-    state = learning.start(settings, dataset, torch.device("cpu"))
-    learning.learn(settings, dataset, state, lambda state: None)
+    state = worker.start(settings, dataset, torch.device("cpu"))
+    worker.train(settings, dataset, state, lambda state: None)
     return state.history
 
 
@@ -70,11 +70,11 @@ def test_two_workers_of_ray_learn_what_one_process_learns(
 
 def test_validation_images_can_be_trained_on_and_test_images_cannot(dataset: Prepared) -> None:
     sizes = {
-        splits: len(learning.split_rows(dataset.split(SETTINGS.seed), *splits))
+        splits: len(worker.split_rows(dataset.split(SETTINGS.seed), *splits))
         for splits in (("train",), ("validation",), ("train", "validation"))
     }
     assert sizes["train", "validation"] == sizes["train",] + sizes["validation",]
-    train, validation = learning.split_batches(
+    train, validation = worker.split_batches(
         SETTINGS, dataset, ALONE, torch.device("cpu"), ("train", "validation")
     )
     seen = sum(len(labels) for _, labels in train.epoch(1))
@@ -96,10 +96,10 @@ def test_only_a_first_epoch_that_is_not_whole_is_done_again(
     dataset: Prepared, tmp_path: Path
 ) -> None:
     """A full disk cuts it off; where later ones are damaged there is more to lose."""
-    state = learning.start(SETTINGS, dataset, torch.device("cpu"))
+    state = worker.start(SETTINGS, dataset, torch.device("cpu"))
     (tmp_path / training.epoch_name(1)).mkdir()
     training.resume(state, tmp_path)
     assert not state.history
     (tmp_path / training.epoch_name(30)).mkdir()
-    with pytest.raises(Mendable, match="damaged"):
+    with pytest.raises(UserError, match="damaged"):
         training.resume(state, tmp_path)

@@ -28,7 +28,7 @@ TOKEN = "1" * 64
 ASK_A_WORKER = """
 import os, ray
 from cnn.cluster import environment, session
-environment.prepare()
+environment.set_defaults()
 with session.joined():
     kept = ray.remote(lambda: os.environ.get("MALLOC_TRIM_THRESHOLD_", "nothing"))
     print("a worker keeps", ray.get(kept.remote()))

@@ -1,4 +1,4 @@
-"""Laws of recording: a replay does what the function would have done, with its own inputs."""
+"""Laws of CUDA graphs: a replay does what the function would have done, with its own inputs."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -12,8 +12,8 @@ from torch.nn import functional
 from cnn import checkpoint, config, network, optim
 from cnn.batches import EvaluationBatches, TrainingBatches
 from cnn.bundle import Card
+from cnn.cuda_graph import WARM_UP, Graphed, calls_to_warm_up
 from cnn.loop import Epoch, Loop, State, Sums
-from cnn.recording import WARM_UP, Recorded, first_calls
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 OPTIMIZERS = get_args(config.Training.model_fields["optimizer"].annotation)
@@ -54,34 +54,34 @@ def sgd(**values: object) -> config.Training:
 
 def test_where_there_is_nothing_to_record_the_function_is_called() -> None:
     calls: list[Tensor] = []
-    recorded = Recorded(lambda x: calls.append(x) or x + 1, CPU)
+    graphed = Graphed(lambda x: calls.append(x) or x + 1, CPU)
     inputs = [torch.tensor(float(number)) for number in range(WARM_UP + 3)]
-    assert [recorded(x).item() for x in inputs] == [x.item() + 1 for x in inputs]
+    assert [graphed(x).item() for x in inputs] == [x.item() + 1 for x in inputs]
     assert calls == inputs
-    assert first_calls(CPU) == 1
+    assert calls_to_warm_up(CPU) == 1
 
 
 @on_a_gpu
 def test_each_call_answers_to_its_own_inputs() -> None:
     calls = []
-    recorded = Recorded(lambda x, y: calls.append(0) or x * 2 + y, GPU)
+    graphed = Graphed(lambda x, y: calls.append(0) or x * 2 + y, GPU)
     for number in range(WARM_UP + 5):
         x = torch.full((3,), float(number), device=GPU)
-        assert recorded(x, x + 1).tolist() == [3 * number + 1] * 3
-    assert len(calls) == first_calls(GPU) == WARM_UP + 1
+        assert graphed(x, x + 1).tolist() == [3 * number + 1] * 3
+    assert len(calls) == calls_to_warm_up(GPU) == WARM_UP + 1
 
 
 @on_a_gpu
 def test_dropout_draws_anew_in_each_replay_and_by_the_seed() -> None:
-    recorded = Recorded(lambda x: functional.dropout(x, 0.5), GPU)
+    graphed = Graphed(lambda x: functional.dropout(x, 0.5), GPU)
     ones = torch.ones(1000, device=GPU)
-    seen = [recorded(ones).clone() for _ in range(WARM_UP + 4)]
+    seen = [graphed(ones).clone() for _ in range(WARM_UP + 4)]
     assert not any(torch.equal(one, other) for one, other in pairwise(seen))
     assert all(700 < one.sum() < 1300 for one in seen)
     torch.manual_seed(5)
-    first = recorded(ones).clone()
+    first = graphed(ones).clone()
     torch.manual_seed(5)
-    assert torch.equal(recorded(ones), first)
+    assert torch.equal(graphed(ones), first)
 
 
 @on_a_gpu
@@ -105,7 +105,7 @@ def test_every_optimizer_learns_there(name: str) -> None:
 
 @on_a_gpu
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "mobilenet_v3_small", "swin_t"])
-def test_torchvision_s_networks_can_be_recorded(name: str) -> None:
+def test_torchvision_s_networks_can_be_captured(name: str) -> None:
     settings = config.Training(batch_size=16, cutmix=0.0, clip=10.0)
     torch.manual_seed(0)
     built = network.build(config.Network(network=name), 64, 3).to(GPU).train()
@@ -158,13 +158,13 @@ def test_a_recorded_step_reads_the_rate_of_its_time() -> None:
         chosen.step()
         return loss.detach()
 
-    recorded = Recorded(step, GPU)
+    graphed = Graphed(step, GPU)
     for _ in range(WARM_UP + 1):
-        recorded(torch.ones(2, 4, device=GPU))
+        graphed(torch.ones(2, 4, device=GPU))
     optim.set_rate(chosen, 0.0)
     before = line.weight.detach().clone()
-    recorded(torch.ones(2, 4, device=GPU))
+    graphed(torch.ones(2, 4, device=GPU))
     assert torch.equal(line.weight, before)
     optim.set_rate(chosen, 0.1)
-    recorded(torch.ones(2, 4, device=GPU))
+    graphed(torch.ones(2, 4, device=GPU))
     assert not torch.equal(line.weight, before)

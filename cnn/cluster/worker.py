@@ -1,4 +1,4 @@
-"""What one process does to train: its share of the images, a network, the loop over them."""
+"""A training worker: its share of the images, a network, and the loop over them."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -22,7 +22,7 @@ from cnn.prepared import Prepared
 Splits = tuple[Split, ...]
 
 
-def learn(
+def train(
     settings: TrainConfig,
     dataset: Prepared,
     state: State,
@@ -31,7 +31,7 @@ def learn(
     on_step: Callable[[int, int], None] = lambda step, steps: None,
     splits: Splits = ("train",),
 ) -> None:
-    """Train this worker's share, from where `state` stands to its end."""
+    """Train on this worker's share, from where `state` stands to the last epoch."""
     device = next(state.network.parameters()).device
     train, validation = split_batches(settings, dataset, share, device, splits)
     loop = Loop(
@@ -117,7 +117,7 @@ def loss_weights(
     if settings.training.balance != "loss":
         return None
     train = split_rows(dataset.split(settings.seed), *splits)
-    labels = torch.from_numpy(prepared.labels(train, dataset.classes))
+    labels = torch.from_numpy(prepared.class_indices(train, dataset.classes))
     return class_weights(labels, len(dataset.classes)).to(device)
 
 

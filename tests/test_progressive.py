@@ -1,4 +1,4 @@
-"""Laws of growth: images never shrink, the last epoch looks at whole ones, and time is counted."""
+"""Laws of progressive resizing: images only grow, up to their full side, and time is counted."""
 
 from collections import Counter
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnn.growth import Growth
+from cnn.progressive import ProgressiveResizing
 
 EPOCHS = st.integers(1, 200)
 GROWING = st.floats(0, 0.99)
@@ -16,8 +16,8 @@ GROWING = st.floats(0, 0.99)
 def test_sides_never_shrink_and_end_whole(
     epochs: int, growing: float, whole: int, smallest: int
 ) -> None:
-    growth = Growth(growing, whole, smallest)
-    sides = [growth.side(number, epochs) for number in range(1, epochs + 1)]
+    resizing = ProgressiveResizing(growing, whole, smallest)
+    sides = [resizing.side(number, epochs) for number in range(1, epochs + 1)]
     assert sides == sorted(sides)
     assert sides[-1] == whole
     assert sides[0] >= max(smallest, whole // 2)
@@ -27,8 +27,8 @@ def test_sides_never_shrink_and_end_whole(
 def test_a_network_that_takes_whole_images_only_gets_no_others(
     epochs: int, growing: float, whole: int
 ) -> None:
-    growth = Growth(growing, whole, smallest=whole)
-    assert {growth.side(number, epochs) for number in range(1, epochs + 1)} == {whole}
+    resizing = ProgressiveResizing(growing, whole, smallest=whole)
+    assert {resizing.side(number, epochs) for number in range(1, epochs + 1)} == {whole}
 
 
 @pytest.mark.parametrize(
@@ -38,16 +38,16 @@ def test_a_network_that_takes_whole_images_only_gets_no_others(
 def test_half_and_three_quarters_share_the_growing_epochs(
     growing: float, sides: dict[int, int]
 ) -> None:
-    growth = Growth(growing, whole=64, smallest=32)
-    assert Counter(growth.side(number, 20) for number in range(1, 21)) == sides
+    resizing = ProgressiveResizing(growing, whole=64, smallest=32)
+    assert Counter(resizing.side(number, 20) for number in range(1, 21)) == sides
 
 
 @given(EPOCHS, st.integers(0, 200))
 def test_epochs_of_one_side_are_left_one_by_one(epochs: int, done: int) -> None:
-    growth = Growth(0.0, whole=64, smallest=32)
-    assert growth.left(done, epochs) == max(0, epochs - done) * 64**2
+    resizing = ProgressiveResizing(0.0, whole=64, smallest=32)
+    assert resizing.left(done, epochs) == max(0, epochs - done) * 64**2
 
 
 def test_an_epoch_of_twice_the_side_counts_as_four() -> None:
-    growth = Growth(0.5, whole=64, smallest=64)
-    assert growth.left(5, 10) == 4 * Growth(0.5, whole=32, smallest=32).left(5, 10)
+    resizing = ProgressiveResizing(0.5, whole=64, smallest=64)
+    assert resizing.left(5, 10) == 4 * ProgressiveResizing(0.5, whole=32, smallest=32).left(5, 10)

@@ -1,0 +1,67 @@
+"""A function of tensors, captured as a CUDA graph and replayed."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, distributed
+
+# Plain calls before the capture: in these, libraries load their kernels and the optimizer makes
+# its state, which cannot be done during a capture.
+WARM_UP = 3
+
+
+def capturable(device: torch.device) -> bool:
+    """Whether work on this device can be captured: on a GPU that waits for no other."""
+    return device.type == "cuda" and not distributed.is_initialized()
+
+
+def calls_to_warm_up(device: torch.device) -> int:
+    """How many calls it takes until they are as fast as they get."""
+    return WARM_UP + 1 if capturable(device) else 1
+
+
+class Graphed:
+    """A function of tensors; on a single GPU it is replayed as a CUDA graph from its fourth call.
+
+    A training step of the default network launches 360 kernels, which takes a CPU 7 ms, while the
+    GPU computes 64 images in 1.7 ms. Inputs must have the same shapes in every call, the function
+    must not read a tensor's value, and the next call overwrites what it returns.
+    https://pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
+    """
+
+    def __init__(self, function: Callable[..., Tensor], device: torch.device) -> None:
+        self.function, self.capturable = function, capturable(device)
+        self.calls = 0
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        if not self.capturable:
+            return self.function(*inputs)
+        if self.calls < WARM_UP:
+            self.calls += 1
+            return self.warm_up(*inputs)
+        if self.graph is None:
+            self.capture(*inputs)
+        for kept, given in zip(self.inputs, inputs, strict=True):
+            kept.copy_(given)
+        assert self.graph is not None
+        self.graph.replay()
+        return self.output
+
+    def warm_up(self, *inputs: Tensor) -> Tensor:
+        """A plain call on a stream of its own, as torch requires of calls before a capture."""
+        main = torch.cuda.current_stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(main)
+        with torch.cuda.stream(stream):
+            output = self.function(*inputs)
+        main.wait_stream(stream)
+        return output
+
+    def capture(self, *inputs: Tensor) -> None:
+        """Capture what the function does with inputs of these shapes, without running it."""
+        self.inputs = [given.clone() for given in inputs]
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self.output = self.function(*self.inputs)
+        self.graph = graph

@@ -1,0 +1,115 @@
+"""The schema of a page of settings: its leaves, and values checked against it."""
+
+import difflib
+from collections.abc import Collection, Iterator
+from typing import Annotated, Any, TypeVar, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from cnn.config import Positional
+from cnn.errors import UserError
+
+Config = TypeVar("Config", bound=BaseModel)
+Location = tuple[str, ...]
+
+
+def leaves(
+    settings: type[BaseModel], above: Location = ()
+) -> Iterator[tuple[str, Location, FieldInfo]]:
+    """Each setting with its place: groups are entered, so that flags are short."""
+    for name, field in settings.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from leaves(field.annotation, (*above, name))
+        else:
+            yield name, (*above, name), field
+
+
+def locations(settings: type[BaseModel]) -> dict[str, Location]:
+    """Setting name → its place in the page."""
+    return {name: location for name, location, _ in leaves(settings)}
+
+
+def kind(field: FieldInfo) -> str:
+    """What a flag takes, in a word."""
+    types = {field.annotation, *get_args(field.annotation)}
+    types |= {get_args(one)[0] for one in types if get_origin(one) is Annotated}
+    return "N" if int in types else "X" if float in types else "TEXT"
+
+
+def called(name: str, field: FieldInfo) -> str:
+    """What the command line calls a setting: `IMAGES`, or `--image-size`."""
+    return name.upper() if Positional in field.metadata else f"--{name.replace('_', '-')}"
+
+
+def validate(
+    settings: type[Config],
+    values: dict[str, Any],
+    source: str | None = None,
+    flagged: Collection[str] = (),
+) -> Config:
+    """`values`, from a file but for those of flags, as settings; what is wrong becomes one line."""
+    try:
+        return settings.model_validate(values)
+    except ValidationError as error:
+        raise UserError(explain(settings, error, source, flagged)) from None
+
+
+def explain(
+    settings: type[BaseModel],
+    error: ValidationError,
+    source: str | None,
+    flagged: Collection[str],
+) -> str:
+    """The first complaint of pydantic as one line that names file or flag, and the mend."""
+    first = error.errors()[0]
+    place = tuple(str(part) for part in first["loc"] if isinstance(part, str))
+    if first["type"] == "extra_forbidden":
+        known = {name: ".".join(location) for name, location in locations(settings).items()}
+        known |= {name: name for name in settings.model_fields}
+        near = difflib.get_close_matches(place[-1], known, n=1)
+        hint = f"; did you mean {known[near[0]]}?" if near else ""
+        return f"{source or 'the settings'}: unknown setting {'.'.join(place)}{hint}"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        field = settings.model_fields[place[-1]]
+        return f"{called(place[-1], field)} is missing: give the {field.description}"
+    name = next((called(n, field) for n, at, field in leaves(settings) if at == place), None)
+    if name is None and first["type"] == "value_error":  # settings that do not go together
+        return message
+    if name is None:  # a value where a group belongs
+        group = ".".join(map(str, first["loc"]))
+        wanted = "give its settings below it, or leave it out" if len(place) == 1 else message
+        return f"{source or 'the settings'}: {group}: {wanted}"
+    file = f"{source}: " if source and place[-1] not in flagged else ""
+    return f"{file}{name} {first['input']}: {message[0].lower()}{message[1:]}"
+
+
+def read_yaml(file: str, flag: str, wanted: str) -> dict[str, Any]:
+    """The mapping in the YAML file of a flag; UserError where it does not hold what is `wanted`."""
+    from cnn.place import place  # late: it brings pyarrow, for which --help should not wait
+
+    try:
+        content = yaml.load(place(file).read_text(encoding="utf-8"), UniqueKeys)  # a SafeLoader
+    except OSError as error:
+        raise UserError(f"{flag} {file}: cannot be read: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{flag} {file}: is not YAML: {reason}") from None
+    if not isinstance(content, dict) or not content:
+        raise UserError(f"{flag} {file}: holds no {wanted}")
+    return content
+
+
+class UniqueKeys(yaml.SafeLoader):
+    """YAML without a key given twice: the first of the two would be lost in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set[str]()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                line = key.start_mark.line + 1
+                raise yaml.YAMLError(f"{key.value} is given twice, at last in line {line}")
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)

@@ -1,0 +1,120 @@
+"""A source of images: a listed folder, a prepared dataset, or the embedded digits."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from cnn import digits, prepared
+from cnn.atomic import holds_anything
+from cnn.config import Experiment, Images
+from cnn.errors import UserError
+from cnn.folder import list_folder
+from cnn.image import DECODER_VERSION
+from cnn.manifest import Manifest, label_images, listing_key
+from cnn.pixels import Decode, Gather, Pixels
+from cnn.place import Place, place
+from cnn.prepared import Card, Prepared
+from cnn.run_folder import RunFolder
+from cnn.worklist import Root
+
+
+@dataclass(frozen=True)
+class Source:
+    """A listed folder of images, not decoded yet, and the key of what is prepared from it."""
+
+    root: str
+    manifest: Manifest
+    key: str
+    settings: Images
+    prepared: Place | None = None
+
+
+def find_source(settings: Experiment, run: RunFolder) -> Source:
+    """The images to train on: the folder given, a prepared dataset, or the embedded digits."""
+    if settings.images is None:
+        folder = digits.write(run.path.parent / "digits-images")
+        return list_source(str(folder), settings.data)
+    if is_prepared_dataset(settings.images):
+        return reuse(place(settings.images), settings.data)
+    return list_source(settings.images, settings.data)
+
+
+def list_source(root: str, settings: Images) -> Source:
+    """List a folder; UserError where it is no folder of classes."""
+    listing = list_folder(root)
+    key = listing_key(listing, settings.image_size, settings.fit, DECODER_VERSION)
+    return Source(listing.root, label_images(listing), key, settings)
+
+
+def reuse(folder: Place, settings: Images) -> Source:
+    """A prepared dataset given in the place of images; its own image size and fit hold."""
+    dataset = Prepared.open(folder)
+    own = Images(image_size=dataset.card.image_size, fit=dataset.card.fit)
+    for name in settings.model_fields_set:
+        if getattr(settings, name) != getattr(own, name):
+            raise UserError(
+                f"{folder} was prepared with {name} {getattr(own, name)}: "
+                f"leave out --{name.replace('_', '-')}, or train from the images"
+            )
+    return Source(dataset.card.source, dataset.manifest, dataset.card.key, own, folder)
+
+
+def is_prepared_dataset(folder: str) -> bool:
+    """Whether a folder of images is one that is decoded already."""
+    return (place(folder) / prepared.CARD).is_file()
+
+
+def default_out(images: str | None) -> str:
+    """`runs/` and the images' name."""
+    return f"runs/{Path(images).resolve().name if images else 'digits'}"
+
+
+def prepared_folder(source: Source, settings: Experiment, run: RunFolder) -> Place:
+    """Where the prepared dataset of `source` is or will be: one for all runs that can share it.
+
+    Absolute, because Ray's workers have working directories of their own.
+    """
+    if source.prepared is not None:
+        return source.prepared.absolute()
+    parent = place(settings.prepared) if settings.prepared else run.path.parent / "prepared"
+    return parent.absolute() / source.key
+
+
+def is_prepared(source: Source, folder: Place) -> bool:
+    """Whether `folder` holds the whole prepared dataset of `source`.
+
+    UserError where it holds another's, or anything else.
+    """
+    if not holds_anything(folder):
+        return False
+    for name in (prepared.CARD, prepared.BEGUN):
+        if (folder / name).is_file():
+            card, whole = prepared.read_card(folder / name), name == prepared.CARD
+            require_same(source, folder, card, whole)
+            return whole
+    raise UserError(f"{folder} exists and is no prepared dataset: name another folder")
+
+
+def require_same(source: Source, folder: Place, card: Card, whole: bool) -> None:
+    """UserError where a card is another source's, or tells of shards that were cut otherwise."""
+    if card.key != source.key:
+        raise UserError(
+            f"{folder} was prepared from other images or with other settings: "
+            "name another folder, or remove it"
+        )
+    if not whole and card.shards != len(prepared.cut(source.manifest.table, card.image_size)):
+        raise UserError(
+            f"{folder} was begun by another version, which cut the images otherwise: "
+            "remove it, and they are decoded anew"
+        )
+
+
+def source_pixels(source: Source) -> Pixels:
+    """The pixels of a source's images, wherever they are."""
+    if source.prepared is not None:
+        return Gather(Prepared.open(source.prepared))
+    images = source.settings
+    # No file has been looked at yet: one that crashes its decoder must not take the job along.
+    decode = Decode([Root(source.root, "")], images.image_size, images.fit, isolated=True)
+    return lambda rows: decode(rows.append_column("root", pa.array([0] * len(rows), pa.int16())))
