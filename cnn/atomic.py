@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import pyarrow as pa
 
@@ -19,7 +20,7 @@ def writing(file: Place) -> Iterator[Path]:
     Where the block raises, `file` stays as it was and nothing is left beside it.
     """
     if isinstance(file, Path):
-        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+        temporary = file.with_name(temporary_name(file))
         try:
             yield temporary
             with temporary.open("rb") as written:
@@ -47,6 +48,11 @@ def write_atomically(file: Place, content: str | bytes | pa.Buffer) -> None:
             temporary.write_bytes(content)
     else:
         file.put(content)
+
+
+def temporary_name(file: Place) -> str:
+    """A name beside `file` that no other process has, on whatever machine."""
+    return f".{file.name}.{uuid4().hex}.tmp"
 
 
 def holds_anything(path: Place) -> bool:

@@ -1,8 +1,10 @@
 """The census: what a manifest holds, counted, and whether that can train a classifier."""
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from unicodedata import normalize
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -92,6 +94,7 @@ class Census:
         """A line for each of the first classes that a split lacks and conflicts; for all leaks."""
         short = [line for name, row in self.counts.items() if (line := _shortage(name, row))]
         lines = [_empty_folders(self.empty_folders)] if self.empty_folders else []
+        lines += [_same_to_the_eye(names) for names in islice(_look_alikes(self.counts), NAMED)]
         lines += short[:NAMED]
         if (unnamed := len(short) - NAMED) > 0:
             lines.append(f"{counted(unnamed, 'more class', 'more classes')} lack images of a split")
@@ -145,6 +148,22 @@ def _conflicts(table: pa.Table) -> dict[str, list[tuple[str, str]]]:
     for row in read.filter(pc.is_in(read["content_hash"], torn)).to_pylist():
         conflicts.setdefault(row["content_hash"], []).append((row["path"], row["label"]))
     return conflicts
+
+
+def _look_alikes(names: Iterable[str]) -> Iterator[list[str]]:
+    """Names that differ in case or in Unicode form only, as those of archives from a Mac may."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(normalize("NFC", name).casefold(), []).append(name)
+    yield from (group for group in groups.values() if len(group) > 1)
+
+
+def _same_to_the_eye(names: list[str]) -> str:
+    """The warning about classes whose names look alike; escaped, they show their difference."""
+    return (
+        f"classes {', '.join(map(ascii, names))} differ in case or in Unicode form only: "
+        "if they are one class, put their images into one folder"
+    )
 
 
 def _empty_folders(folders: tuple[str, ...]) -> str:

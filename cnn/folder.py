@@ -54,7 +54,8 @@ class Listing:
         itself) and ``error`` (null, or the ``Reason`` known before reading).
     ignored: how many entries are no candidates, by reason: ``hidden`` (a file whose name starts
         with a dot), ``hidden_folder`` (counted once, not entered), ``not_an_image_name`` (by its
-        extension), ``directory_link`` (not followed), ``unreadable_folder`` (not entered).
+        extension), ``directory_link`` (not followed), ``unreadable_folder`` (not entered),
+        ``double_slash`` (a key in a bucket with an empty name in it).
     empty_folders: folders, and links to folders, in the root that hold no candidate.
     """
 
@@ -82,8 +83,8 @@ class Reader:
     """Reads the listed files of one root: ``Reader(root)(path) -> bytes``.
 
     Pickles as its root alone and resolves it anew where it is unpickled. Raises Unreadable for a
-    file that cannot be had; faults of the system (a failing disk, a network cut) stay OSErrors,
-    for they say nothing about the file and may pass.
+    file that cannot be read, and FolderError if the fault may pass and says nothing about the
+    file: a failing disk, a lost network, a root that is gone.
     """
 
     def __init__(self, root: str) -> None:
@@ -182,6 +183,7 @@ def _list_local(root: str) -> _Found:
                             found.tops.add(to_text(path))
         except OSError:
             found.ignored["unreadable_folder"] += 1
+            found.tops.discard(to_text(folder))
     return found
 
 
@@ -211,7 +213,12 @@ def _examine(entry: os.DirEntry[bytes], real_root: bytes) -> tuple[int, int, Rea
     except OSError as error:
         reason = _reason(error) or "permission_denied"  # so a failing disk costs rows, no run
         return 0, 0, "broken_symlink" if reason == "vanished" and entry.is_symlink() else reason
-    return status.st_size, status.st_mtime_ns, _fault(status)
+    return status.st_size, _in_64_bits(status.st_mtime_ns), _fault(status)
+
+
+def _in_64_bits(nanoseconds: int) -> int:
+    """A time as a column holds it: a share may give a file the year 1601, or 2400."""
+    return max(-(2**63), min(nanoseconds, 2**63 - 1))
 
 
 def _is_below(real_path: bytes, real_root: bytes) -> bool:
@@ -227,7 +234,7 @@ def _fault(status: os.stat_result) -> Reason | None:
 
 def _read_local(real_root: bytes, path: str) -> bytes:
     with (
-        _short_reasons(),
+        _short_reasons(path, partial(_is_local_root, real_root)),
         open(_path_below(real_root, to_bytes(path)), "rb", opener=_open_warily) as stream,
     ):
         status = os.fstat(stream.fileno())
@@ -258,15 +265,33 @@ def _real_folder(folder: bytes) -> bytes:
     return os.path.realpath(folder)
 
 
+def _is_local_root(real_root: bytes) -> bool:
+    """Whether a root is there with anything in it: a disk that is unmounted leaves it empty."""
+    try:
+        with os.scandir(real_root) as entries:
+            return next(entries, None) is not None
+    except OSError:
+        return False
+
+
 @contextmanager
-def _short_reasons() -> Iterator[None]:
-    """Turns the OSErrors that a file itself is to blame for into Unreadable."""
+def _short_reasons(path: str, root_is_there: Callable[[], bool]) -> Iterator[None]:
+    """Turns the faults of a file into Unreadable, and others into a FolderError that names it."""
     try:
         yield
     except OSError as error:
-        if reason := _reason(error):
+        reason = _reason(error)
+        if reason == "vanished" and not root_is_there():
+            raise FolderError(
+                f"the folder of {path!r} is gone or empty: bring it back; the same command resumes"
+            ) from None
+        if reason:
             raise Unreadable(reason) from error
-        raise
+        why = error.strerror or " ".join(str(error).split())
+        raise FolderError(
+            f"{path!r} cannot be read ({why}): check the disk or the network; the same command "
+            "resumes"
+        ) from error
 
 
 def _reason(error: OSError) -> Reason | None:
@@ -291,12 +316,14 @@ def _list_remote(filesystem: FileSystem, base: str, root: str) -> _Found:
         if not base.strip("/") or filesystem.get_file_info(base).type != FileType.Directory:
             raise _refused(root, "there is no such folder", mend)
         infos = filesystem.get_file_info(FileSelector(base, recursive=True))
-    except OSError as error:
+    except (OSError, pa.ArrowInvalid) as error:  # the second: two slashes in a row
         raise _refused(root, error, mend) from error
     found, hidden_folders = _Found(), set[str]()
     for info in infos:
         path = info.path.removeprefix(f"{base}/")
-        if hidden := _hidden_folder(path, info.type):
+        if "" in path.split("/"):  # pyarrow lists such a key, and cannot open it
+            found.ignored["double_slash"] += info.type != FileType.Directory
+        elif hidden := _hidden_folder(path, info.type):
             hidden_folders.add(hidden)
         elif info.type != FileType.Directory:
             _record_remote(info, path, found)
@@ -327,12 +354,20 @@ def _record_remote(info: FileInfo, path: str, found: _Found) -> None:
         error: Reason | None = "too_large" if size > BYTE_LIMIT else None
         if info.type != FileType.File:
             error = "not_a_regular_file"
-        found.add(to_text(path.encode()), size, info.mtime_ns or 0, error)
+        found.add(to_text(path.encode()), size, _in_64_bits(info.mtime_ns or 0), error)
+
+
+def _is_remote_root(filesystem: FileSystem, base: str) -> bool:
+    """Whether there is anything below a prefix."""
+    return bool(filesystem.get_file_info(base).type != FileType.NotFound)
 
 
 def _read_remote(filesystem: FileSystem, base: str, path: str) -> bytes:
     key = f"{base}/{to_bytes(path).decode()}"
-    with _short_reasons(), filesystem.open_input_file(key) as stream:
+    with (
+        _short_reasons(path, partial(_is_remote_root, filesystem, base)),
+        filesystem.open_input_file(key) as stream,
+    ):
         if stream.size() > BYTE_LIMIT:
             raise Unreadable("too_large")
         content: bytes = stream.read()

@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -48,8 +48,8 @@ def taken(folder: Path) -> IO[bytes]:
 
 def require_free(folder: Place) -> None:
     """UserError where a job is at work in a folder."""
-    if isinstance(folder, Path) and (folder / LOCK).is_file():
-        with (folder / LOCK).open("rb") as file:
+    if isinstance(folder, Path):
+        with suppress(FileNotFoundError, NotADirectoryError), (folder / LOCK).open("rb") as file:
             take(file, fcntl.LOCK_SH, folder)
 
 

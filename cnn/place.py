@@ -1,12 +1,13 @@
 """A place: a file or folder on a disk or in a bucket, under the verbs of pathlib that runs need."""
 
-import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import quote
+from uuid import uuid4
 
 import pyarrow as pa
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem
@@ -14,6 +15,7 @@ from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSy
 from cnn.errors import UserError
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_NO_URI = re.compile(r"[#\s]|[^\x00-\x7f]")
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,12 @@ class BucketPath:
 
     @property
     def parent(self) -> "BucketPath":
+        above = self.path.rstrip("/").rpartition("/")[0]
+        if not above:  # the bucket itself
+            return self
         head, mark, options = self.text.partition("?")
-        above = head.rstrip("/").rpartition("/")[0]
-        return BucketPath(
-            f"{above}{mark}{options}", self.filesystem, self.path.rstrip("/").rpartition("/")[0]
-        )
+        text = f"{head.rstrip('/').rpartition('/')[0]}{mark}{options}"
+        return BucketPath(text, self.filesystem, above)
 
     def absolute(self) -> "BucketPath":
         return self
@@ -71,7 +74,7 @@ class BucketPath:
     def _info(self) -> FileInfo:
         try:
             return self.filesystem.get_file_info(self.path)
-        except OSError as error:
+        except (OSError, pa.ArrowInvalid) as error:  # the second: two slashes in a row
             raise unreachable(self.text, error) from None
 
     def iterdir(self) -> "Iterator[BucketPath]":
@@ -107,7 +110,7 @@ class BucketPath:
         Where writing is broken off, what was there before is there still: to close the stream
         makes a file of what came, so the new one is not written over an old one.
         """
-        beside = self.parent / f".{self.name}.{os.getpid()}.tmp"
+        beside = self.parent / f".{self.name}.{uuid4().hex}.tmp"
         target = beside if self.is_file() else self
         try:
             target._upload(content)
@@ -155,8 +158,13 @@ def unreachable(text: str, error: Exception) -> UserError:
 
 
 def locate(text: str) -> tuple[FileSystem | None, str]:
-    """The file system of a path or URI, None for this machine's, and the path there."""
+    """The file system of a path or URI, None for this machine's, and the path there.
+
+    Raises ValueError, OSError, ImportError or NotImplementedError.
+    """
     if not _URI.match(text):
         return None, text
+    if forbidden := _NO_URI.search(text):  # pyarrow drops all after #, which is another place
+        raise ValueError(f"in a URI, write {forbidden[0]!r} as {quote(forbidden[0])}")
     filesystem, path = FileSystem.from_uri(text)
     return (None if isinstance(filesystem, LocalFileSystem) else filesystem), path

@@ -48,7 +48,7 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        return self.report.is_file()
+        return self.report.is_file() and self.manifest.is_file()
 
     def check(self, settings: BaseModel, manifest: Manifest) -> None:
         """Whether this run may be begun here or gone on with; UserError says what is in the way.
@@ -56,23 +56,41 @@ class RunFolder:
         Without a manifest it has done nothing yet, and may be begun anew under other settings.
         """
         require_free(self.path)
+        self.check_content(settings, manifest)
+
+    def check_content(self, settings: BaseModel, manifest: Manifest) -> None:
+        """The same, whoever is at work in it."""
         if self.manifest.is_file():
             self.check_settings(settings)
             self.check_images(manifest)
-        elif not self.config.is_file() and holds_anything(self.path):
+        elif holds_anything(self.path) and not self.is_of(settings):
             raise UserError(f"{self.path} exists, and is not a run: give another --out")
 
+    def is_of(self, settings: BaseModel) -> bool:
+        """Whether config.yaml is of such a run, whatever its values."""
+        return self.read_config().keys() == flat(saved(settings)).keys()
+
+    def read_config(self) -> dict[str, Any]:
+        """The settings in config.yaml as `group.name` → value; none if it cannot be read."""
+        try:
+            content = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError):
+            return {}
+        return flat(content) if isinstance(content, dict) else {}
+
     @contextmanager
-    def begun(self, settings: BaseModel) -> Iterator[None]:
+    def begun(self, settings: BaseModel, manifest: Manifest) -> Iterator[None]:
         """Work in the folder, which is made, for the length of a `with` block: no other job does.
 
-        Its settings are written down, which `--config` takes again.
+        Its settings are written down, which `--config` takes again. The folder is checked again:
+        another job may have worked here while this one waited for machines.
         """
         text = yaml.safe_dump(saved(settings), sort_keys=False)
         with ExitStack() as work:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
                 work.enter_context(locked(self.path))
+                self.check_content(settings, manifest)
                 if not (self.config.is_file() and self.config.read_text(encoding="utf-8") == text):
                     write_atomically(self.config, text)
             except OSError as error:
@@ -87,9 +105,8 @@ class RunFolder:
 
         Defaults follow the epochs: to name one of those would not tell what to mend.
         """
-        before = flat(yaml.safe_load(self.config.read_text(encoding="utf-8")))
-        now = flat(saved(settings))
-        if before.keys() != now.keys():
+        before, now = self.read_config(), flat(saved(settings))
+        if not self.is_of(settings):
             raise UserError(f"{self.path} holds the run of another job: give another --out")
         for name, value in sorted(now.items(), key=lambda item: item[0] != "training.epochs"):
             setting = name.split(".")[-1]

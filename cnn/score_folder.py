@@ -59,6 +59,7 @@ class ScoreFolder(RunFolder):
 
     def begin_with(self, manifest: Manifest, checksums: str) -> None:
         """Write what the run works on, so that it is gone on with under the same only."""
+        self.check_model(checksums)
         self.predictions.mkdir(parents=True, exist_ok=True)
         if not self.manifest.is_file():  # to write it again in a bucket is to have none meanwhile
             manifest.write(self.manifest)

@@ -1,7 +1,7 @@
 """A source of images: a listed folder, a prepared dataset, or the embedded digits."""
 
-from dataclasses import dataclass
-from pathlib import Path
+from collections import Counter
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -10,13 +10,16 @@ from cnn.atomic import holds_anything
 from cnn.config import Experiment, Images
 from cnn.errors import UserError
 from cnn.folder import list_folder
-from cnn.image import DECODER_VERSION
+from cnn.image import DECODER_VERSION, Reason
 from cnn.manifest import Manifest, label_images, listing_key
 from cnn.pixels import Decode, Gather, Pixels
 from cnn.place import Place, place
 from cnn.prepared import Card, Prepared
 from cnn.run_folder import RunFolder
 from cnn.worklist import Root
+
+# Reasons that a user may remove without touching the files, which are then the same to a listing.
+PASSING: tuple[Reason, ...] = ("permission_denied", "vanished", "decoder_crashed")
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def is_prepared_dataset(folder: str) -> bool:
 
 def default_out(images: str | None) -> str:
     """`runs/` and the images' name."""
-    return f"runs/{Path(images).resolve().name if images else 'digits'}"
+    return f"runs/{place(images).resolve().name if images else 'digits'}"
 
 
 def prepared_folder(source: Source, settings: Experiment, run: RunFolder) -> Place:
@@ -94,6 +97,20 @@ def is_prepared(source: Source, folder: Place) -> bool:
             require_same(source, folder, card, whole)
             return whole
     raise UserError(f"{folder} exists and is no prepared dataset: name another folder")
+
+
+def open_prepared(source: Source, folder: Place) -> Prepared:
+    """The prepared dataset of `source`, with what its listing has ignored this time."""
+    dataset = Prepared.open(folder)
+    listed = source.manifest
+    manifest = replace(dataset.manifest, ignored=listed.ignored, empty_folders=listed.empty_folders)
+    return replace(dataset, manifest=manifest)
+
+
+def passing_faults(dataset: Prepared) -> dict[str, int]:
+    """Images that could not be read for a reason that may be gone by now, counted by reason."""
+    errors = Counter(dataset.manifest.table["error"].drop_null().to_pylist())
+    return {reason: errors[reason] for reason in PASSING if errors[reason]}
 
 
 def require_same(source: Source, folder: Place, card: Card, whole: bool) -> None:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from unicodedata import normalize
 
 import pandas as pd
 import pyarrow as pa
@@ -68,11 +69,7 @@ def list_images(
     """
     listings = [list_folder(folder) for folder in folders]
     require_apart([listing.root for listing in listings])
-    prefixes = (
-        [""]
-        if len(folders) == 1
-        else [f"{to_text(os.fsencode(folder.rstrip('/')))}/" for folder in folders]
-    )
+    prefixes = [""] if len(folders) == 1 else [prefix_of(folder) for folder in folders]
     tables = [
         rows(listing, number, prefix, classes)
         for number, (listing, prefix) in enumerate(zip(listings, prefixes, strict=True))
@@ -85,8 +82,15 @@ def list_images(
     unmatched = 0
     if labels:
         table, unmatched = with_labels(table, labels)
+    table = set_labels(table, spelled_as(classes, table["label"]))
     roots = [Root(listing.root, prefix) for listing, prefix in zip(listings, prefixes, strict=True)]
     return Worklist(roots, Manifest(table, dict(ignored)), unmatched)
+
+
+def prefix_of(folder: str) -> str:
+    """What the paths of a folder's images begin with: the same for `x`, `x/` and `./x`."""
+    plain = folder.partition("?")[0].rstrip("/") if "://" in folder else os.path.normpath(folder)
+    return f"{to_text(os.fsencode(plain))}/"
 
 
 def require_apart(roots: Sequence[str]) -> None:
@@ -104,7 +108,8 @@ def require_apart(roots: Sequence[str]) -> None:
 def rows(listing: Listing, root: int, prefix: str, classes: Collection[str]) -> pa.Table:
     """The manifest rows of one root."""
     files = listing.files
-    known = set(pc.unique(files["top"]).to_pylist()) & set(classes)
+    tops = spelled_as(classes, pc.unique(files["top"]))
+    known = set(tops.to_pylist()) & set(classes)
     columns = {
         "path": pc.binary_join_element_wise(prefix, files["path"], ""),
         "label": files["top"] if known else pa.nulls(files.num_rows, pa.string()),
@@ -114,6 +119,26 @@ def rows(listing: Listing, root: int, prefix: str, classes: Collection[str]) -> 
     }
     table = pa.table(columns, schema=COLUMNS)
     return table.append_column("root", pa.array([root] * files.num_rows, pa.int16()))
+
+
+def spelled_as(classes: Collection[str], labels: pa.ChunkedArray) -> pa.Array:
+    """The labels, each as the class is spelled that it differs from in Unicode form only.
+
+    A folder from a Mac's archive has its accents as characters of their own.
+    """
+    spelling = {normalize("NFC", name): name for name in classes}
+    spelling |= {name: name for name in classes}
+    distinct = pc.unique(labels)
+    names = [
+        None if name is None else spelling.get(name, spelling.get(normalize("NFC", name), name))
+        for name in distinct.to_pylist()
+    ]
+    return pa.array(names, pa.string()).take(pc.index_in(labels, distinct))
+
+
+def set_labels(table: pa.Table, labels: pa.Array) -> pa.Table:
+    """The table with other labels."""
+    return table.set_column(table.column_names.index("label"), "label", labels)
 
 
 def with_labels(table: pa.Table, file: Place) -> tuple[pa.Table, int]:
@@ -129,8 +154,7 @@ def with_labels(table: pa.Table, file: Place) -> tuple[pa.Table, int]:
             f"--labels {file} matches no image (it has {next(iter(given), 'nothing')}, "
             f"the folder has {table['path'][0]}): write paths as manifest.parquet has them"
         )
-    column = table.column_names.index("label")
-    return table.set_column(column, "label", pa.array(labels, pa.string())), len(given) - matched
+    return set_labels(table, pa.array(labels, pa.string())), len(given) - matched
 
 
 def read_labels(file: Place) -> dict[str, str]:

@@ -147,3 +147,15 @@ def test_what_cannot_train_a_classifier_is_refused_in_one_line(
     with pytest.raises(ManifestError, match=reason) as caught:
         census_of(*rows).require_trainable()
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_classes_that_look_alike_are_warned_of() -> None:
+    rows = [
+        row
+        for name in ("Heron", "heron", "caf\u00e9", "cafe\u0301", "owl")
+        for split in ("train", "validation", "test")
+        for row in each(name, split, 2)
+    ]
+    first, second = census_of(*rows).warnings()
+    assert "'Heron', 'heron'" in first
+    assert "'cafe\\u0301', 'caf\\xe9'" in second

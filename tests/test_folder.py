@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import resource
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -322,3 +324,52 @@ def test_a_path_that_leads_out_of_the_root_is_never_read(tmp_path: Path, path: s
     put(tmp_path, "secret.jpg", "elsewhere/x.jpg")
     (root / "link").symlink_to("../elsewhere")
     assert reason_of(lambda: Reader(str(root))(path)) == "outside_root"
+
+
+@pytest.mark.parametrize("gone", ["removed", "emptied"])
+def test_a_root_that_goes_away_is_no_fault_of_its_files(tmp_path: Path, gone: str) -> None:
+    """An unplugged disk, or a share that is unmounted: its mount point is there, and empty."""
+    root = put(tmp_path / "disk", "a/x.jpg", "a/y.jpg")
+    read = Reader(str(root))
+    assert read("a/x.jpg") == b"image"
+    (root / "a/y.jpg").unlink()
+    assert reason_of(lambda: read("a/y.jpg")) == "vanished"
+    shutil.rmtree(root)
+    if gone == "emptied":
+        root.mkdir()
+    with pytest.raises(FolderError, match="gone or empty"):
+        read("a/x.jpg")
+
+
+def test_a_remote_root_that_goes_away_is_no_fault_of_its_files() -> None:
+    store = fsspec.filesystem("memory")
+    store.pipe("/lent/cat/1.jpg", b"cat")
+    read = Reader("fsspec+memory://lent")
+    assert read("cat/1.jpg") == b"cat"
+    store.rm("/lent", recursive=True)
+    with pytest.raises(FolderError, match="gone or empty"):
+        read("cat/1.jpg")
+
+
+def test_a_file_that_a_fault_of_the_system_hides_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = put(tmp_path, "a/x.jpg")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held = [open(os.devnull) for _ in range(20)]  # noqa: SIM115
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (held[-1].fileno() + 1, limits[1]))
+        with pytest.raises(FolderError, match=r"'a/x.jpg' cannot be read .Too many open files"):
+            Reader(str(root))("a/x.jpg")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for file in held:
+            file.close()
+
+
+@pytest.mark.parametrize("year", [1601, 2400])
+def test_a_time_that_no_column_holds_is_listed(tmp_path: Path, year: int) -> None:
+    put(tmp_path, "a/x.jpg", "a/y.jpg")
+    seconds = (year - 1970) * 31_556_952
+    os.utime(tmp_path / "a/x.jpg", (seconds, seconds))
+    assert paths_of(tmp_path) == ["a/x.jpg", "a/y.jpg"]

@@ -146,3 +146,22 @@ def test_a_scheme_that_nobody_speaks_is_one_line() -> None:
     with pytest.raises(UserError, match=r"ftp://host/x: .*check the address") as refused:
         place("ftp://host/x")
     assert "\n" not in str(refused.value)
+
+
+def test_the_folder_above_a_bucket_is_the_bucket() -> None:
+    bucket = place("s3://bucket?region=eu-west-1")
+    assert bucket.parent == bucket
+    assert (bucket / "run").parent == bucket
+
+
+@pytest.mark.parametrize(
+    ("uri", "mend"),
+    [
+        ("s3://bucket/run#2", "write '#' as %23"),
+        ("s3://bucket/my photos", "write ' ' as %20"),
+        ("s3://bucket/é", "write 'é' as %C3%A9"),
+    ],
+)
+def test_what_a_uri_cannot_hold_is_told_with_what_to_write(uri: str, mend: str) -> None:
+    with pytest.raises(UserError, match=mend):
+        place(uri)

@@ -20,9 +20,9 @@ def settings(*arguments: str) -> TrainConfig:
     return parse(TrainConfig, ["photos", *arguments])
 
 
-def begin(run: TrainFolder, settings: TrainConfig) -> None:
+def begin(run: TrainFolder, settings: TrainConfig, images: Path) -> None:
     """Begin a run, and be cut off."""
-    with run.begun(settings):
+    with run.begun(settings, manifest_of(images)):
         pass
 
 
@@ -53,7 +53,7 @@ def images(tmp_path: Path) -> Path:
 def begun(tmp_path: Path, images: Path) -> TrainFolder:
     """A run that was begun with defaults and has written its manifest."""
     run = TrainFolder(tmp_path / "runs" / "begun")
-    begin(run, settings())
+    begin(run, settings(), images)
     manifest_of(images).write(run.manifest)
     return run
 
@@ -68,13 +68,13 @@ def test_a_folder_that_is_new_or_empty_is_free(tmp_path: Path, images: Path) -> 
 def test_the_same_command_goes_on_with_its_run(begun: TrainFolder, images: Path) -> None:
     begun.check(settings(), manifest_of(images))
     written = begun.config.stat().st_mtime_ns
-    begin(begun, settings())
+    begin(begun, settings(), images)
     begun.check(settings(), manifest_of(images))
     assert begun.config.stat().st_mtime_ns == written  # in a bucket it would be gone for a while
 
 
 def test_a_run_that_another_job_works_on_is_refused(begun: TrainFolder, images: Path) -> None:
-    with begun.begun(settings()):
+    with begun.begun(settings(), manifest_of(images)):
         assert "another job is at work" in refusal(begun, settings(), images)
     begun.check(settings(), manifest_of(images))
 
@@ -89,7 +89,7 @@ def test_a_run_that_has_done_nothing_yet_may_be_begun_anew_with_what_mends_it(
 ) -> None:
     begun.manifest.unlink()
     begun.check(settings("--seed", "1"), manifest_of(images))
-    begin(begun, settings("--seed", "1"))
+    begin(begun, settings("--seed", "1"), images)
     manifest_of(images).write(begun.manifest)
     assert "seed 1, not 0" in refusal(begun, settings(), images)
 
@@ -112,7 +112,7 @@ def test_other_settings_are_refused_by_name_with_both_values(
     tmp_path: Path, images: Path, before: list[str], now: list[str], named: str
 ) -> None:
     run = TrainFolder(tmp_path / "run")
-    begin(run, settings(*before))
+    begin(run, settings(*before), images)
     manifest_of(images).write(run.manifest)
     text = run.config.read_text()
     assert named in refusal(run, settings(*now), images)
@@ -134,7 +134,7 @@ def test_settings_that_leave_the_result_as_it_is_may_differ(
         *["--workers", "2", "--no-gpu", "--memory", "0", "--batch-size", "64"],
     )
     again = settings("--batch-size", "64")
-    begin(begun, again)
+    begin(begun, again, images)
     begun.check(free, manifest_of(images))
 
 
@@ -194,10 +194,42 @@ def test_the_folder_of_another_job_is_refused_by_its_settings(begun: TrainFolder
         search.check_settings(parse(TuneConfig, ["photos"]))
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, images: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
-        begin(TrainFolder(tmp_path / "file" / "run"), settings())
+        begin(TrainFolder(tmp_path / "file" / "run"), settings(), images)
+
+
+@pytest.mark.parametrize("text", ["database: mine\n", "- a list\n", "half: [a", "images: photos\n"])
+def test_a_config_of_somebody_else_is_no_run_and_stays_as_it_is(
+    tmp_path: Path, images: Path, text: str
+) -> None:
+    run = TrainFolder(tmp_path / "project")
+    run.path.mkdir()
+    run.config.write_text(text)
+    run.report.write_text("a report of my own")
+    assert not run.finished
+    assert "is not a run" in refusal(run, settings(), images)
+    with pytest.raises(UserError, match="is not a run"):
+        begin(run, settings(), images)
+    assert run.config.read_text() == text
+
+
+def test_a_run_that_another_job_began_while_this_one_waited_is_refused(
+    tmp_path: Path, images: Path
+) -> None:
+    run = TrainFolder(tmp_path / "run")
+    run.check(settings("--seed", "2"), manifest_of(images))  # and now it waits for machines
+    begin(run, settings("--seed", "1"), images)
+    manifest_of(images).write(run.manifest)
+    with pytest.raises(UserError, match="begun with seed 1, not 2"):
+        begin(run, settings("--seed", "2"), images)
+    assert "seed: 1" in run.config.read_text()
+
+
+def test_a_run_without_its_config_is_refused(begun: TrainFolder, images: Path) -> None:
+    begun.config.unlink()
+    assert "another job" in refusal(begun, settings(), images)
 
 
 def test_a_first_draft_that_a_kill_has_left_is_in_nobodys_way(tmp_path: Path, images: Path) -> None:

@@ -112,3 +112,25 @@ def test_without_an_image_or_a_file_of_labels_there_is_no_work(tmp_path: Path) -
     assert "no image found" in complaint(empty) and "1 not an image name" in complaint(empty)
     full = fill(tmp_path / "b", "1.jpg")
     assert "cannot be read" in complaint(full, labels=tmp_path / "nowhere.csv")
+
+
+def test_a_folder_is_the_same_however_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "a", "1.jpg")
+    fill(tmp_path / "b", "1.jpg")
+    monkeypatch.chdir(tmp_path)
+    paths = [
+        list_images(folders, []).manifest.table["path"].to_pylist()
+        for folders in (["a", "b"], ["./a", "b/"], ["a/../a", ".//b"])
+    ]
+    assert paths == [["a/1.jpg", "b/1.jpg"]] * 3
+
+
+def test_a_label_is_spelled_as_the_class_that_looks_the_same(tmp_path: Path) -> None:
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    root = fill(tmp_path / "photos", f"{apart}/1.jpg", "other/2.jpg")
+    for classes, label in (([composed, "x"], composed), ([apart, composed], apart)):
+        work = list_images([str(root)], classes)
+        assert work.manifest.table["label"].to_pylist() == [label, "other"]
+        assert work.unknown(classes) == {"other": 1}

@@ -9,19 +9,21 @@ from ray.exceptions import TaskUnschedulableError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cnn.errors import UserError
-from cnn.place import Place
+from cnn.place import BucketPath, Place
 
 # Below it Ray unpacks the working directory of a submitted job, and starts the job there.
 UPLOADS = "working_dir_files"
 
 
 def require_lasting(folder: Place, flag: str = "--out") -> None:
-    """UserError where a submitted job would write into its own upload, which Ray removes."""
+    """UserError if a job would write into its upload, which Ray removes, or a bucket's root."""
     if isinstance(folder, Path) and UPLOADS in folder.resolve().parts:
         raise UserError(
             f"{folder} would lie in what the job has uploaded, which Ray removes: give {flag} "
             "a folder that every node has, from its root, or a URI such as s3://…"
         )
+    if isinstance(folder, BucketPath) and folder.parent == folder:
+        raise UserError(f"{flag} {folder} is a whole bucket: give a folder in it")
 
 
 def require_shared_images(root: str) -> None:

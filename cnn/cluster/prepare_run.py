@@ -8,9 +8,10 @@ from cnn.cluster.session import session
 from cnn.config import Experiment, PrepareConfig
 from cnn.console import Console
 from cnn.place import Place, place
+from cnn.plural import by_reason
 from cnn.prepared import Prepared
 from cnn.run_folder import RunFolder
-from cnn.source import Source, is_prepared, list_source
+from cnn.source import Source, is_prepared, list_source, open_prepared, passing_faults
 
 # One to decode with, and one that Ray Data keeps free for what consumes the blocks.
 PREPARE_CPUS = 2
@@ -33,7 +34,13 @@ def ensure_prepared(source: Source, folder: Place, console: Console) -> Prepared
     """The prepared dataset in `folder`, decoded now if it is not there yet."""
     if is_prepared(source, folder):
         console.say(f"prepared {folder} is there: nothing to decode")
-        return Prepared.open(folder)
+        dataset = open_prepared(source, folder)
+        if faults := passing_faults(dataset):
+            console.say(
+                f"warning  some images could not be read when they were prepared "
+                f"({by_reason(faults)}): remove {folder} to try them again"
+            )
+        return dataset
     files = source.manifest.table.num_rows
     with session(PREPARE_CPUS), console.bar("decode", "images") as advance:
         nodes.require_shared_images(source.root)

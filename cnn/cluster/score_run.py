@@ -25,6 +25,7 @@ from cnn.manifest import Manifest
 from cnn.parts import Parts
 from cnn.pixels import Decode
 from cnn.place import place
+from cnn.plural import by_reason
 from cnn.prediction import confident, uncertain
 from cnn.report.comparison import lost
 from cnn.report.evaluation import Evaluation, evaluate
@@ -76,7 +77,7 @@ def score(settings: ScoreConfig, console: Console) -> None:
     else:
         run.check_parts(job.parts)
         introduce(job, console)
-        with run.begun(settings):
+        with run.begun(settings, job.work.manifest):
             run.begin_with(job.work.manifest, sums)
             seconds, images = fill(job, console)
             conclude(job, seconds, images, console)
@@ -96,11 +97,12 @@ def gather(settings: ScoreConfig, model: Bundle) -> ScoringJob:
 def introduce(job: ScoringJob, console: Console) -> None:
     """Tell what is going to be scored, and with what."""
     card, work = job.model.card, job.work
-    images, ignored = work.manifest.table.num_rows, sum(work.manifest.ignored.values())
+    images, ignored = work.manifest.table.num_rows, work.manifest.ignored
+    reasons = f" ({by_reason(ignored)})" if ignored else ""
     labelled = images - work.manifest.table["label"].null_count
     some = f", {labelled:,} of them labelled" if labelled else " without labels"
     labels = " labelled" if labelled == images else some
-    console.say(f"data     {images:,} images{labels}, {ignored:,} ignored")
+    console.say(f"data     {images:,} images{labels}, {sum(ignored.values()):,} ignored{reasons}")
     for line in remarks(work, card.classes):
         console.say(f"         {line}")
     flip = ", each with its mirror image" if card.flip else ""

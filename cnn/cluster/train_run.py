@@ -34,6 +34,7 @@ from cnn.source import (
     default_out,
     find_source,
     is_prepared,
+    open_prepared,
     prepared_folder,
     source_pixels,
 )
@@ -65,7 +66,7 @@ def train(settings: TrainConfig, console: Console) -> None:
     with session(max(PREPARE_CPUS, training_plan.logical_cpus(settings))):
         plan = training_plan.plan(settings, console)
         nodes.require_shared_folder(run.path)
-        with run.begun(settings):
+        with run.begun(settings, source.manifest):
             fill(source, settings, run, plan, console, started)
     announce(run, console)
 
@@ -108,7 +109,7 @@ def look_ahead(
     """Print all that can be known before training, and write nothing."""
     folder = prepared_folder(source, settings, run)
     if is_prepared(source, folder):
-        manifest = Prepared.open(folder).manifest
+        manifest = open_prepared(source, folder).manifest
     else:
         manifest = dry_run.read_all(source.root, source.manifest, source.settings, console)
     table = assign_splits(manifest.table, settings.seed)

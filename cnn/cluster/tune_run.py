@@ -52,7 +52,7 @@ def tune(settings: TuneConfig, console: Console) -> None:
     with session(max(PREPARE_CPUS, cpus), searching=True):
         plan = tuning_plan.plan(settings, streamed, console)
         nodes.require_shared_folder(run.path)
-        with run.begun(settings):
+        with run.begun(settings, source.manifest):
             fill(settings, sources, space, run, plan, console, started)
     announce(run, console)
 
@@ -68,6 +68,7 @@ def fill(
 ) -> None:
     """Prepare, search and judge the winner, and write the run folder, its report last."""
     resumed, base = run.manifest.is_file(), space.base
+    run.check_space(space.as_yaml())
     write_atomically(run.space, space.as_yaml())
     datasets = {
         size: ensure_prepared(one, prepared_folder(one, settings, run), console)

@@ -2,9 +2,11 @@
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import pyarrow.compute as pc
 import pytest
 from moto.server import ThreadedMotoServer
@@ -15,6 +17,7 @@ from cnn.command import parse
 from cnn.config import ScoreConfig, TrainConfig, TuneConfig
 from cnn.console import Console
 from cnn.errors import UserError
+from cnn.folder import list_folder
 from cnn.place import Place, place
 
 SMALL = ("--filters", "8,16", "--epochs", "2", "--workers", "1", "--precision", "float32")
@@ -119,3 +122,26 @@ def test_a_bucket_that_is_not_there_is_one_line(uri: str, images: str) -> None:
     with pytest.raises(UserError, match="give another --out") as refused:
         train_run.train(parse(TrainConfig, [images, "--out", nowhere, *SMALL]), Console())
     assert "\n" not in str(refused.value)
+
+
+def test_a_key_with_two_slashes_is_counted_and_ends_nothing(uri: str, images: str) -> None:
+    """Tools that join names carelessly make such keys; pyarrow lists them, and cannot open them."""
+    server = re.search(r"endpoint_override=([^&]+)", uri)
+    assert server is not None
+    keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret"}
+    client = boto3.client("s3", endpoint_url=f"http://{server[1]}", region_name="us-east-1", **keys)
+    before = list_folder(images)
+    client.put_object(Bucket="tests", Key="digits/3//odd.png", Body=b"odd")
+    try:
+        after = list_folder(images)
+    finally:
+        client.delete_object(Bucket="tests", Key="digits/3//odd.png")
+    assert after.files.equals(before.files)
+    assert after.ignored == before.ignored | {"double_slash": 1}
+    with pytest.raises(UserError, match="check the address"):
+        list_folder(images.replace("@tests/", "@tests//"))
+
+
+def test_a_whole_bucket_is_no_place_for_a_run(uri: str, images: str) -> None:
+    with pytest.raises(UserError, match="whole bucket: give a folder in it"):
+        train_run.train(parse(TrainConfig, [images, "--out", uri.format(""), *SMALL]), Console())

@@ -6,7 +6,7 @@ import pytest
 from ray.tune.experiment import Trial
 
 from cnn.cluster import tuning
-from cnn.cluster.tuning import Task, Tried
+from cnn.cluster.tuning import TrialContext, Tried
 from cnn.cluster.tuning_plan import TuningPlan
 from cnn.cluster.watch import Watch
 from cnn.config import Resources, Search, TrainConfig
@@ -34,7 +34,7 @@ def search(
     plan: TuningPlan,
     base: TrainConfig = BASE,
 ) -> list[Tried]:
-    task = Task(Space(ranges, base), {16: dataset.folder}, plan, out)
+    task = TrialContext(Space(ranges, base), {16: dataset.folder}, plan, out)
     return tuning.search(task, settings, seed=4, console=Console())
 
 

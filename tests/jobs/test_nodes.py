@@ -23,7 +23,7 @@ Start = Callable[..., subprocess.Popen[str]]
 
 pytestmark = pytest.mark.slow
 
-ray_environment.prepare()
+ray_environment.set_defaults()
 
 # Without batch norm and augmentation, workers together do exactly what one does alone, but for the
 # order of sums: at a tenth of the learning rate that does not grow into a difference.

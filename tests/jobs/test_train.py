@@ -180,7 +180,7 @@ def occupied(folder: Path) -> list[object]:
         (too_many_stages, ["--filters", "--image-size 32"]),
         (no_such_gpus, ["32 GPU workers"]),
         (no_such_network, ["resnet81", "did you mean resnet18?"]),
-        (occupied, ["something else than a run", "--out"]),
+        (occupied, ["is not a run", "--out"]),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line_before_anything_is_written(

@@ -1,0 +1,67 @@
+"""Laws of sources: where images come from, and what is said of those that were prepared before."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from cnn import prepared
+from cnn.config import Images
+from cnn.prepared import Card, Prepared
+from cnn.source import Source, default_out, list_source, open_prepared, passing_faults
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Two classes of two files, and one of none."""
+    for name in ("cat/1.jpg", "cat/2.jpg", "dog/1.jpg", "dog/2.jpg", "empty/notes.txt"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(b"no image")
+    return tmp_path / "photos"
+
+
+def prepare(source: Source, folder: Path, errors: list[str | None]) -> Prepared:
+    """A prepared dataset without pixels, whose files ended with these errors."""
+    card = Card(key=source.key, source=source.root, image_size=8, fit="squash", shards=0)
+    prepared.begin(folder, card)
+    manifest = source.manifest.with_contents([None] * 4, errors)
+    for name in ("shard", "row"):
+        column = pa.array([0] * 4, pa.int32())
+        manifest = replace(manifest, table=manifest.table.append_column(name, column))
+    prepared.finish(folder, card, manifest)
+    return Prepared.open(folder)
+
+
+def test_what_was_ignored_is_what_the_listing_ignores_now(images: Path, tmp_path: Path) -> None:
+    source = list_source(str(images), Images(image_size=8))
+    assert source.manifest.empty_folders == ("empty",)
+    prepare(source, tmp_path / "prepared", [None] * 4)
+    (images / "empty/notes.txt").unlink()
+    (images / "empty").rmdir()
+    (images / "cat/a.txt").touch()
+    again = list_source(str(images), Images(image_size=8))
+    assert again.key == source.key  # the same images
+    manifest = open_prepared(again, tmp_path / "prepared").manifest
+    assert (manifest.empty_folders, manifest.ignored) == ((), {"not_an_image_name": 1})
+
+
+def test_faults_that_may_be_gone_are_counted(images: Path, tmp_path: Path) -> None:
+    source = list_source(str(images), Images(image_size=8))
+    errors = ["permission_denied", "vanished", "vanished", "truncated"]
+    dataset = prepare(source, tmp_path / "prepared", errors)
+    assert json.dumps(passing_faults(dataset)) == '{"permission_denied": 1, "vanished": 2}'
+
+
+@pytest.mark.parametrize(
+    ("images", "out"),
+    [
+        (None, "runs/digits"),
+        ("some/photos/", "runs/photos"),
+        ("s3://bucket/photos?region=us-east-1", "runs/photos"),
+        ("s3://bucket/photos?endpoint_override=http://localhost:9000", "runs/photos"),
+    ],
+)
+def test_a_run_is_called_after_its_images(images: str | None, out: str) -> None:
+    assert default_out(images) == out
