@@ -1,11 +1,12 @@
-"""Folder of images → prepared dataset; train and tune do this by themselves when needed."""
+"""Folder of images → prepared dataset; train and tune also do this when needed."""
 
 from cnn.command import run
 from cnn.config import PrepareConfig
 
 
 def prepare(settings: PrepareConfig) -> None:
-    """Imports late: --help and a mistyped flag should not wait for Ray and torch."""
+    """Decode a folder of images into a prepared dataset."""
+    # Imports are late: --help and a mistyped flag must not wait for Ray and torch.
     from cnn.cluster import environment
 
     environment.set_defaults()

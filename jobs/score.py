@@ -5,7 +5,8 @@ from cnn.config import ScoreConfig
 
 
 def score(settings: ScoreConfig) -> None:
-    """Imports late: --help and a mistyped flag should not wait for Ray and torch."""
+    """Score folders of images with a model bundle."""
+    # Imports are late: --help and a mistyped flag must not wait for Ray and torch.
     from cnn.cluster import environment
 
     environment.set_defaults()

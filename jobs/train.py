@@ -5,7 +5,8 @@ from cnn.config import TrainConfig
 
 
 def train(settings: TrainConfig) -> None:
-    """Imports late: --help and a mistyped flag should not wait for Ray and torch."""
+    """Train on a folder of images."""
+    # Imports are late: --help and a mistyped flag must not wait for Ray and torch.
     from cnn.cluster import environment
 
     environment.set_defaults()

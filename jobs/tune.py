@@ -5,7 +5,8 @@ from cnn.config import TuneConfig
 
 
 def tune(settings: TuneConfig) -> None:
-    """Imports late: --help and a mistyped flag should not wait for Ray and torch."""
+    """Search for the best settings on a folder of images."""
+    # Imports are late: --help and a mistyped flag must not wait for Ray and torch.
     from cnn.cluster import environment
 
     environment.set_defaults()

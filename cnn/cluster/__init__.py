@@ -1,1 +1,1 @@
-"""The only rooms of the library that know Ray."""
+"""The only modules of the library that import Ray."""

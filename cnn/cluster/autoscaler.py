@@ -1,4 +1,4 @@
-"""The autoscaler of a cluster: asked for machines, and its word on whether they can come."""
+"""The autoscaler of a cluster: requests for machines, and whether it can start them."""
 
 import os
 from collections import Counter
@@ -11,18 +11,18 @@ from ray.core.generated import autoscaler_pb2
 from ray.experimental.internal_kv import internal_kv_get_gcs_client
 
 Needs = dict[str, float]
-"""What one worker needs in one place, as Ray counts it: CPUs and GPUs."""
+"""The CPUs and GPUs that one worker needs on one node, as Ray counts them."""
 
 
 def grows() -> bool:
-    """Whether this is a cluster with an autoscaler that answers."""
+    """Whether RAY_ADDRESS names a cluster that runs Ray's autoscaler v2."""
     return "RAY_ADDRESS" in os.environ and is_autoscaler_v2(fetch_from_server=True)
 
 
 class Request:
-    """Machines for all of these workers, asked for in the length of a `with` block.
+    """A request for machines for all of these workers, for the length of a `with` block.
 
-    What is asked stays until it is taken back: machines would run, and cost, for ever.
+    Ray keeps a request until it is withdrawn: without that, machines would run, and cost, for ever.
     """
 
     def __init__(self, workers: list[Needs]) -> None:
@@ -41,15 +41,16 @@ class Request:
         request_resources([])
 
     def ask(self) -> None:
-        """Put this request in the place of what was asked before."""
+        """Send this request; it replaces the previous one."""
         request_resources(self.needs)
         self.version = status().cluster_resource_state.cluster_resource_state_version
 
     def answer(self) -> Literal["never", "heard", "unheard"]:
-        """What has become of it.
+        """Whether the autoscaler has seen the request, and whether it can ever meet it.
 
-        A cluster has room for one request. Another job may put its own in the place of ours, and
-        Ray Data's coordinator, which an earlier job has left, does so three times a minute.
+        "unheard": not seen yet; "heard": seen, and possible; "never": seen, and infeasible. A
+        cluster keeps only one request. Another job may replace ours, and Ray Data's coordinator,
+        if an earlier job has left one, does so three times a minute: then it is sent again.
         """
         reply = status()
         state = reply.autoscaling_state
@@ -67,14 +68,14 @@ class Request:
 
 
 def request_resources(bundles: list[Needs]) -> None:
-    """Tell the autoscaler what the cluster must have room for."""
-    from ray.autoscaler import sdk  # late: every worker would pay for it
+    """Tell the autoscaler which bundles the cluster must have room for."""
+    from ray.autoscaler import sdk  # late: only drivers need it, and every worker would pay
 
     sdk.request_resources(bundles=bundles)
 
 
 def counted_bundles(constraint: Any) -> Counter[frozenset[tuple[str, float]]]:
-    """What is wanted in one place, and how often."""
+    """How often each bundle (what one node must have) is requested."""
     counts: Counter[frozenset[tuple[str, float]]] = Counter()
     for group in constraint.resource_requests:
         counts[frozenset(group.request.resources_bundle.items())] += group.count
@@ -82,9 +83,9 @@ def counted_bundles(constraint: Any) -> Counter[frozenset[tuple[str, float]]]:
 
 
 def status() -> Any:
-    """What the cluster has and was asked for, and the autoscaler's word on the last it has seen.
+    """The cluster's resources and requests, and the state that the autoscaler last reported.
 
-    Ray's own message, as its Python interface keeps back what is infeasible.
+    This is Ray's protobuf message: its Python interface leaves out infeasible requests.
     """
     gcs: Any = internal_kv_get_gcs_client()  # type: ignore[no-untyped-call]
     reply = gcs.get_cluster_status(timeout_s=30)

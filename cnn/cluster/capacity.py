@@ -1,4 +1,4 @@
-"""The capacity of the cluster: what it has, and what more it gets when it is asked."""
+"""The capacity of the cluster: what it has, and what more it can start on request."""
 
 import sys
 import time
@@ -11,19 +11,20 @@ from cnn.cluster.autoscaler import Needs, Request, grows
 from cnn.console import Console
 from cnn.errors import UserError
 
-# Fifteen fifths, added up, are a little more than three.
+# Floating point: 0.2 added up 15 times is a little more than 3.
 TOLERANCE = 1e-6
 
-UNUSABLE = "a worker was given a GPU that torch cannot use: update its driver, or give --no-gpu"
+UNUSABLE = "a worker got a GPU that torch cannot use: update its driver, or give --no-gpu"
 
-# A machine of a cloud takes some minutes to start and to be set up.
+# Seconds: a cloud machine takes some minutes to start and to be set up.
 PATIENCE = 20 * 60
 
 
 def total(resource: str) -> int:
     """How much of a resource the whole cluster has, free or taken.
 
-    Before there is one, what this machine's Ray is going to have: as many CPUs as it is told of.
+    Before Ray is initialised: this machine's GPUs, and no limit on CPUs, because a local Ray gets
+    as many logical CPUs as a job needs.
     """
     if not ray.is_initialized():
         return own_gpus() if resource == "GPU" else sys.maxsize
@@ -31,34 +32,34 @@ def total(resource: str) -> int:
 
 
 def gpus() -> int:
-    """GPUs in the cluster, or in this machine before there is a cluster."""
+    """GPUs in the cluster, or in this machine before Ray is initialised."""
     return total("GPU")
 
 
 def own_gpus() -> int:
-    """GPUs of this machine that torch can use: under an old driver it sees them, and cannot."""
+    """GPUs that torch can use here; with an old driver, `device_count` alone is too high."""
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def require_usable(gpu: bool) -> None:
-    """UserError where a worker that was given a GPU could not use it."""
+    """Raises UserError if this worker was given a GPU but torch cannot use any."""
     if gpu and not own_gpus():
         raise UserError(UNUSABLE)
 
 
 def has(workers: list[Needs]) -> bool:
-    """Whether the cluster has as much as these workers need together."""
+    """Whether the cluster has, in total, what all these workers need."""
     wanted = together(workers).items()
     return all(total(name) >= count - TOLERANCE for name, count in wanted)
 
 
 def slots(gpus: int, fraction: float) -> int:
-    """How many workers fit that take this fraction of a GPU each: none has parts of two."""
+    """How many workers fit if each takes this fraction of one GPU, never parts of two."""
     return gpus * int(1 / fraction + TOLERANCE)
 
 
 def together(workers: list[Needs]) -> Needs:
-    """What all of them need."""
+    """The sum of what these workers need."""
     names = {name for needs in workers for name in needs}
     return {name: sum(needs.get(name, 0) for needs in workers) for name in sorted(names)}
 
@@ -66,7 +67,7 @@ def together(workers: list[Needs]) -> Needs:
 def provides(workers: list[Needs], console: Console) -> bool:
     """Whether the cluster has what these need, or has grown to have it when this returns.
 
-    False where it never will; UserError where machines were asked for, and did not come in time.
+    False if it never will; UserError if requested machines did not come in time.
     """
     if has(workers):
         return True
@@ -90,18 +91,18 @@ def provides(workers: list[Needs], console: Console) -> bool:
 
 
 def wants_gpu(asked: bool | None, worker: Needs, console: Console) -> bool:
-    """Whether to work on GPUs: as asked, or where the cluster has any, or can have."""
+    """Whether to use GPUs: as requested, or if the cluster has any or can start any."""
     if asked is not None:
         return asked
     return gpus() > 0 or provides([worker], console)
 
 
 def counted(workers: int, gpu: bool) -> str:
-    """So many workers, in words."""
+    """The number and kind of workers, in words."""
     return plural.counted(workers, "GPU worker" if gpu else "CPU worker")
 
 
 def shortfall(workers: list[Needs]) -> str:
-    """What is there of what is wanted."""
+    """How much of what these workers need the cluster has, in words."""
     wanted = together(workers).items()
     return ", ".join(f"{total(name)} of {count:g} {name}s" for name, count in wanted if count)

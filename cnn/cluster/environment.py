@@ -1,10 +1,10 @@
-"""What Ray and its workers read from the environment as they start; set before that, by jobs."""
+"""Environment variables that Ray and its workers read at start-up; jobs set them before that."""
 
 import os
 
-# A batch's activations are of tens of MB each. The C library would ask the system for each of
-# them, and hand it back at once: a fifth of a network's time on a CPU, for clearing pages. So a
-# process keeps up to 256 MiB for the next one, in one heap for all of its threads.
+# A batch's activations take tens of MB each. By default the C library requests each of them from
+# the system and returns it at once: clearing the pages costs a fifth of a network's time on a CPU.
+# With these settings a process keeps up to 256 MiB to reuse, in one heap for all its threads.
 ARITHMETIC = {
     "MALLOC_MMAP_THRESHOLD_": str(256 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
@@ -14,29 +14,30 @@ ARITHMETIC = {
 
 SETTINGS = {
     **ARITHMETIC,
-    # A driver started by `uv run` would otherwise zip its folder and build a second virtual
-    # environment on this same machine: 43 s to the first task, instead of a few.
+    # Otherwise a driver started by `uv run` zips its folder and builds a second virtual environment
+    # on the same machine: the first task starts after 43 s, instead of a few.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     # The Parquet reader's default starts 32 actors for each pass over the data.
     "RAY_DATA_USE_DATASOURCE_V2": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    # What it would call an error is raised as well, to those who can tell it in one line.
+    # Ray Data also raises what it logs as an error, and the job then prints it in one line.
     "RAY_DATA_LOG_LEVEL": "CRITICAL",
-    # Tune's newer console speaks whatever it is told, and of folders that nobody asked for.
+    # Tune's newer console output prints at any verbosity, and names folders of no use to the user.
     "RAY_AIR_NEW_OUTPUT": "0",
-    # A killed search forgets what its trials did in so many seconds, and does it again.
+    # Seconds between saves of a search's state: what a killed search loses and does again.
     "TUNE_GLOBAL_CHECKPOINT_S": "2",
     # A machine under load takes longer than Ray's default 60 s to start a Python process.
     "RAY_worker_register_timeout_seconds": "300",
-    # Ray starts its workers at nice 15: beside any other work on the machine they would starve.
+    # Ray starts its workers at nice 15: next to other work on the machine they would starve.
     "RAY_worker_niceness": "0",
-    # Ray Train looks for reports so often, and a worker that reports waits until it is seen: with
-    # the default of 2 s an epoch of half a second takes two and a half.
+    # How often Ray Train polls for reports. A worker that reports waits for the next poll: with the
+    # default of 2 s an epoch of half a second takes two and a half.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    # Ray would put its raylets' word of lost workers and nodes among a job's results, on standard
-    # output. What the loss means for the job, the job says itself.
+    # Ray would print its raylets' messages about lost workers and nodes on standard output, among a
+    # job's results. The job itself reports what the loss means.
     "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed|has been marked dead",
-    # What a job tells its cluster's workers may have been told them by its submission already.
+    # The submission may already have set a variable that the job sets for its workers: Ray would
+    # refuse the conflict, and now the job's value counts.
     "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
     # Messages that a user cannot act on.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -48,7 +49,7 @@ SETTINGS = {
 def set_defaults() -> None:
     """Set each variable that the user has not set.
 
-    In a submitted job the uv hook stays as the cluster has it: there it carries the environment.
+    In a submitted job Ray's uv hook is left as it is: it brings the environment to the workers.
     """
     for name, value in SETTINGS.items():
         if name == "RAY_ENABLE_UV_RUN_RUNTIME_ENV" and "RAY_ADDRESS" in os.environ:
@@ -57,5 +58,5 @@ def set_defaults() -> None:
 
 
 def of_workers() -> dict[str, str]:
-    """What the workers of a cluster must be told: its machines have none of it by themselves."""
+    """The variables to send to a cluster's workers, whose machines do not set them."""
     return {name: os.environ.get(name, value) for name, value in ARITHMETIC.items()}

@@ -1,4 +1,4 @@
-"""What a training run tells Ray's metrics: for its dashboard, and for Prometheus behind it."""
+"""Metrics of a training run, for Ray's dashboard and for Prometheus behind it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 from ray.util.metrics import Gauge
 
 GAUGES = {
-    "images_per_second": "Images that all workers together trained on in a second",
-    "data_wait": "Fraction of an epoch's training that went into waiting for batches",
+    "images_per_second": "Training images per second, over all workers",
+    "data_wait": "Fraction of an epoch's training time spent waiting for batches",
     "val_accuracy": "Accuracy on the validation images",
 }
 
 
 class Gauges:
-    """The gauges of one run, as `cnn_` and the name that the figure has in history.csv."""
+    """The gauges of one run, each named `cnn_` plus its column in history.csv."""
 
     def __init__(self, run: str) -> None:
         self.gauges = {
@@ -24,6 +24,6 @@ class Gauges:
             gauge.set_default_tags({"run": run})
 
     def show(self, row: Mapping[str, Any]) -> None:
-        """The figures of an epoch that has ended."""
+        """Set the gauges to the figures of a finished epoch."""
         for name, gauge in self.gauges.items():
             gauge.set(row[name])

@@ -21,8 +21,8 @@ from cnn.source import Source
 def prepare(source: Source, folder: Place, advance: Advance, console: Console) -> Prepared:
     """Decode every image of `source` once, into `folder`.
 
-    What is missing of a run that was cut off is done: shards are whole or not there, and the card
-    comes last. Two runs at once write the same.
+    Resumes an interrupted run: a shard is complete or absent, and the card is written last. Two
+    runs at the same time write the same files.
     """
     order = np.random.default_rng(int(source.key, 16)).permutation(source.manifest.table.num_rows)
     shards = prepared.cut(source.manifest.table.take(order), source.settings.image_size)
@@ -51,7 +51,7 @@ def decode(
     isolated: bool,
     advance: Advance,
 ) -> None:
-    """Write the missing shards, one task each, wherever the cluster has a CPU."""
+    """Write the missing shards, one task each, on any free CPU of the cluster."""
     total = sum(len(rows) for rows in shards)
     done = total - sum(len(shards[number]) for number in missing)
     advance(done, total)
@@ -89,7 +89,7 @@ def placed(source: Source, folder: Place, order: np.ndarray, shards: int) -> Man
     """The manifest of what was decoded, in the listing's order."""
     found = pa.concat_tables(prepared.shard_manifests(folder, shards)).take(np.argsort(order))
     if not found["path"].equals(source.manifest.table["path"]):
-        raise RuntimeError(f"the shards in {folder} are not those of the listing: remove it")
+        raise RuntimeError(f"the shards in {folder} do not match the listing: remove the folder")
     read = source.manifest.with_contents(*(found[n].to_pylist() for n in ("content_hash", "error")))
     table = read.table.append_column("shard", found["shard"]).append_column("row", found["row"])
     return replace(read, table=table)

@@ -11,23 +11,23 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cnn.errors import UserError
 from cnn.place import BucketPath, Place
 
-# Below it Ray unpacks the working directory of a submitted job, and starts the job there.
+# The folder in which Ray unpacks a submitted job's working directory and starts the job.
 UPLOADS = "working_dir_files"
 
 
 def require_lasting(folder: Place, flag: str = "--out") -> None:
-    """UserError if a job would write into its upload, which Ray removes, or a bucket's root."""
+    """Raises UserError if a job would write into its upload, or into the root of a bucket."""
     if isinstance(folder, Path) and UPLOADS in folder.resolve().parts:
         raise UserError(
-            f"{folder} would lie in what the job has uploaded, which Ray removes: give {flag} "
-            "a folder that every node has, from its root, or a URI such as s3://…"
+            f"{folder} is inside the job's upload, which Ray removes: give {flag} "
+            "an absolute path that exists on every node, or a URI such as s3://…"
         )
     if isinstance(folder, BucketPath) and folder.parent == folder:
         raise UserError(f"{flag} {folder} is a whole bucket: give a folder in it")
 
 
 def require_shared_images(root: str) -> None:
-    """UserError where some node does not see a local folder: all its images would be missed."""
+    """Raises UserError if a node cannot see a local folder: it would miss all its images."""
     if "://" not in root and (blind := nodes_without(root)):
         raise UserError(
             f"{root} is not on {', '.join(blind)}, where images would be decoded: "
@@ -36,7 +36,7 @@ def require_shared_images(root: str) -> None:
 
 
 def require_shared_folder(folder: Place) -> None:
-    """UserError where some node would write another folder than this one, of the same name."""
+    """Raises UserError if this path is another folder on some node, or cannot be written."""
     if not isinstance(folder, Path):
         return
     probe = existing(folder.absolute()) / f".{uuid.uuid4().hex}.tmp"
@@ -44,23 +44,25 @@ def require_shared_folder(folder: Place) -> None:
         probe.touch()
         blind = nodes_without(str(probe))
     except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror}): give another") from None
+        raise UserError(
+            f"{folder} cannot be written ({error.strerror}): give another folder"
+        ) from None
     finally:
         probe.unlink(missing_ok=True)
     if blind:
         raise UserError(
-            f"{folder} is another folder on {', '.join(blind)}, and workers write there: "
+            f"{folder} is another folder on {', '.join(blind)}, where workers would write: "
             "give --out a folder that is mounted on every node, or a URI such as s3://…"
         )
 
 
 def existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that is there."""
+    """The folder, or its nearest parent that exists."""
     return folder if folder.is_dir() else existing(folder.parent)
 
 
 def nodes_without(file: str) -> list[str]:
-    """The addresses of the nodes that do not see a file of this machine."""
+    """The addresses of the nodes that cannot see a file of this machine."""
     nodes = alive()
     if len(nodes) == 1:
         return []
@@ -76,7 +78,7 @@ def nodes_without(file: str) -> list[str]:
 
 
 def sees(answer: "ray.ObjectRef[bool]") -> bool:
-    """What a node has answered; one that has gone away meanwhile will write nothing anywhere."""
+    """A node's answer; True if the node was lost meanwhile, because it will write nothing."""
     try:
         return ray.get(answer)
     except (TaskUnschedulableError, WorkerCrashedError):
@@ -84,5 +86,5 @@ def sees(answer: "ray.ObjectRef[bool]") -> bool:
 
 
 def alive() -> list[dict[str, str]]:
-    """What Ray knows of each node that is up."""
+    """Ray's record of each node that is alive."""
     return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Passes over what is missing, until nothing is: how a job outlives the loss of its workers."""
+"""Passes over the missing parts until none is left: how a job survives the loss of workers."""
 
 from collections.abc import Callable
 
@@ -6,23 +6,24 @@ from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError, Wor
 
 from cnn.console import Console
 
-# Lost workers cost what they were at; three passes in a row that bring nothing are no accident.
+# A lost worker costs only the parts in progress: three passes in a row that complete no part have
+# another cause.
 FRUITLESS = 3
 LOST = (RayActorError, WorkerCrashedError, OutOfMemoryError, ObjectLostError)
 
-# Ray itself gives a task that has lost its worker another try. After the second loss the images
-# of the task are decoded apart, so no file is tried more than three times.
+# Ray itself retries a task once after it lost its worker. After the second loss images are decoded
+# in isolated processes, so no file is tried more than three times.
 TASK_RETRIES = 1
 
 Missing = Callable[[], list[int]]
-"""The numbers of the parts that are not there yet."""
+"""Returns the numbers of the parts that do not exist yet."""
 
 Attempt = Callable[[list[int], bool], None]
-"""Makes the parts of these numbers; with True, so that no file can take a worker with it."""
+"""Makes the parts with these numbers; if True, isolated, so that no file can crash a worker."""
 
 
 def make_all(missing: Missing, attempt: Attempt, console: Console) -> None:
-    """Attempt what is missing until nothing is; raises where passes bring nothing any more."""
+    """Attempt the missing parts until none is; raises after three passes without progress."""
     left, fruitless, isolated = missing(), 0, False
     while left:
         before, error = len(left), RuntimeError("Ray Data left parts out")
@@ -36,5 +37,5 @@ def make_all(missing: Missing, attempt: Attempt, console: Console) -> None:
             raise error
         if left:
             console.say(
-                f"a worker was lost ({type(error).__name__}): going on with what is missing"
+                f"a worker was lost ({type(error).__name__}): continuing with the missing parts"
             )

@@ -1,4 +1,4 @@
-"""A preparing run: a folder of images to a prepared dataset, which other runs share."""
+"""A preparing run: from a folder of images to a prepared dataset, which other runs share."""
 
 import time
 
@@ -13,7 +13,7 @@ from cnn.prepared import Prepared
 from cnn.run_folder import RunFolder
 from cnn.source import Source, is_prepared, list_source, open_prepared, passing_faults
 
-# One to decode with, and one that Ray Data keeps free for what consumes the blocks.
+# One to decode, and one that Ray Data keeps free for the consumer of the blocks.
 PREPARE_CPUS = 2
 
 
@@ -31,9 +31,9 @@ def prepare(settings: PrepareConfig, console: Console) -> None:
 
 
 def ensure_prepared(source: Source, folder: Place, console: Console) -> Prepared:
-    """The prepared dataset in `folder`, decoded now if it is not there yet."""
+    """The prepared dataset in `folder`, decoded now if it does not exist yet."""
     if is_prepared(source, folder):
-        console.say(f"prepared {folder} is there: nothing to decode")
+        console.say(f"prepared {folder} exists: nothing to decode")
         dataset = open_prepared(source, folder)
         if faults := passing_faults(dataset):
             console.say(
@@ -53,7 +53,7 @@ def ensure_prepared(source: Source, folder: Place, console: Console) -> Prepared
 
 
 def require_lasting(settings: Experiment, run: RunFolder) -> None:
-    """UserError where a submitted job would write what Ray removes."""
+    """Raises UserError if a submitted job would write into its upload, which Ray removes."""
     nodes.require_lasting(run.path)
     if settings.prepared is not None:
         nodes.require_lasting(place(settings.prepared), "--prepared")

@@ -1,4 +1,4 @@
-"""Progress of a training run: workers leave word of it, the driver shows it."""
+"""Progress of a training run: rank 0 publishes it, the driver shows it."""
 
 import json
 import threading
@@ -24,15 +24,15 @@ if TYPE_CHECKING:  # its module brings torch
 Result = TypeVar("Result")
 
 Ended = tuple["Epoch", int, float]
-"""An epoch that has ended, how many there will be, and the seconds that are left."""
+"""A finished epoch, the planned number of epochs, and the seconds left."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where rank 0 leaves word of its progress, and the driver picks it up.
+    """The channel on which rank 0 publishes its progress for the driver.
 
-    In the small store of Ray's head, because workers may be on other machines than the console:
-    an actor for it would be one more process, and a second's start.
+    It uses the key-value store of Ray's head, because workers and console may be on different
+    machines. An actor would cost one more process, and a second to start.
     """
 
     run: str = field(default_factory=lambda: f"cnn-progress-{uuid4().hex}")
@@ -44,7 +44,7 @@ class Progress:
         _internal_kv_put(f"{self.run}/step", json.dumps([step, steps]))
 
     def take(self) -> tuple[list[Ended], tuple[int, int]]:
-        """The epochs ended since last asked, in their order, and the step under way."""
+        """The epochs finished since the last call, in order, and the current step of how many."""
         ended = []
         for key in sorted(_internal_kv_list(f"{self.run}/epoch/")):
             ended.append(tuple(json.loads(_internal_kv_get(key))))
@@ -53,12 +53,12 @@ class Progress:
         return ended, (step, steps)
 
     def forget(self) -> None:
-        """Remove what is left of it: a cluster outlives its runs."""
+        """Remove this run's keys: a cluster outlives its runs."""
         _internal_kv_del(self.run, del_by_prefix=True)
 
 
 class Ticker:
-    """Tells the driver of steps, a few times a second: a message per step would slow training."""
+    """Publishes the step a few times a second: a message per step would slow training."""
 
     def __init__(self, progress: Progress, seconds: float = 0.3) -> None:
         self.progress, self.seconds, self.last = progress, seconds, 0.0
@@ -71,13 +71,13 @@ class Ticker:
 
 
 def ignore(step: int, steps: int) -> None:
-    """For ranks whose progress nobody asks about."""
+    """The step callback of a worker that publishes no progress."""
 
 
 def in_background(function: Callable[[], Result]) -> Future[Result]:
     """Call `function` in a thread of its own.
 
-    Ray Train would take over Ctrl-C in the main thread, and end the process with 1.
+    In the main thread, Ray Train would handle Ctrl-C itself and end the process with 1.
     """
     running: Future[Result] = Future()
 
@@ -92,10 +92,10 @@ def in_background(function: Callable[[], Result]) -> Future[Result]:
 
 
 def patiently(function: Callable[[], Result]) -> Result:
-    """The outcome of `function`, called in a thread of its own while this one waits for it.
+    """Call `function` in a thread of its own, wait for it, and return its result.
 
-    Ctrl-C then comes in between two short waits. In the middle of Ray's own calls it can get lost:
-    what Python runs for C++ or for its garbage collector swallows what is raised there.
+    Ctrl-C then arrives between two short waits. Inside Ray's own calls it can get lost: Python
+    drops an exception raised in a callback from C++ or from its garbage collector.
     """
     running = in_background(function)
     while not wait([running], timeout=0.3).done:

@@ -1,4 +1,4 @@
-"""A scoring run: folders of images and a bundle to predictions, evaluation and report."""
+"""A scoring run: from folders of images and a bundle to predictions, evaluation and report."""
 
 import time
 from collections import Counter
@@ -60,7 +60,7 @@ class ScoringJob:
 def score(settings: ScoreConfig, console: Console) -> None:
     """Score folders of images, each image once, and write the run folder.
 
-    The same call goes on with a run that was cut off, and leaves a finished one alone.
+    The same call resumes an interrupted run. It scores nothing in a finished one, but still sorts.
     """
     nodes.require_lasting(place(settings.out))
     if settings.sort_into is not None:
@@ -73,7 +73,7 @@ def score(settings: ScoreConfig, console: Console) -> None:
     run.check_model(sums)
     into = sorted_folder(job, sums)
     if run.finished:
-        console.say(f"{run.path} is finished: nothing to score; another --out starts anew")
+        console.say(f"{run.path} is finished: nothing to score; give another --out to start again")
     else:
         run.check_parts(job.parts)
         introduce(job, console)
@@ -87,7 +87,7 @@ def score(settings: ScoreConfig, console: Console) -> None:
 
 
 def gather(settings: ScoreConfig, model: Bundle) -> ScoringJob:
-    """List the images, and cut the work."""
+    """List the images and cut them into parts."""
     labels = place(settings.labels) if settings.labels else None
     work = list_images(settings.images, model.card.classes, labels)
     run = ScoreFolder(place(settings.out))
@@ -95,7 +95,7 @@ def gather(settings: ScoreConfig, model: Bundle) -> ScoringJob:
 
 
 def introduce(job: ScoringJob, console: Console) -> None:
-    """Tell what is going to be scored, and with what."""
+    """Print which images will be scored, and with which model."""
     card, work = job.model.card, job.work
     images, ignored = work.manifest.table.num_rows, work.manifest.ignored
     reasons = f" ({by_reason(ignored)})" if ignored else ""
@@ -113,14 +113,14 @@ def introduce(job: ScoringJob, console: Console) -> None:
 
 
 def remarks(work: Worklist, classes: list[str]) -> list[str]:
-    """What a user should know of the labels."""
+    """Remarks on the labels for the user, a line each."""
     lines = []
     if unknown := work.unknown(classes):
         images = sum(unknown.values())
         names = ", ".join(list(unknown)[:5]) + (", …" if len(unknown) > 5 else "")
         lines.append(
             f"{images:,} images have a label that is no class of the model, "
-            f"so they are scored and not judged: {names}"
+            f"so they are scored but not evaluated: {names}"
         )
     if work.unmatched:
         lines.append(f"{work.unmatched:,} rows of the labels match no image")
@@ -128,7 +128,7 @@ def remarks(work: Worklist, classes: list[str]) -> list[str]:
 
 
 def fill(job: ScoringJob, console: Console) -> tuple[float, int]:
-    """Score the parts that are missing; returns how long it took, in seconds, and of how many."""
+    """Score the missing parts; returns the seconds it took and the number of images in them."""
     before = total = len(job.manifest)
     before -= sum(len(job.parts[number]) for number in job.run.missing(job.parts))
     if before == total:
@@ -157,7 +157,7 @@ def fill(job: ScoringJob, console: Console) -> tuple[float, int]:
 def stream(
     job: ScoringJob, missing: list[int], plan: ScoringPlan, isolated: bool, advance: Advance
 ) -> None:
-    """Score the missing parts, and commit each as it gets ready."""
+    """Score the missing parts, and commit each as soon as it is ready."""
     card, total = job.model.card, len(job.manifest)
     done = total - sum(len(job.parts[number]) for number in missing)
     advance(done, total)
@@ -170,7 +170,7 @@ def stream(
 
 
 def conclude(job: ScoringJob, seconds: float, images: int, console: Console) -> None:
-    """Count that all is there; write tables, evaluation, summary and report, the report last."""
+    """Check that no image is missing; write tables, evaluation, summary and, last, the report."""
     run, settings, classes = job.run, job.settings, job.model.card.classes
     run.seal(job.parts)
     write_csv(run.csv, job.predictions())
@@ -198,7 +198,7 @@ def conclude(job: ScoringJob, seconds: float, images: int, console: Console) -> 
 
 
 def evaluated(job: ScoringJob, mix: Mix, console: Console) -> Evaluation | None:
-    """The evaluation; None where no image has both a prediction and a known label."""
+    """The evaluation; None if no image has both a prediction and a known label."""
     counts = {"images": len(job.manifest), "unreadable": mix.unreadable.total()}
     try:
         return evaluate(job.predictions(), job.model.card.classes, counts)
@@ -208,7 +208,7 @@ def evaluated(job: ScoringJob, mix: Mix, console: Console) -> Evaluation | None:
 
 
 def other_run(settings: ScoreConfig) -> tuple[str, Iterator[pa.Table]] | None:
-    """The run to compare with, as it is called, and its predictions."""
+    """The name and the predictions of the run to compare with; None without --compare."""
     if settings.compare is None:
         return None
     other = ScoreFolder(place(settings.compare))
@@ -216,22 +216,22 @@ def other_run(settings: ScoreConfig) -> tuple[str, Iterator[pa.Table]] | None:
 
 
 def check_other(job: ScoringJob) -> None:
-    """UserError where the run to compare with is not done, or not of these images."""
+    """Raises UserError if the run to compare with is unfinished or has other images."""
     if (name := job.settings.compare) is None:
         return
     if not job.work.labelled:
-        raise UserError("--compare tells which model is right more often: it needs labelled images")
+        raise UserError("--compare needs labels: give --labels, or a folder per class of the model")
     other = ScoreFolder(place(name))
     if not (other.success.is_file() and other.manifest.is_file()):
-        raise UserError(f"--compare {name} holds no finished scoring run: score with it first")
+        raise UserError(f"--compare {name} holds no finished scoring run: give the --out of one")
     if not Manifest.read(other.manifest).table["path"].equals(job.manifest["path"]):
         raise UserError(
-            f"--compare {name} has scored other images: score the same folders with both models"
+            f"--compare {name} scored other images: score the same folders with both models"
         )
 
 
 def sorted_folder(job: ScoringJob, sums: str) -> SortedFolder | None:
-    """The folder that images shall be sorted into, checked; None where that was not asked for."""
+    """The folder to sort images into, checked; None without --sort-into."""
     if job.settings.sort_into is None:
         return None
     roots = [root.place for root in job.work.roots]
@@ -240,14 +240,14 @@ def sorted_folder(job: ScoringJob, sums: str) -> SortedFolder | None:
     if not isinstance(into, Path):
         raise UserError(f"--sort-into {into}: give a folder on this machine, or one mounted here")
     if f"{job.run.path.resolve()}/".startswith(f"{into.resolve()}/"):
-        raise UserError(f"--sort-into {into} holds --out: give a folder of its own")
+        raise UserError(f"--sort-into {into} contains --out: give a separate folder")
     folder = SortedFolder(into, roots, key)
     folder.check()
     return folder
 
 
 def sort(job: ScoringJob, folder: SortedFolder, console: Console) -> None:
-    """Link or copy each scored image into the folder of its class, or that of the uncertain."""
+    """Link or copy each predicted image into its class's folder, or that for uncertain ones."""
     folder.begin()
     readers = [Reader(root.place) for root in job.work.roots]
     missed: Counter[str] = Counter()
@@ -266,7 +266,7 @@ def sort(job: ScoringJob, folder: SortedFolder, console: Console) -> None:
 
 
 def placements(job: ScoringJob, root: int, table: pa.Table) -> Iterator[tuple[str, ClassFolder]]:
-    """Path below the root, and folder, of each scored image."""
+    """The path below its root and the target folder of each image that has a prediction."""
     sure = confident(table, job.settings.min_confidence or 0.0)
     columns = (column.to_pylist() for column in (table["path"], table["predicted"], sure))
     for path, predicted, certain in zip(*columns, strict=True):
@@ -276,7 +276,7 @@ def placements(job: ScoringJob, root: int, table: pa.Table) -> Iterator[tuple[st
 
 
 def announce(run: ScoreFolder, console: Console) -> None:
-    """The headline, and where everything lies."""
+    """Print the headlines and the path of the run folder."""
     console.result(Summary.read(run.summary).headline)
     if run.evaluation.is_file():
         console.result(Evaluation.read(run.evaluation).headline)

@@ -1,4 +1,4 @@
-"""Ray Data: a bundle over every image, once each."""
+"""Ray Data: a bundle's predictions for every image, once each."""
 
 import threading
 from collections.abc import Iterable, Iterator
@@ -22,10 +22,10 @@ from cnn.prediction import predictions
 def score(
     parts: Iterable[tuple[int, pa.Table]], pixels: Pixels, bundle: Bundle, plan: ScoringPlan
 ) -> Iterator[tuple[int, pa.Table]]:
-    """The predictions of numbered parts of a manifest, each whole, in the order they get ready.
+    """Yields the number and the predictions of each part of a manifest, as soon as it is ready.
 
-    This is the one way from images to predictions, in training as in scoring. A part is a block
-    of Ray Data's all the way, so it must be small enough never to be split (128 MiB).
+    Training runs and scoring runs both get their predictions here. A part stays one block of Ray
+    Data throughout, so it must be small enough that Ray Data never splits it (128 MiB).
     """
     blocks = [rows.append_column("part", number_column(number, rows)) for number, rows in parts]
     if not blocks:
@@ -35,7 +35,7 @@ def score(
         for batch in scored.iter_batches(batch_size=None, batch_format="pyarrow"):
             table = pa.table(batch)
             yield table["part"][0].as_py(), table.drop_columns("part")
-    except RayTaskError as error:  # what a task has raised is lost but for its text
+    except RayTaskError as error:  # only the text of a task's error survives
         if UNUSABLE in str(error):
             raise UserError(UNUSABLE) from None
         raise
@@ -44,7 +44,7 @@ def score(
 def scored_blocks(
     blocks: ray.data.Dataset, pixels: Pixels, bundle: Bundle, plan: ScoringPlan
 ) -> ray.data.Dataset:
-    """Each block of a manifest's rows to a block of their predictions, once it is asked for."""
+    """Lazily maps each block of manifest rows to a block of their predictions."""
     return (
         blocks.map_batches(
             pixels,
@@ -53,8 +53,8 @@ def scored_blocks(
             batch_format="pyarrow",
             ray_remote_args_fn=lambda: {"max_retries": TASK_RETRIES},
         )
-        # What `map_batches` calls when it has checked: for GPUs it wants rows counted off, and
-        # would put those of two parts together.
+        # `map_batches` calls this after its checks. With GPUs those require a `batch_size`, which
+        # would mix rows of two parts.
         .map_batches_internal(
             Score,
             fn_constructor_args=(ray.put(bundle), plan),
@@ -63,25 +63,25 @@ def scored_blocks(
             num_cpus=plan.worker_cpus,
             batch_size=None,
             batch_format="pyarrow",
-            # The caller knows what is missing, and asks again. Ray would try for ever, and puts
-            # a warning on the console for every actor that may restart.
+            # The caller retries what is missing. Ray would retry for ever, and it prints a warning
+            # for every actor that may restart.
             max_restarts=0,
         )
     )
 
 
 def number_column(number: int, rows: pa.Table) -> pa.Array:
-    """The part's number beside each of its rows, so that a block tells what it is."""
+    """The part's number for each of its rows, so that a block identifies its part."""
     return pa.array(np.full(rows.num_rows, number, np.int32))
 
 
 class Score:
-    """An actor that holds a bundle and makes predictions of pixels."""
+    """An actor that holds a bundle and makes predictions from pixels."""
 
     def __init__(self, bundle: ray.ObjectRef[Bundle], plan: ScoringPlan) -> None:
         torch.set_num_threads(plan.threads)
-        # The plan's word: Ray does not hide GPUs from an actor that has asked for none. One that
-        # cannot be used is told at the first call: an actor that fails to start is tried again.
+        # From the plan: Ray does not hide GPUs from an actor that has requested none. A GPU that
+        # cannot be used is reported at the first call: Ray retries an actor that fails to start.
         self.gpu, self.batch_size = plan.gpu_fraction > 0, plan.batch_size
         self.device = torch.device("cuda" if self.gpu and own_gpus() else "cpu")
         self.bundle = ray.get(bundle).to(self.device)
@@ -96,7 +96,7 @@ class Score:
         return predictions(rows, probabilities, classes).append_column("part", rows["part"])
 
     def predict(self, images: Tensor) -> Tensor:
-        """Class probabilities, on the CPU, of a part's images."""
+        """Class probabilities of a part's images, float32 on the CPU."""
         found = [
             self.bundle.predict(images[start : start + self.batch_size].to(self.device))
             for start in range(0, len(images), self.batch_size)
@@ -104,14 +104,17 @@ class Score:
         return torch.cat(found).cpu() if found else torch.empty(0, len(self.bundle.card.classes))
 
     def stream(self) -> torch.cuda.Stream | None:
-        """This thread's own line of work on the GPU: its copies do not wait for another's part."""
+        """This thread's CUDA stream: its copies do not wait for another thread's part."""
         if self.device.type == "cuda" and not hasattr(self.thread, "stream"):
             self.thread.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         return getattr(self.thread, "stream", None)
 
 
 def stacked(column: pa.ChunkedArray, size: int) -> np.ndarray:
-    """The images of a binary column, without its nulls, as uint8 `(N, size, size, 3)`: no copy."""
+    """The images of a binary column, without its nulls, as uint8 `(N, size, size, 3)`.
+
+    A view, without a copy, if the column is one chunk without nulls.
+    """
     found = column.drop_null()
     values = found.chunk(0) if found.num_chunks == 1 else found.combine_chunks()
     _, offsets, data = values.buffers()

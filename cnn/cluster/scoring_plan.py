@@ -1,4 +1,4 @@
-"""The plan of scoring: so many processes with a model each, checked before Ray is asked."""
+"""The plan of scoring: how many workers with a model each, checked before a request to Ray."""
 
 import os
 from dataclasses import dataclass, replace
@@ -12,20 +12,20 @@ from cnn.console import Console
 from cnn.errors import UserError
 from cnn.machine import cores
 
-# Without GPUs those who decode and those who score share the CPUs, half and half as Ray counts:
-# which of the two has more to do depends on the images, and the system schedules it better.
+# Without GPUs, decoding tasks and scoring workers share the CPUs, and Ray counts half a CPU for
+# each. Which of them has more to do depends on the images: the system schedules that better.
 SHARED_CPU = 0.5
 
-# A pass through the network is of so many pixels, for the memory that it takes. To launch one on a
-# GPU takes 3 ms, however many images it is of, and an H200 needs as long for 2 megapixels; a CPU
-# needs no more than so many images.
+# The most pixels in one pass through the network, limited by memory. To launch a pass on a GPU
+# takes 3 ms for any number of images, as long as an H200 computes on 2 megapixels. A CPU gains
+# nothing from more images than CPU_BATCH.
 PASS_PIXELS = 2**22
 CPU_BATCH = 128
 
-# Parts in the hands of a GPU's worker: while the GPU works on one, the CPU does its part of two.
-# And parts sent to it: Ray Data looks ten times a second for what has ended, when a GPU may have
-# done four. With Ray's own six (two for each in hand) a worker that only slept waited for a third
-# of the time.
+# Parts that a GPU worker processes at once: while the GPU works on one, the CPU works on two. And
+# parts sent to it, these included: Ray Data looks for finished tasks ten times a second, and a GPU
+# may finish four parts in between. With Ray's default of six (two for each part in process), a
+# worker that only slept was idle for a third of the time.
 GPU_IN_HAND, GPU_SENT = 3, 12
 
 
@@ -33,7 +33,7 @@ GPU_IN_HAND, GPU_SENT = 3, 12
 class ScoringPlan:
     """How scoring uses the cluster.
 
-    elastic: on a cluster that grows, the pool of workers grows with it.
+    elastic: whether the pool of workers grows with the cluster.
     """
 
     workers: int
@@ -43,17 +43,17 @@ class ScoringPlan:
 
     @property
     def worker_cpus(self) -> float:
-        """CPUs of a worker: half of one leaves as much to decode with; a GPU's needs none."""
+        """CPUs of a worker: one half, and the other half is left to decode; none beside a GPU."""
         return 0 if self.gpu_fraction else SHARED_CPU
 
     @property
     def decode_cpus(self) -> float:
-        """CPUs of a task that decodes."""
+        """CPUs of a decoding task."""
         return 1 if self.gpu_fraction else SHARED_CPU
 
     @property
     def threads(self) -> int:
-        """Threads of each worker's arithmetic; one where there may be more workers than planned."""
+        """Threads of each worker's arithmetic; one on a GPU, or if more workers may be added."""
         return 1 if self.gpu_fraction or self.elastic else max(1, cores() // self.workers)
 
     @property
@@ -65,16 +65,16 @@ class ScoringPlan:
 
     @property
     def at_once(self) -> int:
-        """Parts in a worker's hands."""
+        """Parts that a worker processes at once."""
         return GPU_IN_HAND if self.gpu_fraction else 1
 
     @property
     def sent(self) -> int | None:
-        """Parts sent to a worker, those in its hands among them; None: as Ray Data has it."""
+        """Parts sent to a worker, including those in process; None for Ray Data's default."""
         return GPU_SENT if self.gpu_fraction else None
 
     def pool(self) -> ActorPoolStrategy:
-        """The workers as Ray Data's pool."""
+        """The pool of workers, as Ray Data takes it."""
         shape = {"min_size": 1, "initial_size": self.workers}
         return ActorPoolStrategy(
             **shape if self.elastic else {"size": self.workers},
@@ -84,9 +84,9 @@ class ScoringPlan:
         )
 
     def refitted(self) -> "ScoringPlan":
-        """The same plan for what is left of the cluster.
+        """The same plan, with no more workers than the rest of the cluster has room for.
 
-        Workers planned for a lost node would take the CPUs of those who decode, and wait for ever.
+        Workers planned for a lost node would take the CPUs that decoding needs, and wait for ever.
         """
         return replace(self, workers=max(1, min(self.workers, room(self.gpu_fraction))))
 
@@ -95,12 +95,12 @@ class ScoringPlan:
 
 
 def logical_cpus(settings: config.Pool) -> int:
-    """CPUs that a Ray of our own must be told of, at least: the workers that were asked for."""
+    """The fewest logical CPUs that a local Ray must have: one per requested worker."""
     return settings.workers or 1
 
 
 def plan(settings: config.Pool, parts: int, image_size: int, console: Console) -> ScoringPlan:
-    """What to ask of Ray to score so many parts; UserError where the cluster cannot give it."""
+    """The plan to score this many parts; UserError if the cluster cannot provide for it."""
     gpu = wants_gpu(settings.gpu, {"CPU": 1, "GPU": 1}, console)
     fraction = settings.gpu_fraction if gpu else 0.0
     most = room(fraction)
@@ -111,16 +111,18 @@ def plan(settings: config.Pool, parts: int, image_size: int, console: Console) -
     if provides(wanted.needs, console):
         return wanted
     each = f"{fraction:g} GPUs each, of {gpus()}" if gpu else "a CPU each"
-    mend = f"give --workers {most}" if most else "leave out --gpu" if gpu else "give fewer"
+    mend = (
+        f"give --workers {most}" if most else "leave out --gpu" if gpu else "give fewer --workers"
+    )
     raise UserError(f"{workers} workers need {each}: {mend}")
 
 
 def room(gpu_fraction: float) -> int:
-    """How many workers the cluster has room for, beside those who decode for them."""
+    """How many workers the cluster has room for, beside the tasks that decode for them."""
     return slots(gpus(), gpu_fraction) if gpu_fraction else total("CPU")
 
 
 def images_per_pass(image_size: int, gpu: bool) -> int:
-    """Images, of so many pixels a side, that keep a worker busy and fit into its memory."""
+    """Images, `image_size` pixels a side, that keep a worker busy and fit into its memory."""
     most = max(1, PASS_PIXELS // image_size**2)
     return most if gpu else min(most, CPU_BATCH)

@@ -1,4 +1,4 @@
-"""A session with Ray: the cluster that RAY_ADDRESS names, or one of this machine's own."""
+"""A session with Ray: the cluster that RAY_ADDRESS names, or a local Ray."""
 
 import logging
 import os
@@ -19,7 +19,7 @@ from cnn.machine import cores
 
 START_ATTEMPTS = 2
 
-# Ctrl-C, and what ends a process that is not asked.
+# What Ctrl-C sends, and what `kill` sends.
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -27,9 +27,9 @@ STOPS = (signal.SIGINT, signal.SIGTERM)
 def session(logical_cpus: int, searching: bool = False) -> Iterator[None]:
     """Connect to Ray for the length of a `with` block; an already connected session is kept.
 
-    A Ray of our own is told of at least `logical_cpus` CPUs, whatever the machine has: they only
-    count what runs at once, and a training worker and the data tasks that feed it must both fit,
-    or each would wait for the other for ever. It has a dashboard where a search needs it.
+    A local Ray has at least `logical_cpus` CPUs, whatever the machine has. They only limit what
+    runs at once: a training worker and the data tasks that feed it must both fit, or each would
+    wait for the other for ever. It has a dashboard if `searching`.
     """
     if ray.is_initialized():
         yield
@@ -46,17 +46,17 @@ def session(logical_cpus: int, searching: bool = False) -> Iterator[None]:
         stopped = True
         raise
     finally:
-        # Threads that still wait for Ray would complain after the job's own last word.
+        # Threads that still wait for Ray would log errors after the job's last message.
         logging.getLogger("ray").setLevel(logging.CRITICAL)
-        # A stopped job has a thread amid its calls of Ray, which would start another Ray where this
-        # one is gone, or end the process with 1: whoever stops the job ends Ray's processes too.
+        # After Ctrl-C a thread may be in a call to Ray. If Ray were shut down, that thread would
+        # start it again, or end the process with 1: `cnn.command` kills Ray's processes instead.
         if not stopped:
             ray.shutdown()
 
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """A session with the cluster that RAY_ADDRESS names; without one nothing is started."""
+    """A session with the cluster that RAY_ADDRESS names; without RAY_ADDRESS, does nothing."""
     if "RAY_ADDRESS" not in os.environ:
         yield
         return
@@ -68,7 +68,7 @@ def joined() -> Iterator[None]:
 def handler_kept() -> Iterator[None]:
     """Keep this process's own handler of SIGTERM.
 
-    Ray sets one as it starts, which ends the process without a word, and with the signal's number.
+    At its start Ray installs one that ends the process silently, with the signal's number.
     """
     setter = ray_utils.set_sigterm_handler
     ray_utils.set_sigterm_handler = lambda handler: None
@@ -80,10 +80,10 @@ def handler_kept() -> Iterator[None]:
 
 @contextmanager
 def signals_deferred() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM wait for the end of a `with` block in which processes are started.
+    """Delay Ctrl-C and SIGTERM until the end of a `with` block that starts processes.
 
-    What a handler raises while Python forks is dropped, and the lock of `logging`, which is held
-    meanwhile, is never released: the job would neither stop nor go on.
+    Python drops an exception that a handler raises during a fork, and never releases the lock of
+    `logging`, which it holds meanwhile: the job would neither stop nor continue.
     """
     came: list[int] = []
     kept = {stop: signal.signal(stop, lambda number, frame: came.append(number)) for stop in STOPS}
@@ -97,7 +97,7 @@ def signals_deferred() -> Iterator[None]:
 
 
 def join_cluster() -> None:
-    """Connect to the cluster that RAY_ADDRESS names; UserError where there is none."""
+    """Connect to the cluster that RAY_ADDRESS names; UserError if none answers."""
     try:
         with handler_kept():
             ray.init(
@@ -108,15 +108,15 @@ def join_cluster() -> None:
     except ConnectionError:
         raise UserError(
             f"no Ray answers at RAY_ADDRESS={os.environ['RAY_ADDRESS']}, or it has another token: "
-            "start one there, or unset RAY_ADDRESS to run on this machine alone"
+            "check both, or unset RAY_ADDRESS to run on this machine only"
         ) from None
 
 
 def start_local(cpus: int, dashboard: bool) -> None:
-    """Start Ray on this machine, reachable from this machine alone, by whoever has the token.
+    """Start Ray on this machine, reachable only from this machine and with the token.
 
-    Its dashboard, which nobody has asked for here, takes 3 CPU-seconds of a short job, and 3% of
-    a core. What removes the reservations of a stopped trial asks it which actors are alive.
+    Its dashboard costs a short job 3 CPU-seconds, and 3% of a core. Only a search needs it: Ray's
+    cleaner of a stopped trial's placement groups asks the dashboard which actors are alive.
     """
     keep_token_private()
     for attempt in range(1, START_ATTEMPTS + 1):
@@ -133,17 +133,17 @@ def start_local(cpus: int, dashboard: bool) -> None:
                     _temp_dir=os.environ.get("RAY_TMPDIR"),
                 )
             return
-        except Exception:  # what Ray raises where its raylet is not there after 30 s, a fixed time
+        except Exception:  # Ray raises one if its raylet is not up in 30 s, a fixed limit
             ray.shutdown()
             if attempt == START_ATTEMPTS:
                 raise
 
 
 def quiet_loggers() -> None:
-    """Keep Ray's own chatter off the console; errors still reach it."""
+    """Keep Ray's log messages off the console, except errors that nothing else reports."""
     warnings.filterwarnings("ignore", category=RayDeprecationWarning)
     for name in ("ray", "ray.train", "optuna"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    # These log what they raise, or keep for the search's end, with a traceback of its own inside.
+    # These log errors, with nested tracebacks, that they also raise or report at a search's end.
     for name in ("ray.data", "ray.tune"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

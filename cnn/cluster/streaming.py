@@ -19,7 +19,7 @@ from cnn.prepared import Prepared
 
 @dataclass(frozen=True)
 class Rows:
-    """Where the images of a split lie: int64 arrays of one length."""
+    """The shard, the row in it and the label of each image of a split: int64 `(N,)` each."""
 
     shard: np.ndarray
     row: np.ndarray
@@ -34,11 +34,11 @@ class Rows:
         return Rows(self.shard[chosen], self.row[chosen], self.label[chosen])
 
     def runs(self, most: int) -> Iterator["Rows"]:
-        """The stretches of neighbours that lie in the same shard, `most` rows in each."""
+        """Runs of consecutive rows from the same shard, with at most `most` rows each."""
         ends = [*np.flatnonzero(np.diff(self.shard)) + 1, len(self.shard)]
         start = 0
         for end in ends:
-            for first in range(start, end, most):  # rows that are drawn often make long ones
+            for first in range(start, end, most):  # rows drawn several times make long runs
                 yield self.take(np.arange(first, min(first + most, end)))
             start = end
 
@@ -47,8 +47,8 @@ class StreamedTrainingBatches:
     """One worker's share of shuffled, augmented batches, streamed shard by shard.
 
     Shards are random samples of the images, so shards in random order with their rows in random
-    order are as good as a full shuffle. Who gets which row is planned here and not left to the
-    feeder: every worker sees exactly `steps` batches, and no row is dropped to make shares equal.
+    order are as good as a full shuffle. The rows of each worker are chosen here, not by Ray Data:
+    every worker gets exactly `steps` batches. Only the tail that fills no batch is left out.
     """
 
     streamed = True
@@ -77,7 +77,7 @@ class StreamedTrainingBatches:
         yield from stream(rows, read, local)
 
     def order(self, number: int) -> np.ndarray:
-        """The rows this worker takes in an epoch, in order, int64."""
+        """The rows that this worker takes in an epoch, in their order, int64."""
         chosen = training_order(len(self.rows.label), self.draws, self.seed, number)
         turn = np.random.default_rng((self.seed, number, 1)).permutation(self.dataset.card.shards)
         grouped = chosen[np.argsort(turn[self.rows.shard[chosen]], kind="stable")]
@@ -102,7 +102,7 @@ class StreamedEvaluationBatches:
 
 
 def stream(rows: Rows, read: "AugmentShard", batch_size: int) -> Iterator[Batch]:
-    """Batches of `rows` in their order, read by tasks across the cluster while others train."""
+    """Yields batches of `rows` in order; tasks across the cluster read ahead during training."""
     if not len(rows.label):
         return
     blocks = [
@@ -122,7 +122,7 @@ def stream(rows: Rows, read: "AugmentShard", batch_size: int) -> Iterator[Batch]
 
 
 class AugmentShard:
-    """The task of one stretch of a shard: read the images, augment them if asked to."""
+    """The task of one run of rows of a shard: read the images, and augment them for training."""
 
     def __init__(
         self,

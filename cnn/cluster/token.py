@@ -1,4 +1,4 @@
-"""The token that a Ray of our own asks for: whoever has it can run code as us."""
+"""The token of a local Ray: anyone who has it can run code as this user."""
 
 import os
 import secrets
@@ -8,10 +8,10 @@ ELSEWHERE = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
 def keep_token_private() -> None:
-    """See that Ray's token file can be read by its owner alone.
+    """Make Ray's token file readable by its owner only; create it if it is missing.
 
-    Ray 2.60 makes the file itself where there is none, and lets everybody on the machine read it.
-    Source: `ray._private.authentication`. A token that the environment names is not ours.
+    Ray 2.60 would create it itself, readable by everyone on the machine. Source:
+    `ray._private.authentication`. A token that the environment names is left alone.
     """
     if any(name in os.environ for name in ELSEWHERE):
         return

@@ -1,4 +1,4 @@
-"""A training run: images, prepared, to a judged model and its report."""
+"""A training run: from images to an evaluated model and its report."""
 
 import time
 from dataclasses import replace
@@ -41,9 +41,9 @@ from cnn.source import (
 
 
 def train(settings: TrainConfig, console: Console) -> None:
-    """Train on a folder of images, judge the best epoch on the test split, write the run folder.
+    """Train on a folder of images, evaluate the best epoch on the test split, write the run folder.
 
-    The same call goes on with a run that was cut off, and leaves a finished one alone.
+    The same call resumes an interrupted run, and leaves a finished one alone.
     """
     started = time.monotonic()
     run = TrainFolder(place(settings.out or default_out(settings.images)))
@@ -60,7 +60,7 @@ def train(settings: TrainConfig, console: Console) -> None:
         return
     run.check(settings, source.manifest)
     if run.finished:
-        console.say(f"{run.path} is finished: nothing to do; another --out starts anew")
+        console.say(f"{run.path} is finished: nothing to do; give another --out to start again")
         announce(run, console)
         return
     with session(max(PREPARE_CPUS, training_plan.logical_cpus(settings))):
@@ -79,7 +79,7 @@ def fill(
     console: Console,
     started: float,
 ) -> None:
-    """Prepare, train and judge, and write the run folder, its report last."""
+    """Prepare, train and evaluate, and write the run folder, its report last."""
     resumed = run.manifest.is_file()
     dataset = ensure_prepared(source, prepared_folder(source, settings, run), console)
     census = split(dataset, settings, run, plan)
@@ -94,7 +94,7 @@ def fill(
 
 
 def preview(source: Source, settings: TrainConfig, run: TrainFolder, console: Console) -> None:
-    """Write a page of what augmentation makes of some images, and nothing else."""
+    """Write a page of augmented images, and nothing else."""
     rows, pixels = source.manifest.table, source_pixels(source)
     page = preview_page(run.path.resolve().name, rows, pixels, settings)
     file = run.path.parent / f"{run.path.name}-preview.html"
@@ -106,7 +106,7 @@ def preview(source: Source, settings: TrainConfig, run: TrainFolder, console: Co
 def look_ahead(
     source: Source, settings: TrainConfig, run: TrainFolder, plan: TrainingPlan, console: Console
 ) -> None:
-    """Print all that can be known before training, and write nothing."""
+    """Print all that is known before training, and write nothing."""
     folder = prepared_folder(source, settings, run)
     if is_prepared(source, folder):
         manifest = open_prepared(source, folder).manifest
@@ -121,18 +121,18 @@ def look_ahead(
 
 
 def split(dataset: Prepared, settings: Experiment, run: TrainFolder, plan: TrainingPlan) -> Census:
-    """Assign the splits, make sure that they can train anything, and write the run's manifest."""
+    """Assign the splits, check that they suffice for training, and write the run's manifest."""
     manifest = replace(dataset.manifest, table=dataset.split(settings.seed))
     census = take_census(manifest)
     census.require_trainable()
     plan.require_images(census.split_sizes["train"], settings.training.batch_size)
-    if not run.manifest.is_file():  # to write it again in a bucket is to have none meanwhile
-        manifest.write(run.manifest)  # from here on, the run keeps to its settings
+    if not run.manifest.is_file():  # a rewrite in a bucket would leave none meanwhile
+        manifest.write(run.manifest)  # from here on, the settings of the run are fixed
     return census
 
 
 def keep(trained: training.Trained, run: TrainFolder) -> None:
-    """Make the best epoch the run's model, and its epochs the run's history."""
+    """Write the best epoch as the run's model, and all epochs as the run's history."""
     trained.best.save(run.model)
     run.write_history(trained.history)
 
@@ -164,11 +164,11 @@ def predict(
     manifest: Manifest, dataset: Prepared, model: Bundle, pool: ScoringPlan, console: Console
 ) -> pa.Table:
     """The model's predictions of prepared images, in the order of their manifest."""
-    # In that of their shards a part's images are neighbours: in their own every part would have
-    # some in every shard, and read it.
+    # Sorted by shard, a part's images are neighbours. In manifest order, every part would have
+    # images in every shard, and read it.
     order = np.lexsort([manifest.table["row"].to_numpy(), manifest.table["shard"].to_numpy()])
     parts = Parts.of(Manifest(manifest.table.take(order), {}), dataset.card.image_size)
-    pool = replace(pool, workers=min(pool.workers, len(parts)))  # a part is one worker's
+    pool = replace(pool, workers=min(pool.workers, len(parts)))  # one worker takes a part
     found: dict[int, pa.Table] = {}
 
     def missing() -> list[int]:
@@ -186,6 +186,6 @@ def predict(
 
 
 def announce(run: TrainFolder, console: Console) -> None:
-    """The headline, and where everything lies."""
+    """Print the headline and the path of the run folder."""
     console.result(f"test {Evaluation.read(run.evaluation).headline}")
     console.result(f"wrote {run.path}")

@@ -1,4 +1,4 @@
-"""Ray Train's trainer, without the processes that a training here does not need."""
+"""Ray Train's trainer, without the processes that a training run does not need here."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 class Trainer(DataParallelTrainer):
     """Ray Train's trainer without the actors that are not needed here, 2 CPU-seconds each.
 
-    One hands out datasets, which workers here read by themselves. One removes what a lost
-    controller has reserved: needed in a search, but any other job ends with its controller, and
-    then Ray removes it. One tells Ray Data which CPUs are taken: not asked by a training that is
-    `alone`, because its images fit in memory.
+    One hands out datasets, which workers here read themselves. One removes the placement groups
+    of a lost controller: a search needs it, but any other job ends with its controller, and then
+    Ray removes them. One tells Ray Data which CPUs are taken: not needed by a training run that
+    is `alone`, because its images fit in memory.
     """
 
     def __init__(self, *arguments: Any, alone: bool, **named: Any) -> None:
@@ -36,9 +36,9 @@ class Trainer(DataParallelTrainer):
 
 
 class Unannounced(FixedScalingPolicy):
-    """As many workers as asked for, and nobody told of them but Ray's scheduler.
+    """A fixed number of workers, not announced to Ray Data's coordinator.
 
-    To wait for the one who would be told takes 2 s before the first step.
+    Waiting for that actor would take 2 s before the first step.
     """
 
     def after_controller_start(self, train_run_context: TrainRunContext) -> None:

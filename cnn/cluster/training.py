@@ -1,4 +1,4 @@
-"""Ray Train: the loop on every worker; checkpoints; resume."""
+"""Ray Train: the training loop on every worker, checkpoints, and resume."""
 
 import json
 import tempfile
@@ -47,13 +47,13 @@ MAX_FAILURES = 3
 
 CHECKPOINTS, EPOCH = "checkpoints", "epoch-"
 
-# What Ray Train knows of a run's checkpoints. It is not written at once, so a kill may leave half.
+# Ray Train's record of a run's checkpoints. It is not written atomically: a kill may truncate it.
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What training leaves: the best epoch's bundle, and all epochs."""
+    """The result of training: the best epoch's bundle, and the history of all epochs."""
 
     best: Bundle
     history: list[Epoch]
@@ -67,10 +67,10 @@ def fit(
     console: Console,
     splits: Splits = ("train",),
 ) -> Trained:
-    """Train on `dataset`, keeping checkpoints below `out`; goes on from those already there.
+    """Train on `dataset`, with checkpoints below `out`; resumes from those already there.
 
-    Where the validation images are among the training `splits`, nothing tells which epoch is the
-    best, and the last is taken for it.
+    If the validation images are among the training `splits`, the best epoch is unknown, and the
+    last one is used instead.
     """
     discard_half_written(out / CHECKPOINTS / SNAPSHOT)
     progress = Progress()
@@ -84,7 +84,7 @@ def fit(
 
 
 def metric(splits: Splits) -> str:
-    """The figure by which an epoch is the best."""
+    """The figure that is highest in the best epoch."""
     return "epoch" if "validation" in splits else "val_accuracy"
 
 
@@ -97,7 +97,7 @@ def trainer(
     splits: Splits = ("train",),
     callbacks: Sequence[UserCallback] = (),
 ) -> Trainer:
-    """A training run of Ray's, with checkpoints in `out`/checkpoints."""
+    """A run of Ray Train, with checkpoints in `out`/checkpoints."""
     path, filesystem = storage(out)
     return Trainer(
         work,
@@ -110,7 +110,7 @@ def trainer(
             "progress": progress and progress.run,
             "splits": splits,
         },
-        # One worker alone has nobody to share gradients with, and its controller needs no torch.
+        # A single worker shares no gradients, so its controller does not need torch.
         backend_config=TorchConfig() if plan.workers > 1 else BackendConfig(),
         scaling_config=ScalingConfig(num_workers=plan.workers, use_gpu=plan.gpu),
         run_config=RunConfig(
@@ -121,7 +121,7 @@ def trainer(
                 max_failures=MAX_FAILURES,
                 controller_failure_limit=3,  # type: ignore[call-arg]
             ),
-            # The best is kept by score, the last because training goes on from it.
+            # Ray keeps the best by score, and also the last, from which training resumes.
             checkpoint_config=CheckpointConfig(
                 num_to_keep=1, checkpoint_score_attribute=metric(splits)
             ),
@@ -132,14 +132,14 @@ def trainer(
 
 
 def storage(folder: Place) -> tuple[str, FileSystem | None]:
-    """A folder as Ray Train and Ray Tune are told of it: its path, and its file system."""
+    """A folder as Ray Train and Tune take it: path, and file system (None for a local folder)."""
     if isinstance(folder, Path):
         return str(folder.resolve()), None
     return folder.path, folder.filesystem
 
 
 def history_of(result: Result) -> list[Epoch]:
-    """The epochs of an ended run; UserError where its loss diverged."""
+    """The epochs of a run that has ended; UserError if it ended with a message for the user."""
     outcome: list[Epoch] | str = result.return_value  # type: ignore[attr-defined]
     if isinstance(outcome, str):
         raise UserError(outcome)
@@ -147,13 +147,13 @@ def history_of(result: Result) -> list[Epoch]:
 
 
 def work(task: dict[str, Any]) -> list[Epoch] | str:
-    """What every worker runs: build, load the last checkpoint if there is one, train.
+    """The function that every worker runs: build the network, load the last checkpoint, train.
 
-    Returns the history, or what is to be told the user: that the loss diverged is no fault of a
-    worker, and to raise it would make Ray try again.
+    Returns the history, or a message for the user. A loss that diverged, for example, is not
+    raised, because Ray would then retry, and it would diverge again.
     """
     context = ray.train.get_context()
-    # Ray gives a worker one thread, whatever the machine has.
+    # Ray sets one thread per worker, on any machine.
     torch.set_num_threads(max(1, cores() // context.get_local_world_size()))
     settings = TrainConfig.model_validate(task["settings"])
     dataset = Prepared.open(place(task["prepared"]))
@@ -162,7 +162,7 @@ def work(task: dict[str, Any]) -> list[Epoch] | str:
         require_usable(task["gpu"])
         state = start(settings, dataset, ray.train.torch.get_device(), parallelise)
         resume(state, place(task["checkpoints"]))
-    except UserError as error:  # that of every worker: all have read the same checkpoint
+    except UserError as error:  # the same on every worker: all read the same checkpoint
         return str(error)
     progress = Progress(task["progress"]) if task["progress"] else None
     ticker = Ticker(progress) if progress and share.rank == 0 else ignore
@@ -172,20 +172,20 @@ def work(task: dict[str, Any]) -> list[Epoch] | str:
     except DivergedError as error:
         return str(error)
     except torch.OutOfMemoryError:
-        if share.workers > 1:  # the others wait for this one, until Ray ends them
+        if share.workers > 1:  # the others wait for this one until Ray ends them
             raise
         return FULL_GPU
-    except RayError:  # of a streamed split; what its tasks have raised is lost but for its text
+    except RayError:  # from a streamed split: only the text of a task's error survives
         dataset.require_whole()
         raise
     return state.history
 
 
 def parallelise(network: nn.Module) -> nn.Module:
-    """The network on this worker's device; where there are several workers, sharing gradients.
+    """The network on this worker's device; with several workers, in DDP, which shares gradients.
 
-    Batch norm's statistics are shared once an epoch, by the loop, and not in every forward pass;
-    gradients lie where they are sent from. Neither is done or copied twice.
+    The loop shares batch norm's statistics once an epoch, so DDP does not in every forward pass.
+    Gradients are views of the buffers that DDP sends, which saves a copy.
     """
     return ray.train.torch.prepare_model(
         network,
@@ -194,9 +194,10 @@ def parallelise(network: nn.Module) -> nn.Module:
 
 
 def resume(state: State, folder: Place) -> None:
-    """Go to the last whole checkpoint of the run, if it has one; UserError where none is whole.
+    """Load the last whole checkpoint of the run, if it has one.
 
-    The folders tell, and not Ray, which forgets what a kill kept it from writing down.
+    Raises UserError if all are damaged, unless the last of them is the first epoch's. Reads the
+    folders and not Ray's record, which lacks what a kill kept Ray from writing.
     """
     kept, damaged = epochs_kept(folder), None
     for one in reversed(kept):
@@ -207,16 +208,16 @@ def resume(state: State, folder: Place) -> None:
             except UserError as error:
                 damaged = damaged or error
     if damaged and kept[-1].name != epoch_name(1):
-        raise damaged  # the first epoch alone is soon done again: a full disk may have cut it off
+        raise damaged  # the first epoch alone is quick to repeat: a full disk may cut it short
 
 
 def epoch_name(epoch: int) -> str:
-    """The name of the folder of an epoch's checkpoint; names of one length sort as epochs do."""
+    """The name of an epoch's checkpoint folder; names of equal length sort by epoch."""
     return f"{EPOCH}{epoch:04d}"
 
 
 def epochs_kept(folder: Place) -> list[Place]:
-    """The checkpoints below a folder, also those that Ray has lost count of, in their order."""
+    """The checkpoints below a folder, also those missing from Ray's record, in epoch order."""
     if not folder.is_dir():
         return []
     kept = [entry for entry in folder.iterdir() if entry.name.startswith(EPOCH)]
@@ -224,13 +225,13 @@ def epochs_kept(folder: Place) -> list[Place]:
 
 
 def as_checkpoint(folder: Place) -> ray.train.Checkpoint:
-    """A folder as Ray takes it to this machine."""
+    """A folder as Ray's checkpoint, which Ray can copy to this machine."""
     path, filesystem = storage(folder)
     return ray.train.Checkpoint(path, filesystem or LocalFileSystem())
 
 
 def discard_half_written(snapshot: Place) -> None:
-    """Remove Ray Train's snapshot where it cannot be read: its checkpoints tell as much."""
+    """Remove Ray Train's snapshot if it is not valid JSON: the checkpoint folders suffice."""
     if not snapshot.is_file():
         return
     try:

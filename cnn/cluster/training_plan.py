@@ -1,4 +1,4 @@
-"""The plan of a training: its workers and the CPUs of their data, checked before Ray is asked."""
+"""The plan of a training run: workers and CPUs for their data, checked before a request to Ray."""
 
 from dataclasses import dataclass
 
@@ -15,14 +15,14 @@ DATA_CPUS = 1
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How a training uses the cluster."""
+    """How a training run uses the cluster."""
 
     workers: int
     gpu: bool
 
     @property
     def cpus(self) -> int:
-        """Logical CPUs that must be there at once: workers, and the tasks that feed them."""
+        """Logical CPUs needed at once: for workers, and for the tasks that feed them."""
         return self.workers * (1 + DATA_CPUS)
 
     @property
@@ -31,12 +31,12 @@ class TrainingPlan:
         return [worker_needs(self.gpu)] * self.workers
 
     def scoring(self, image_size: int) -> ScoringPlan:
-        """The plan on which what was trained is judged."""
+        """The plan for the evaluation of the trained model."""
         fraction = float(self.gpu)
         return ScoringPlan(self.workers, images_per_pass(image_size, self.gpu), fraction)
 
     def require_images(self, images: int, batch_size: int) -> None:
-        """UserError where a worker would get less than two images: batch norm needs two."""
+        """Raises UserError if a worker would get fewer than two images: batch norm needs two."""
         if images < 2 * self.workers:
             raise UserError(
                 f"{images} training images are too few for {self.workers} workers: "
@@ -48,17 +48,17 @@ class TrainingPlan:
 
 
 def worker_needs(gpu: bool) -> Needs:
-    """What a worker needs beside it: a CPU, one for its data, and its GPU."""
+    """What a worker needs on one node: a CPU, another for its data, and its GPU."""
     return {"CPU": 1 + DATA_CPUS, "GPU": int(gpu)}
 
 
 def logical_cpus(settings: config.Experiment) -> int:
-    """CPUs that a Ray of our own must be told of, so that a run under these settings fits."""
+    """The logical CPUs that a local Ray must have, so that a run with these settings fits."""
     return wish(settings, gpu=takes_gpu(settings)).cpus
 
 
 def foreseen(settings: config.Experiment) -> TrainingPlan:
-    """The plan as far as it can be told without asking for machines."""
+    """The plan, as far as it is known without requesting machines."""
     wanted = wish(settings, gpu=takes_gpu(settings))
     if has(wanted.needs) or grows():
         return wanted
@@ -66,13 +66,13 @@ def foreseen(settings: config.Experiment) -> TrainingPlan:
 
 
 def takes_gpu(settings: config.Experiment) -> bool:
-    """Whether to train on GPUs: as asked, or where there are any already."""
+    """Whether to train on GPUs: as requested, or if there are any already."""
     asked = settings.resources.gpu
     return gpus() > 0 if asked is None else asked
 
 
 def plan(settings: config.Experiment, console: Console) -> TrainingPlan:
-    """What to ask of Ray; UserError where the cluster can never give it: Ray would wait for ever.
+    """The plan; UserError if the cluster can never provide for it: Ray would wait for ever.
 
     A cluster that grows has grown when this returns.
     """
@@ -83,7 +83,7 @@ def plan(settings: config.Experiment, console: Console) -> TrainingPlan:
 
 
 def refusal(wanted: TrainingPlan, settings: config.Experiment) -> UserError:
-    """Why a plan cannot be, and with how many workers it could."""
+    """The error for a plan that cannot run: why not, and how many workers could."""
     batch_size = settings.training.batch_size
     if wanted.gpu and wanted.workers > gpus():
         return UserError(
@@ -98,12 +98,12 @@ def refusal(wanted: TrainingPlan, settings: config.Experiment) -> UserError:
 
 
 def wish(settings: config.Experiment, gpu: bool) -> TrainingPlan:
-    """What the settings ask for: without a number of workers, one for each GPU, or one."""
+    """The requested plan; by default as many GPU workers as can share a batch, or one worker."""
     shared = sharers(settings.training.batch_size, gpus()) if gpu else 1
     return TrainingPlan(settings.resources.workers or shared, gpu)
 
 
 def sharers(batch_size: int, most: int) -> int:
-    """How many workers, `most` or less, can share a batch evenly, two images or more for each."""
+    """The most workers, up to `most`, that share a batch evenly with at least two images each."""
     fair = (n for n in range(most, 1, -1) if batch_size % n == 0 and batch_size >= 2 * n)
     return next(fair, 1)

@@ -1,4 +1,4 @@
-"""One trial of a search: a training at one point of the space, here or on workers of its own."""
+"""One trial of a search: training at one point of the space, here or on workers of its own."""
 
 import tempfile
 from dataclasses import dataclass
@@ -21,26 +21,26 @@ from cnn.prepared import Prepared
 from cnn.space import Space
 
 METRIC = "val_accuracy"
-NUMBER = "trial"  # what a trial's number is called beside the point that was proposed to it
+NUMBER = "trial"  # the key of the trial's number, beside the values of its point
 
 
 @dataclass(frozen=True)
 class TrialContext:
-    """What a trial needs to know beside its point."""
+    """What a trial needs besides its point."""
 
     space: Space
     prepared: dict[int, Place]  # by image size
     plan: TuningPlan
-    folder: Place  # of all trials
+    folder: Place  # for all trials
 
 
 def point_of(config: dict[str, Any]) -> dict[str, Any]:
-    """The point that was proposed to a trial."""
+    """The proposed point in a trial's config."""
     return {name: value for name, value in config.items() if name != NUMBER}
 
 
 def folder_of(number: int, trial_id: str) -> str:
-    """The name of a trial's folder, by its number and Tune's own name for it."""
+    """The name of a trial's folder, from its number and Tune's trial id."""
     return f"{number:04d}-{trial_id}"
 
 
@@ -56,7 +56,7 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
 
 
 def train_alone(settings: TrainConfig, dataset: Prepared, plan: TuningPlan) -> None:
-    """Train in this process: nothing else to start, and the images stay for the next trial."""
+    """Train in this process: no others start, and the images stay in memory for the next trial."""
     torch.set_num_threads(plan.threads)
     require_usable(plan.gpu_fraction > 0)
     device = torch.device("cuda" if plan.gpu_fraction else "cpu")
@@ -79,7 +79,7 @@ def train_alone(settings: TrainConfig, dataset: Prepared, plan: TuningPlan) -> N
 def train_together(
     settings: TrainConfig, dataset: Prepared, plan: TuningPlan, folder: Place
 ) -> None:
-    """Train on several workers: a run of Ray Train's inside the trial."""
+    """Train on several workers: a run of Ray Train inside the trial."""
     run = trainer(
         settings,
         dataset,

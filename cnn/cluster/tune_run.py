@@ -1,4 +1,4 @@
-"""A tuning run: images to a leaderboard, the best settings, and the best model judged."""
+"""A tuning run: from images to a leaderboard, the best settings, and the best model evaluated."""
 
 import time
 from collections.abc import Mapping
@@ -30,9 +30,9 @@ RETRAINED = "the best settings, on training and validation images: no accuracy o
 
 
 def tune(settings: TuneConfig, console: Console) -> None:
-    """Search for the best settings on a folder of images; judge the best model on the test split.
+    """Search for the best settings, evaluate the best model on the test split, write the folder.
 
-    The same call goes on with a search that was cut off, and leaves a finished one alone.
+    The same call resumes an interrupted search, and leaves a finished one alone.
     """
     started = time.monotonic()
     run = TuneFolder(place(settings.out or f"{default_out(settings.images)}-tune"))
@@ -44,7 +44,7 @@ def tune(settings: TuneConfig, console: Console) -> None:
     check(settings, source, space, run)
     sources = {size: find_source(resized(base, size), run) for size in space.image_sizes}
     if run.finished:
-        console.say(f"{run.path} is finished: nothing to do; another --out starts anew")
+        console.say(f"{run.path} is finished: nothing to do; give another --out to start again")
         announce(run, console)
         return
     streamed = not base.resources.hold(len(source.manifest.table), max(space.image_sizes))
@@ -66,7 +66,7 @@ def fill(
     console: Console,
     started: float,
 ) -> None:
-    """Prepare, search and judge the winner, and write the run folder, its report last."""
+    """Prepare, search and evaluate the winner, and write the run folder, its report last."""
     resumed, base = run.manifest.is_file(), space.base
     run.check_space(space.as_yaml())
     write_atomically(run.space, space.as_yaml())
@@ -105,12 +105,12 @@ def fill(
 
 
 def space_of(search: Search, base: TrainConfig) -> Space:
-    """What is to be varied: as the file says that the user gave, or what is worth it."""
+    """The search space: from the user's --space file, or the default."""
     return read_space(search.space, base) if search.space else default_space(base)
 
 
 def check(settings: TuneConfig, source: Source, space: Space, run: TuneFolder) -> None:
-    """UserError where the settings make no network, or the run's folder holds something else."""
+    """Raises UserError if no network can be built, or if the folder holds something else."""
     preflight.check_network(settings.network, source.settings, source.manifest)
     run.check(settings, source.manifest)
     run.check_space(space.as_yaml())
@@ -119,13 +119,13 @@ def check(settings: TuneConfig, source: Source, space: Space, run: TuneFolder) -
 def resized(base: TrainConfig, size: int) -> TrainConfig:
     """The settings with another image size."""
     if base.data.image_size == size:
-        return base  # a copy would count the size as given: a prepared dataset has its own
+        return base  # in a copy the size counts as given, which a prepared dataset may refuse
     data = base.data.model_copy(update={"image_size": size})
     return base.model_copy(update={"data": data})
 
 
 def conclude(tried: list[Tried], space: Space, run: TuneFolder) -> tuple[Tuning, Tried]:
-    """Write leaderboard.csv and best.yaml; the search and its winner. UserError if all failed."""
+    """Write leaderboard.csv and best.yaml; return search and winner. UserError if all failed."""
     trials = [one.trial for one in tried]
     compared = [(trial.point, trial.accuracy or 0.0) for trial in trials if trial.comparable]
     importances = study.importances(space.ranges, compared, space.base.seed)
@@ -133,7 +133,7 @@ def conclude(tried: list[Tried], space: Space, run: TuneFolder) -> tuple[Tuning,
     write_atomically(run.leaderboard, leaderboard(trials).to_csv(index=False))
     if summary.best is None:
         raise UserError(
-            f"all {len(trials)} trials have failed, the first because {trials[0].reason}: "
+            f"all {len(trials)} trials failed, the first with {trials[0].reason}: "
             "give other settings and another --out"
         )
     best = saved(space.settings(summary.best.point))
@@ -143,7 +143,7 @@ def conclude(tried: list[Tried], space: Space, run: TuneFolder) -> tuple[Tuning,
 
 
 def kept(tried: Tried) -> Trained:
-    """What the best trial has left."""
+    """The best trial as a training result: its bundle and history."""
     rows = tried.epochs.to_dict("records")
     return Trained(tried.best(), rows)
 
@@ -151,9 +151,9 @@ def kept(tried: Tried) -> Trained:
 def retrain(
     best: TrainConfig, dataset: Prepared, run: TuneFolder, plan: TuningPlan, console: Console
 ) -> Trained:
-    """Train the best settings afresh to their end, on the validation images too."""
+    """Train again with the best settings, to the last epoch, on the validation images too."""
     console.say(f"retrain  {RETRAINED}")
-    # To lose patience it would have to be validated.
+    # Early stopping needs held-out validation images, and now there are none.
     to_the_end = best.training.model_copy(update={"patience": None})
     best = best.model_copy(update={"training": to_the_end})
     out = run.path / "retrained"

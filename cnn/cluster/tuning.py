@@ -1,4 +1,4 @@
-"""Ray Tune: many trainings, the weak ones stopped early."""
+"""Ray Tune: a search over many training runs, with early stopping of the weak ones."""
 
 import json
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from cnn.loop import Epoch
 from cnn.place import Place
 from cnn.report.tuning import Outcome, Trial
 
-# A trial that raises is tried once more; a second failure is its own fault.
+# A trial that raises is retried once; after a second failure it counts as failed.
 MAX_FAILURES = 1
 
 
@@ -41,7 +41,7 @@ class Tried:
 
 
 def search(context: TrialContext, settings: Search, seed: int, console: Console) -> list[Tried]:
-    """Try the trials that are still to be tried; returns all, in the order of their proposal."""
+    """Run the trials that have not ended yet; returns all, in the order of their proposal."""
     trainable = tune.with_resources(
         tune.with_parameters(run_trial, context=context), context.plan.trial_resources
     )
@@ -63,8 +63,8 @@ def search(context: TrialContext, settings: Search, seed: int, console: Console)
 
 
 def tried(result: tune.Result, context: TrialContext) -> Tried:
-    """What became of one trial."""
-    assert result.config is not None  # it has one since it was proposed
+    """One trial from Tune's result."""
+    assert result.config is not None  # every proposed trial has one
     point = point_of(result.config)
     asked = context.space.settings(point).training.epochs
     history = epochs_of(result)
@@ -88,7 +88,7 @@ def outcome(result: tune.Result) -> Outcome:
 
 
 def epochs_of(result: tune.Result) -> pd.DataFrame:
-    """The trial's epochs, each once: one that was cut off and run again is there twice."""
+    """The trial's epochs, each once: an epoch that ran again after an interruption has two rows."""
     columns = list(Epoch.__annotations__)
     table = result.metrics_dataframe
     if table is None or "epoch" not in table:
@@ -97,19 +97,19 @@ def epochs_of(result: tune.Result) -> pd.DataFrame:
 
 
 def require_state(folder: Place) -> None:
-    """UserError where a kill has cut off what Tune was writing: it would begin anew, in silence."""
+    """Raises UserError if a kill truncated Tune's state: Tune would silently start again."""
     states = [file for file in folder.iterdir() if file.name.startswith("experiment_state-")]
     last = max(states, key=str, default=None)
     try:
         json.loads(last.read_text(encoding="utf-8")) if last else None
     except ValueError:
         raise UserError(
-            f"{last} was cut off as it was written, so the search cannot go on: give another --out"
+            f"{last} was only partly written, so the search cannot resume: give another --out"
         ) from None
 
 
 def new_tuner(trainable: Any, context: TrialContext, settings: Search, seed: int) -> tune.Tuner:
-    """A search that has not begun."""
+    """A new search."""
     space, (path, filesystem) = context.space, storage(context.folder.parent)
     proposals = Proposals(
         space=study.distributions(space.ranges),
@@ -126,7 +126,7 @@ def new_tuner(trainable: Any, context: TrialContext, settings: Search, seed: int
                 time_attr="epoch",
                 metric=METRIC,
                 mode="max",
-                # Beyond the last epoch: Tune would stop the best trial at its last report.
+                # Past the last epoch: at `max_t` Tune would stop the best trial at its last report.
                 max_t=space.most_epochs + 1,
                 grace_period=min(
                     settings.grace or max(1, space.most_epochs // 12), space.most_epochs
@@ -153,7 +153,7 @@ def new_tuner(trainable: Any, context: TrialContext, settings: Search, seed: int
 
 
 class Proposals(OptunaSearch):
-    """Optuna's proposals, numbered: after a restore, Tune lists its trials in another order."""
+    """Optuna's proposals, numbered because Tune lists trials in another order after a restore."""
 
     proposed = 0
 
@@ -166,15 +166,15 @@ class Proposals(OptunaSearch):
 
 
 def folder_name(trial: TuneTrial) -> str:
-    """The name of a trial's folder: Tune's own would spell out its settings."""
+    """The name of a trial's folder: Tune's default would list all its settings."""
     return folder_of(trial.config[NUMBER], trial.trial_id)
 
 
 class Halving(AsyncHyperBandScheduler):
-    """Asynchronous successive halving, which never stops the settings that were given.
+    """Asynchronous successive halving that never stops trial 0, the baseline of the search.
 
-    Li et al., "A System for Massively Parallel Hyperparameter Tuning" (MLSys, 2020). A search
-    must know what it has to beat.
+    Li et al., "A System for Massively Parallel Hyperparameter Tuning" (MLSys, 2020). Trial 0 has
+    the given settings, or the nearest to them in the space.
     """
 
     def on_trial_result(self, controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The plan of a search: so many trials at once, each with so many workers."""
+"""The plan of a search: how many trials run at once, with how many workers each."""
 
 from dataclasses import dataclass
 
@@ -27,12 +27,12 @@ class TuningPlan:
 
     @property
     def cpus(self) -> int:
-        """Logical CPUs that must be there at once."""
+        """Logical CPUs needed at once."""
         return self.concurrent * trial_cpus(self.workers, self.streamed)
 
     @property
     def gpus(self) -> float:
-        """GPUs that must be there at once."""
+        """GPUs needed at once."""
         return self.concurrent * self.workers * self.gpu_fraction
 
     @property
@@ -46,12 +46,12 @@ class TuningPlan:
 
     @property
     def training_plan(self) -> TrainingPlan:
-        """The plan of one training: of a trial, and of the best settings afterwards."""
+        """The plan of one training run: a trial, or the retraining of the best settings."""
         return TrainingPlan(self.workers, gpu=self.gpu_fraction > 0)
 
     @property
     def trial_resources(self) -> dict[str, float]:
-        """What Tune reserves for a trial; one with several workers asks for theirs itself."""
+        """What Tune reserves for a trial; a trial with several workers requests theirs itself."""
         return {"CPU": 1.0, "GPU": self.gpu_fraction if self.workers == 1 else 0.0}
 
     def __str__(self) -> str:
@@ -60,14 +60,14 @@ class TuningPlan:
 
 
 def trial_cpus(workers: int, streamed: bool) -> int:
-    """CPUs of a trial: its own, its workers' if they are others, and those of streamed data."""
+    """CPUs of a trial: one for itself, those of separate workers, and those for streamed data."""
     if workers > 1:
         return 1 + workers * (1 + DATA_CPUS)
     return 1 + streamed * DATA_CPUS
 
 
 def logical_cpus(settings: config.TuneConfig, streamed: bool) -> int:
-    """CPUs that a Ray of our own must be told of, so that a search uses all the machine has."""
+    """The logical CPUs that a local Ray must have, so that a search uses the whole machine."""
     workers = settings.resources.workers or 1
     search = settings.search
     at_once = min(search.concurrent or max(1, cores() // workers), search.trials)
@@ -75,9 +75,9 @@ def logical_cpus(settings: config.TuneConfig, streamed: bool) -> int:
 
 
 def plan(settings: config.TuneConfig, streamed: bool, console: Console) -> TuningPlan:
-    """What to ask of Ray; UserError where the cluster can never give it.
+    """The plan; UserError if the cluster can never provide for it.
 
-    As many trials at once as there is room for, or as asked: a cluster grows for those.
+    As many trials at once as requested, for which a cluster may grow, or as there is room for.
     """
     asked, search = settings.resources, settings.search
     workers = asked.workers or 1

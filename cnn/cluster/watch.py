@@ -1,4 +1,4 @@
-"""What a search tells on the console while it runs: a row for each trial that has ended."""
+"""The console output of a running search: a row for each trial that has ended."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -11,7 +11,7 @@ from cnn.console import Advance, Console
 from cnn.report.tuning import Outcome
 from cnn.space import Point
 
-ENDED = ("TERMINATED", "ERROR")  # Tune's words for a trial that is over
+ENDED = ("TERMINATED", "ERROR")  # Tune's statuses of a trial that has ended
 
 TABLE = "{trial:>7}  {outcome:>8}  {epochs:>6}  {accuracy:>7}  {best:>12}  {states:>20}  {point}"
 TABLE_HEAD = TABLE.format(
@@ -21,12 +21,12 @@ TABLE_HEAD = TABLE.format(
 
 
 def ending(last: Mapping[str, Any]) -> Outcome:
-    """How a trial ended that did not fail, by its last report."""
+    """How a trial that did not fail has ended, from its last report."""
     return "finished" if last.get("epoch") == last.get("epochs") else "stopped"
 
 
 class Watch(tune.Callback):
-    """Tells on the console what becomes of the trials, while they run."""
+    """Prints a row on the console for each trial as it ends."""
 
     here: ClassVar["Watch"]
 
@@ -35,12 +35,12 @@ class Watch(tune.Callback):
 
     @classmethod
     def current(cls) -> "Watch":
-        """That of this process."""
+        """The watch of this process."""
         return cls.here
 
     def __reduce__(self) -> tuple[Callable[[], "Watch"], tuple[()]]:
-        # Tune pickles its callbacks with the search. A console is of one process only: a search
-        # that is restored tells its news to that of its own.
+        # Tune pickles its callbacks with the search, but a console belongs to one process: a
+        # restored search uses the watch of its own process.
         return Watch.current, ()
 
     def on_trial_complete(
@@ -56,8 +56,8 @@ class Watch(tune.Callback):
             self.console.say(f"         {reason}")
 
     def tell(self, trials: list[TuneTrial], trial: TuneTrial, outcome: Outcome) -> None:
-        """The row of a trial that has ended."""
-        # A trial is told of before its status changes.
+        """Print the row of a trial that has ended."""
+        # Tune calls this before it changes the trial's status.
         others = [one for one in trials if one is not trial]
         done = 1 + sum(one.status in ENDED for one in others)
         ends = [ending(one.last_result) for one in others if one.status == "TERMINATED"]
@@ -79,7 +79,7 @@ class Watch(tune.Callback):
 
 
 def reason_of(error: Exception | None) -> str | None:
-    """Why a trial failed, in one line: the last of what it raised."""
+    """Why a trial failed: the last line of its error."""
     lines = [line for line in str(error).splitlines() if line.strip()] if error else []
     return lines[-1].strip() if lines else None
 

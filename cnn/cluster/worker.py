@@ -1,4 +1,4 @@
-"""A training worker: its share of the images, a network, and the loop over them."""
+"""A training worker: its share of the images, the network, and the training loop."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -31,7 +31,7 @@ def train(
     on_step: Callable[[int, int], None] = lambda step, steps: None,
     splits: Splits = ("train",),
 ) -> None:
-    """Train on this worker's share, from where `state` stands to the last epoch."""
+    """Train on this worker's share, from the epoch in `state` to the last one."""
     device = next(state.network.parameters()).device
     train, validation = split_batches(settings, dataset, share, device, splits)
     loop = Loop(
@@ -51,7 +51,7 @@ def start(
     device: torch.device,
     parallelise: Callable[[nn.Module], nn.Module] = lambda network: network,
 ) -> State:
-    """A network and an optimizer that have seen nothing yet, the same on every worker."""
+    """A new network and optimizer, the same on every worker."""
     torch.manual_seed(settings.seed)
     size, classes = dataset.card.image_size, len(dataset.classes)
     plain = network.build(settings.network, size, classes).to(device)
@@ -76,7 +76,7 @@ def split_batches(
     device: torch.device,
     splits: Splits,
 ) -> tuple[Batches, Batches]:
-    """Training and validation batches, from memory where they fit, else streamed."""
+    """Training and validation batches: from memory if both splits fit, else streamed."""
     table = dataset.split(settings.seed)
     train, validation = split_rows(table, *splits), split_rows(table, "validation")
     options: dict[str, Any] = {
@@ -100,11 +100,11 @@ def split_batches(
     )
 
 
-@lru_cache(maxsize=2)  # the two splits stay while one process trains one trial after the other
+@lru_cache(maxsize=2)  # both splits stay in memory while one process trains trial after trial
 def held_images(
     folder: Place, seed: int, splits: Splits, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images and labels of these splits on the training device: a GPU then augments them itself."""
+    """Images and labels of these splits on the training device, where a GPU can augment them."""
     dataset = Prepared.open(folder)
     images, labels = dataset.load(split_rows(dataset.split(seed), *splits))
     return as_batch(images).to(device), torch.from_numpy(labels).to(device)
@@ -113,7 +113,7 @@ def held_images(
 def loss_weights(
     settings: TrainConfig, dataset: Prepared, device: torch.device, splits: Splits
 ) -> torch.Tensor | None:
-    """A weight per class, where the loss is to be balanced, by the images that are learned from."""
+    """A weight per class from the training images; None if the loss is not balanced."""
     if settings.training.balance != "loss":
         return None
     train = split_rows(dataset.split(settings.seed), *splits)
@@ -122,7 +122,7 @@ def loss_weights(
 
 
 def card(settings: TrainConfig, dataset: Prepared, row: Epoch) -> Card:
-    """The card of the bundle that an epoch leaves."""
+    """The card of the bundle of one epoch."""
     return Card(
         classes=dataset.classes,
         image_size=dataset.card.image_size,
