@@ -235,7 +235,7 @@ def test_one_part_with_fewer_guesses_leaves_top5_accuracy_unknown() -> None:
 @pytest.mark.parametrize("rows", [0, 3])
 def test_nothing_to_judge_is_refused_in_one_line(rows: int) -> None:
     table = predictions(["a", "b"], rows=rows, label=pa.nulls(rows))
-    with pytest.raises(ValueError, match=r"no image can be judged: (3 no_label|there are no)"):
+    with pytest.raises(ValueError, match=r"no image can be evaluated: (3 no_label|there are no)"):
         evaluate([table], ["a", "b"], IMAGES)
     with pytest.raises(ValueError, match="there are no predictions"):
         evaluate([], ["a", "b"], IMAGES)
@@ -293,7 +293,7 @@ def test_a_scoring_page_shows_the_mix_with_labels_or_without(labelled: bool) -> 
     text = " ".join(Elements(html).text.split())
     assert "What was predicted" in text
     assert "How sure it is" in text
-    assert "1 of 4 are uncertain: they lie below 50%" in text
+    assert "1 of 4 are uncertain: their confidence is below 50%" in text
     assert "65.0%" in text  # the mean confidence
     assert ("4 images scored" in text) != labelled
     assert ("Where it goes wrong" in text) == labelled

@@ -139,12 +139,12 @@ def test_the_cursor_keys_walk_the_matrix_and_stop_at_its_edge(page: Any) -> None
     page.get_by_text("by name", exact=True).click()
     for key in ["ArrowDown"] * 12 + ["ArrowRight"] * 12 + ["ArrowUp", "Enter"]:
         stage.press(key)
-    assert "bee taken for cat" in stage.locator(".tip").inner_text()
+    assert "bee predicted as cat" in stage.locator(".tip").inner_text()
     assert page.locator("#cell h3 b").all_inner_texts() == ["bee", "cat"]
 
 
 def test_every_order_shows_its_own_matrix(page: Any) -> None:
-    for order in ("trouble", "name", "similarity"):
+    for order in ("F1", "name", "similarity"):
         page.get_by_text(f"by {order}", exact=True).click()
         assert page.locator(".stage:visible").count() == 1
         assert page.locator(".stage:visible").get_attribute("aria-label").endswith(order)

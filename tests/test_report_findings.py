@@ -41,8 +41,8 @@ def test_a_class_in_trouble_is_named_with_what_it_is_taken_for() -> None:
     found = only(findings.troubled_classes(of_counts([[69, 31, 0], [0, 100, 0], [2, 0, 98]])))
     assert found.title == "a is recognised 69% of the time"
     assert "69 of 100 images" in found.text
-    assert "31% go to b" in found.text
-    assert "go to b" in found.step
+    assert "31% are predicted as b" in found.text
+    assert "predicted as b" in found.step
     assert list(findings.troubled_classes(of_counts(GOOD))) == []
 
 
@@ -60,25 +60,28 @@ def test_shares_that_differ_look_different() -> None:
     matrix = [[9960, 40], [0, 10000]]
     found = only(findings.troubled_classes(of_counts(matrix)))
     assert found.title == "a is recognised 99.6% of the time"
-    assert "99.8% of all" in found.text and "0.4% go to b" in found.text
+    assert "99.8% of all" in found.text and "0.4% are predicted as b" in found.text
 
 
 def test_a_class_whose_mistakes_go_many_ways_gets_other_advice() -> None:
     matrix = (100 * np.eye(8, dtype=int)).tolist()
     matrix[0] = [30, 10, 10, 10, 10, 10, 10, 10]
-    assert "many ways" in only(findings.troubled_classes(of_counts(matrix))).step
+    assert "spread over many classes" in only(findings.troubled_classes(of_counts(matrix))).step
 
 
 @pytest.mark.parametrize(
     ("train", "validation", "title"),
-    [(0.95, 0.70, "It over-fits, by 25 points"), (0.72, 0.70, "It has room to learn more")],
+    [
+        (0.95, 0.70, "The model over-fits by 25 points"),
+        (0.72, 0.70, "The model has room to learn more"),
+    ],
 )
 def test_a_gap_between_training_and_validation_is_told(
     train: float, validation: float, title: str
 ) -> None:
     epochs = history(3).assign(train_accuracy=train, val_accuracy=[0.1, validation, 0.2])
     found = only(findings.over_fitting(epochs, 2))
-    assert (found.title, "epoch, 2," in found.text) == (title, True)
+    assert (found.title, "epoch (2)," in found.text) == (title, True)
 
 
 def test_a_good_fit_and_an_unmeasured_one_are_no_findings() -> None:
@@ -91,7 +94,7 @@ def test_a_good_fit_and_an_unmeasured_one_are_no_findings() -> None:
 def test_confidence_that_chance_does_not_explain_is_told(sure: float, title: str | None) -> None:
     found = [f.title for f in findings.calibration(of_counts([[70, 30], [30, 70]], sure))]
     assert found == (
-        [f"It is {title}-confident by {abs(sure - 0.7) * 100:.0f} points"] if title else []
+        [f"The model is {title}-confident by {abs(sure - 0.7) * 100:.0f} points"] if title else []
     )
 
 
@@ -119,13 +122,17 @@ def test_a_goal_that_enough_confident_answers_reach_is_told_with_its_confidence(
         assert told == []
         return
     found = only(told)
-    assert found.title == "80% of the images can be answered with 99% right"
+    assert found.title == "80% of the images can be answered with 99% accuracy"
     assert "--min-confidence 0.56" in found.step
 
 
 @pytest.mark.parametrize(
     ("gained", "lost", "title"),
-    [(10, 9, "do not show which"), (40, 5, "This model is better"), (5, 40, "The other model is")],
+    [
+        (10, 9, "do not show which"),
+        (40, 5, "This model is significantly better"),
+        (5, 40, "The other model is"),
+    ],
 )
 def test_a_difference_counts_where_chance_does_not_explain_it(
     gained: int, lost: int, title: str
@@ -186,5 +193,5 @@ def test_what_was_learned_from_does_not_tell_how_much_there_is_to_learn(validate
     best = 2 if validated else None
     judged = evaluate_test(predictions(list("abc")), list("abc"), census, epochs, best)
     told = {finding.title for finding in judged.evaluation.findings}
-    assert ("It has room to learn more" in told) == validated
+    assert ("The model has room to learn more" in told) == validated
     assert len(judged.history) == 2

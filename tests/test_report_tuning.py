@@ -124,11 +124,12 @@ def test_the_best_trial_is_the_leaderboards_first_and_never_one_that_failed() ->
 def test_the_cost_counts_every_trial_and_every_epoch() -> None:
     trials = [trial(0), stopped(1), stopped(2), failed(3), trial(4, epochs=6)]
     assert Tuning(trials, RANGES, {}).cost == (
-        "5 trials were run, 2 stopped early, 1 failed: 22 epochs of the 45 that running all "
-        "to the end would have taken."
+        "5 trials were run, 2 stopped early, 1 failed. The search took 22 epochs; running every "
+        "trial to its end would have taken 45."
     )
     assert (
-        "1 trial was run, none stopped early: 9 epochs of the 9" in Tuning([trial(0)], {}, {}).cost
+        "1 trial was run, none stopped early. The search took 9 epochs"
+        in Tuning([trial(0)], {}, {}).cost
     )
 
 
@@ -138,7 +139,7 @@ def test_the_cost_counts_every_trial_and_every_epoch() -> None:
         (trial(0, 0.612), "against the 61.2% of the given settings (trial 0)."),
         (stopped(0, 0.612), "61.2% of the given settings (trial 0, stopped after 3 of 9 epochs)."),
         (failed(0, 0.612), "61.2% of the given settings (trial 0, failed after 1 of 9 epochs)."),
-        (failed(0), "the given settings (trial 0) reached none."),
+        (failed(0), "the given settings (trial 0) reached no accuracy."),
         (trial(0, 0.8), "No trial did better than the given settings (trial 0)"),
     ],
 )
@@ -151,7 +152,7 @@ def test_the_best_is_held_against_the_given_settings_whatever_became_of_them(
     text = words(page(tuning))
     assert tuning.cost in text
     assert tuning.gain in text
-    assert "test accuracy above was taken once, of the best model only" in text
+    assert "test accuracy above was measured once, for the best model only" in text
 
 
 def test_settings_that_were_not_tried_are_not_told_as_tried() -> None:

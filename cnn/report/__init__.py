@@ -1,1 +1,1 @@
-"""What people read: predictions become an evaluation, a mix, and a report."""
+"""Reports: predictions become an evaluation, a mix and an HTML page."""

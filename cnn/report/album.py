@@ -1,6 +1,6 @@
 """The album: the few images of a run that its report shows, chosen from predictions part by part.
 
-Whatever the number of predictions, an album is of a bounded size: so is the page that shows it.
+The size of an album is bounded, whatever the number of predictions; so is the size of the page.
 """
 
 from collections.abc import Iterable
@@ -27,8 +27,8 @@ Cell = tuple[int, int]
 class Album:
     """What a report shows: images by gallery, the best first, and examples by cell.
 
-    changed: those that another model had wrong, or right. suspects: how many labels may be wrong,
-    shown or not; None where nobody knows the labels.
+    changed: images that are right in only one of two runs, by `lost` or `gained`. suspects: how
+    many labels may be wrong, shown or not; None if the labels are unknown.
     """
 
     galleries: dict[str, list[Shown]]
@@ -37,21 +37,21 @@ class Album:
     suspects: int | None = None
 
     def paths(self) -> list[str]:
-        """Every image of it once."""
+        """The paths of all images, each once."""
         sections = (self.galleries, self.changed, self.cells)
         groups = (group for section in sections for group in section.values())
         return list(dict.fromkeys(image.path for group in groups for image in group))
 
 
 class Pick:
-    """The `size` best rows seen so far: those with the least `by`, equals by path."""
+    """The `size` best rows seen so far: those with the lowest `by`; ties are ordered by path."""
 
     def __init__(self, by: str, size: int = GALLERY) -> None:
         self.by, self.size = by, size
         self.rows: pa.Table | None = None
 
     def see(self, rows: pa.Table) -> None:
-        """Look at more rows."""
+        """Take more rows into account."""
         both = rows if self.rows is None else pa.concat_tables([self.rows, rows])
         order = [(self.by, "ascending"), ("path", "ascending")]
         self.rows = both.sort_by(order).slice(0, self.size).combine_chunks()
@@ -62,14 +62,14 @@ class Pick:
 
 
 class Examples:
-    """The most confident rows of each cell seen so far, as many as `sizes` (C * C,) grants it."""
+    """The most confident rows of each cell seen so far, at most `sizes` (C * C,) of them."""
 
     def __init__(self, sizes: NDArray[np.int64]) -> None:
         self.sizes = sizes
         self.rows: pa.Table | None = None
 
     def see(self, rows: pa.Table) -> None:
-        """Look at more rows."""
+        """Take more rows into account."""
         new = rows.filter(pa.array(self.sizes[rows["cell"].to_numpy()] > 0))
         both = new if self.rows is None else pa.concat_tables([self.rows, new])
         both = both.sort_by(
@@ -95,7 +95,7 @@ def take_album(
 
     With an `evaluation` of the same predictions: suspected label errors, confident mistakes, the
     least confident, a sample of right ones, and examples for the confusion matrix. Without: the
-    least confident. The album is the same however the predictions are cut.
+    least confident only. The album does not depend on how the predictions are cut into parts.
     """
     if evaluation is not None:
         return _judged_album(parts, classes, evaluation)
@@ -111,7 +111,7 @@ def _judged_album(parts: Iterable[pa.Table], classes: list[str], evaluation: Eva
     mistakes = Pick("negated_confidence")
     uncertain, right = Pick("confidence", SAMPLE), Pick("draw", SAMPLE)
     examples = Examples(cell_sizes(np.asarray(evaluation.confusion_matrix)).ravel())
-    # What is usual of a class without images, nobody knows.
+    # The usual confidence of a class without images is unknown.
     unknown = np.array([row.support == 0 for row in evaluation.per_class])
     usual = np.where(unknown, np.inf, evaluation.own_confidence)
     for part in parts:
@@ -135,7 +135,7 @@ def _judged_album(parts: Iterable[pa.Table], classes: list[str], evaluation: Eva
 def cell_sizes(confusion: NDArray[np.int64]) -> NDArray[np.int64]:
     """How many images each cell of the confusion matrix shows, int64 (C, C), CELL_IMAGES in all.
 
-    The cells of the most mistakes come first, then what was right of each class.
+    The cells with the most mistakes come first, then the diagonal.
     """
     hits = np.diag(confusion.diagonal())
     mistakes = confusion - hits
@@ -149,10 +149,10 @@ def cell_sizes(confusion: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _judged(part: pa.Table, classes: list[str], usual: NDArray[np.float64]) -> pa.Table:
-    """The judged rows of a part, with what they are picked by; less comes first.
+    """The evaluated rows of a part, with the columns to pick by; the lowest values come first.
 
     `suspicious` is confident learning in its simplest form (Northcutt et al., "Confident
-    Learning: Estimating Uncertainty in Dataset Labels", JAIR, 2021): the network says another
+    Learning: Estimating Uncertainty in Dataset Labels", JAIR, 2021): the network predicts another
     class, with at least the probability that is `usual` for images of that class.
     """
     rows = part.filter(pc.is_null(columns.reasons_against(part, classes))).combine_chunks()

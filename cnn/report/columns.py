@@ -1,4 +1,4 @@
-"""Columns of predictions, read as labels, counts, and reasons not to judge."""
+"""Columns of predictions, read as labels, counts, and reasons not to evaluate a row."""
 
 from collections import Counter
 
@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 
 def has_prediction(part: pa.Table) -> pa.ChunkedArray:
-    """For each row whether it has a predicted class and a confidence that is a number.
+    """For each row, whether it has a predicted class and a finite confidence.
 
-    A network with NaN in its weights is NaN sure of everything: that predicts nothing, and one
-    such row would turn every sum that it enters into NaN.
+    A network with NaN in its weights gives every image a confidence of NaN. Such a row is no
+    prediction: it would turn every sum that includes it into NaN.
     """
     confidence = part["confidence"].cast(pa.float32())
     sure = pc.fill_null(pc.is_finite(confidence), False)
@@ -20,7 +20,7 @@ def has_prediction(part: pa.Table) -> pa.ChunkedArray:
 
 
 def class_indices(names: pa.ChunkedArray, classes: list[str]) -> NDArray[np.int64]:
-    """The label of each predicted class; ValueError for one that is not among `classes`."""
+    """The index of each name in `classes`; ValueError for a name that is not among them."""
     found = pc.index_in(names.cast(pa.string()), value_set=pa.array(classes, pa.string()))
     if found.null_count:
         unknown = names.filter(pc.is_null(found))[0].as_py()
@@ -29,13 +29,13 @@ def class_indices(names: pa.ChunkedArray, classes: list[str]) -> NDArray[np.int6
 
 
 def counts(values: pa.ChunkedArray) -> Counter[str]:
-    """How often each value occurs; null is none."""
+    """How often each value occurs; nulls are not counted."""
     found = pc.value_counts(values.drop_null())
     return Counter(dict(zip(*(column.to_pylist() for column in found.flatten()), strict=True)))
 
 
 def reasons_against(part: pa.Table, classes: list[str]) -> pa.ChunkedArray:
-    """For each row why it cannot be judged; null where it can."""
+    """For each row, why it cannot be evaluated; null if it can."""
     error, label = (part[name].cast(pa.string()) for name in ("error", "label"))
     conditions = (
         pc.is_valid(error),
@@ -49,12 +49,12 @@ def reasons_against(part: pa.Table, classes: list[str]) -> pa.ChunkedArray:
 
 
 def own_probability(judged: pa.Table) -> NDArray[np.float64]:
-    """The probability of each row's own label, (N,); 0 where it is not among the guesses."""
+    """The probability of each row's own label, (N,); 0 if it is not among the guesses."""
     guesses = judged["top_classes"].cast(pa.list_(pa.string()))
     row = np.asarray(pc.list_parent_indices(guesses), np.int64)
     asked = judged["label"].cast(pa.string()).take(pa.array(row))
     hit = np.asarray(pc.equal(pc.list_flatten(guesses), asked), np.bool_)
-    # As float32, as they are stored: float64 adds those up without rounding, in any order.
+    # Stored as float32: float64 adds these up without rounding, in any order.
     given = pc.list_flatten(judged["top_probabilities"].cast(pa.list_(pa.float32())))
     probability = np.asarray(given)
     return np.bincount(row[hit], probability[hit], judged.num_rows).astype(np.float64)

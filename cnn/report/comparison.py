@@ -1,4 +1,4 @@
-"""A comparison: what two models made of the same images, image by image."""
+"""Comparisons: the predictions of two models for the same images, image by image."""
 
 from collections.abc import Iterable, Iterator
 
@@ -17,13 +17,13 @@ from cnn.report.evaluation import ClassChange, Comparison, Shown
 def compare(
     parts: Iterable[pa.Table], others: Iterable[pa.Table], classes: list[str], name: str
 ) -> tuple[Comparison, dict[str, list[Shown]]]:
-    """Hold predictions against those of another run, called `name`, one part at a time.
+    """Compare predictions with those of another run, called `name`, one part at a time.
 
-    An image counts where both runs have answered and its label is one of `classes`. Also returns
-    the most confident images of those `lost` and `gained`. UserError where the runs have not
-    listed the same images; their parts may be of different sizes.
+    An image counts if both runs have a prediction for it and its label is one of `classes`. Also
+    returns the most confident of the images `lost` and `gained`. The parts of the two runs may
+    differ in size. Raises UserError if the runs have not listed the same images.
     """
-    # Images of each class by whether the other run, and this one, has them right: sums again.
+    # Images by class, by whether the other run is right, and by whether this run is right.
     counts = np.zeros((len(classes), 2, 2), np.int64)
     picks = {"lost": Pick("negated_confidence"), "gained": Pick("negated_confidence")}
     for part, other in aligned(parts, others, name):
@@ -40,7 +40,7 @@ def compare(
 def lost(
     parts: Iterable[pa.Table], others: Iterable[pa.Table], classes: list[str], name: str
 ) -> Iterator[pa.Table]:
-    """The predictions that are wrong where those of the run called `name` are right."""
+    """The predictions that are wrong for images that the run called `name` has right."""
     for part, other in aligned(parts, others, name):
         rows = _answered(part, other, classes)
         yield rows.filter(pc.and_(rows["was_right"], pc.invert(rows["is_right"])))
@@ -49,7 +49,7 @@ def lost(
 def aligned(
     parts: Iterable[pa.Table], others: Iterable[pa.Table], name: str
 ) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """Both runs' rows of the same images, cut where either is cut; UserError if they differ."""
+    """Both runs' rows of the same images, in equal slices; UserError if the images differ."""
     coming, rest = iter(others), None
     for part in parts:
         while part.num_rows:
@@ -71,7 +71,7 @@ def _differ(name: str) -> UserError:
 
 
 def _answered(part: pa.Table, other: pa.Table, classes: list[str]) -> pa.Table:
-    """The rows that both runs have answered, with `was_right`, `is_right`, `before`."""
+    """The rows with a prediction of both runs, with `was_right`, `is_right` and `before`."""
     both = part.append_column("before", other["predicted"])
     judged = pc.is_null(columns.reasons_against(part, classes))
     rows = both.filter(pc.and_(judged, columns.has_prediction(other))).combine_chunks()

@@ -1,4 +1,4 @@
-"""The confusion matrix as people look at it: which classes, and in which order."""
+"""Views of the confusion matrix: which classes they show, and in which order."""
 
 from dataclasses import dataclass
 
@@ -9,18 +9,18 @@ from scipy.spatial.distance import squareform
 
 from cnn.report.evaluation import Evaluation
 
-# More names do not fit beside a matrix; beyond it, one sees the classes most mixed up first.
+# More names do not fit beside a matrix; beyond it, the most confused classes are shown first.
 NAMED_CLASSES = 40
 MIXED_CLASSES = 30
-# So few are seen at a glance in any order.
+# Fewer classes than this are easy to read in any order.
 FEW_CLASSES = 8
-# The order of leaves takes time with the cube of their number: seconds at a thousand.
+# The time to order leaves grows with the cube of their number: seconds at a thousand.
 ORDERED_LEAVES = 250
 
 
 @dataclass(frozen=True)
 class View:
-    """One way to look at the matrix: the labels of the rows and columns that it shows, in order."""
+    """One view of the matrix: the labels of the rows and columns that it shows, in order."""
 
     key: str
     title: str
@@ -33,7 +33,7 @@ class View:
 
 
 def views(evaluation: Evaluation) -> list[View]:
-    """The ways to look at an evaluation's matrix, the one to begin with first."""
+    """The views of an evaluation's matrix; the page opens with the first."""
     matrix = np.asarray(evaluation.confusion_matrix)
     by_name = list(range(len(matrix)))
     if len(matrix) < FEW_CLASSES:
@@ -41,25 +41,25 @@ def views(evaluation: Evaluation) -> list[View]:
     similar = by_similarity(matrix)
     every = [
         View("similar", "by similarity", similar),
-        View("trouble", "by trouble", by_trouble(evaluation)),
+        View("trouble", "by F1", by_trouble(evaluation)),
         View("name", "by name", by_name),
     ]
     if len(matrix) <= NAMED_CLASSES:
         return every
     mixed = most_mixed(matrix, MIXED_CLASSES)
-    first = View("mixed", f"the {len(mixed)} most mixed up", [c for c in similar if c in mixed])
+    first = View("mixed", f"the {len(mixed)} most confused", [c for c in similar if c in mixed])
     return [first, *every] if mixed else every
 
 
 def by_trouble(evaluation: Evaluation) -> list[int]:
-    """The labels, those of the lowest F1 first."""
+    """The labels, the lowest F1 first."""
     return [int(c) for c in np.argsort([row.f1 for row in evaluation.per_class], kind="stable")]
 
 
 def by_similarity(matrix: NDArray[np.int64]) -> list[int]:
-    """The labels, those that are taken for one another side by side.
+    """The labels, with classes that are confused with each other side by side.
 
-    Hierarchical clustering (average linkage) of the shares of each class that go to the other.
+    Hierarchical clustering (average linkage) by the shares of each class predicted as the other.
     """
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     distance = 1 - (shares + shares.T) / 2
@@ -69,7 +69,7 @@ def by_similarity(matrix: NDArray[np.int64]) -> list[int]:
 
 
 def most_mixed(matrix: NDArray[np.int64], limit: int) -> set[int]:
-    """The labels of the most frequent mistakes, both true and predicted, up to `limit` of them."""
+    """The labels, true and predicted, of the most frequent mistakes: at most `limit` labels."""
     mistakes = matrix - np.diag(matrix.diagonal())
     found: set[int] = set()
     for cell in np.argsort(-mistakes, axis=None, kind="stable"):

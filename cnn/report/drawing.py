@@ -1,7 +1,7 @@
-"""A drawing: matplotlib axes as inline SVG that follows the page's light or dark.
+"""Drawings: matplotlib axes as inline SVG that follows the page's light or dark colours.
 
-The page's Content-Security-Policy allows no `style` in an element, so all that matplotlib writes
-there becomes attributes of the same names.
+The page's Content-Security-Policy forbids `style` attributes, so the declarations that matplotlib
+writes there become attributes of the same names.
 """
 
 import io
@@ -14,7 +14,7 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Matplotlib knows no CSS: these stand for the page's colours until the SVG is inlined.
+# Matplotlib does not support CSS: these stand for the page's colours until the SVG is inlined.
 INK, MUTED, ACCENT = "#010101", "#020202", "#030303"
 THEME = {INK: "currentColor", MUTED: "var(--muted)", ACCENT: "var(--accent)"}
 NAME_LENGTH = 24
@@ -45,10 +45,10 @@ STYLE = {
 
 
 def drawn(name: str, pixels: tuple[int, int], draw: Callable[[Axes], None]) -> str:
-    """One pair of axes as SVG, in the house style whatever the user's matplotlibrc says."""
+    """One pair of axes as SVG, in the report's style whatever the user's matplotlibrc says."""
     buffer = io.StringIO()
     with style.context(["default", STYLE]), warnings.catch_warnings():
-        # The browser's fonts draw the text; what matplotlib's own font lacks is no matter.
+        # The browser's fonts draw the text, so glyphs missing in matplotlib's do not matter.
         warnings.filterwarnings("ignore", message="Glyph")
         width, height = (side / POINTS_PER_INCH for side in pixels)
         figure = Figure(figsize=(width, height), layout="constrained")
@@ -65,7 +65,7 @@ def short(name: str) -> str:
 
 
 def _inline(svg: str, name: str, width: int) -> str:
-    """The SVG element alone: ids of its own on the page, no namespaces, the page's colours."""
+    """The SVG element alone: with ids unique on the page, no namespaces, and the page's colours."""
     root = ElementTree.fromstring(svg)
     for parent in root.iter():
         for style_sheet in parent.findall("{*}style"):
@@ -81,11 +81,11 @@ def _inline(svg: str, name: str, width: int) -> str:
 
 
 def _without_style(attributes: dict[str, str]) -> dict[str, str]:
-    """The attributes of an element, with the declarations of its `style` among them."""
+    """The attributes of an element, with the declarations of its `style` as attributes."""
     declared = attributes.pop("style", "")
     for declaration in filter(None, declared.split(";")):
         key, value = (part.strip() for part in declaration.split(":", 1))
-        if key == "font":  # the size alone: the family is the page's
+        if key == "font":  # the size only: the family comes from the page
             size = re.search(r"[\d.]+(?=px)", value)
             key, value = "font-size", size[0] if size else "12"
         attributes[key] = value
@@ -93,7 +93,7 @@ def _without_style(attributes: dict[str, str]) -> dict[str, str]:
 
 
 def _localised(key: str, value: str, name: str) -> str:
-    """An attribute with the figure's name in front of ids, and CSS in place of stand-ins."""
+    """An attribute with the figure's name in front of ids, and CSS instead of stand-ins."""
     if key == "id":
         return f"{name}-{value}"
     if key.endswith("href") and value.startswith("#"):

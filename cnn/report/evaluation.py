@@ -1,4 +1,4 @@
-"""An evaluation: what predictions with labels add up to, as evaluation.json."""
+"""Evaluations: the scores of predictions with labels, as evaluation.json."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from cnn.place import Place
 from cnn.report.tally import ROWS, Tally, guesses_asked, nothing, take_tally, together
 
 CONFUSED_PAIRS = 10
-# A label is a folder's name, and some trees have a folder for every image.
+# Labels are folder names, and some trees have a folder for every image.
 UNKNOWN_NAMED = 100
 
 
@@ -37,7 +37,7 @@ class ClassScores(Frozen):
 
 
 class ConfusedPair(Frozen):
-    """`count` images of class `true` were taken for `predicted`: `share` of all of `true`."""
+    """`count` images of class `true` were predicted as `predicted`: `share` of all of `true`."""
 
     true: str
     predicted: str
@@ -46,9 +46,9 @@ class ConfusedPair(Frozen):
 
 
 class Coverage(Frozen):
-    """What accepting only answers with at least this `confidence` would give.
+    """The effect of accepting only answers with at least this `confidence`.
 
-    `coverage` is the share of images with such an answer, `accuracy` that of them.
+    `coverage` is the share of images with such an answer, `accuracy` the accuracy of these answers.
     """
 
     confidence: float
@@ -57,7 +57,7 @@ class Coverage(Frozen):
 
 
 class Finding(Frozen):
-    """Something a person should know of a run, in words, and what to do next about it."""
+    """Something a person should know about a run, in words, and the next step."""
 
     title: str
     text: str
@@ -65,7 +65,7 @@ class Finding(Frozen):
 
 
 class Shown(Frozen):
-    """An image that is shown to people; `before` is what another model took it for."""
+    """An image that the report shows; `before` is the class that another model predicted."""
 
     path: str
     label: str | None
@@ -75,7 +75,7 @@ class Shown(Frozen):
 
 
 class ClassChange(Frozen):
-    """How many of a class's images each of two models has right."""
+    """How many of a class's images each of two models gets right."""
 
     class_name: str = Field(alias="class")
     support: int
@@ -84,10 +84,11 @@ class ClassChange(Frozen):
 
 
 class Comparison(Frozen):
-    """A run held against another over the same images; every judged image is in one count.
+    """A run compared with another over the same images; each judged image is in exactly one count.
 
-    `gained` are right now and were wrong in the `other` run, `lost` the reverse. `p_value` is that
-    of McNemar's exact test: how likely chance alone parts the two at least so unevenly.
+    `gained` images are right now and were wrong in the `other` run, `lost` the reverse. `p_value`
+    is from McNemar's exact test: the probability of a split at least as uneven as that between
+    `gained` and `lost` if the two models were equally good.
     """
 
     other: str
@@ -100,22 +101,22 @@ class Comparison(Frozen):
 
     @property
     def judged(self) -> int:
-        """Images that both runs have answered and that have a known label."""
+        """Images with a prediction of both runs and a label that the model knows."""
         return self.both_right + self.both_wrong + self.gained + self.lost
 
 
 class Evaluation(Frozen):
     """The content of evaluation.json; every ratio is within 0..1.
 
-    `accuracy_interval` is Wilson's, at 95%. `top5_accuracy` looks at the first min(5, classes)
-    guesses; null where there is one class only, or where the predictions carry fewer guesses.
-    `confusion_matrix` counts images, its rows are true classes. `images` counts images per
-    split, unreadable, duplicates and what else the caller counted, and those `judged` here;
-    `unjudged` in it counts the others by reason. `unknown_classes` are the labels behind the
-    reason unknown_class, the most frequent first: images of each, for the first UNKNOWN_NAMED.
+    `accuracy_interval` is Wilson's, at 95%. `top5_accuracy` uses the first min(5, classes)
+    guesses; null if there is only one class, or if a prediction carries fewer guesses.
+    `confusion_matrix` counts images; its rows are true classes. `images` has the caller's counts
+    (per split, unreadable, duplicates and others) and how many are `judged` here; its `unjudged`
+    counts the other rows by reason. `unknown_classes` counts images by label behind the reason
+    unknown_class: the UNKNOWN_NAMED most frequent labels, the most frequent first.
     `calibration_counts` has a row per bin of confidence: predictions, sum of their confidence,
     correct ones. `own_confidence` is, for each class, the mean probability that its images get
-    for it. `galleries` name the images that the report shows, by why they are shown;
+    for it. `galleries` names the images that the report shows, by the reason for showing them;
     `label_suspects` is how many labels may be wrong, shown or not.
     """
 
@@ -146,7 +147,7 @@ class Evaluation(Frozen):
 
     @property
     def headline(self) -> str:
-        """The figures that matter, on one line."""
+        """The most important figures, on one line."""
         low, high = self.accuracy_interval
         return (
             f"accuracy {self.accuracy:.3f} (95% interval {low:.3f} to {high:.3f}), "
@@ -154,15 +155,15 @@ class Evaluation(Frozen):
         )
 
     def showing(self, galleries: dict[str, list[Shown]], suspects: int | None) -> Self:
-        """The evaluation that names the images of the report."""
+        """The evaluation with the images of the report."""
         return self.model_copy(update={"galleries": galleries, "label_suspects": suspects})
 
     def against(self, comparison: Comparison) -> Self:
-        """The evaluation held against another run's."""
+        """The evaluation with the comparison with another run."""
         return self.model_copy(update={"comparison": comparison})
 
     def saying(self, findings: list[Finding]) -> Self:
-        """The evaluation with what it says in words."""
+        """The evaluation with its findings."""
         return self.model_copy(update={"findings": findings})
 
     def write(self, path: Place) -> None:
@@ -171,32 +172,32 @@ class Evaluation(Frozen):
 
     @classmethod
     def read(cls, path: Place) -> Self:
-        """Read evaluation.json; pydantic's ValidationError says which field does not fit."""
+        """Read evaluation.json; pydantic's ValidationError names the field that does not fit."""
         return cls.model_validate_json(path.read_bytes())
 
 
 def evaluate(parts: Iterable[pa.Table], classes: list[str], images: dict[str, Any]) -> Evaluation:
-    """Judge predictions (a row per image) against their labels, one part at a time.
+    """Evaluate predictions (a row per image) against their labels, one part at a time.
 
     Columns used: label, predicted (class names or null), confidence (float32 or null, 0..1),
     top_classes (list of class names, best first), top_probabilities (theirs), error (a short
     reason or null). A row with an error, without a label or prediction, or with a label that is
-    not one of `classes` is not judged but counted by reason. `images` is what the caller knows:
+    not one of `classes` is not evaluated but counted by reason. `images` is what the caller knows:
     train, validation, test, unreadable, duplicates, each a count. Raises ValueError, in one line,
-    where no row can be judged or a predicted class is not one of `classes`.
+    if no row can be evaluated or a predicted class is not one of `classes`.
     """
-    # `map` lets go of a part before it asks for the next; a comprehension would hold two.
+    # `map` releases a part before it takes the next; a comprehension would hold two.
     tallies = map(partial(take_tally, classes=classes), together(parts, ROWS))
     return _divided(sum(tallies, start=nothing(len(classes))), classes, images)
 
 
 def _divided(tally: Tally, classes: list[str], images: dict[str, Any]) -> Evaluation:
-    """The ratios of a tally: here, and nowhere before, sums are divided."""
+    """The ratios of a tally. Sums are divided only here, so that parts can be added up."""
     judged = tally.judged
     unjudged = dict(sorted(tally.unjudged.items()))
     if not judged:
         found = ", ".join(f"{count} {name}" for name, count in unjudged.items())
-        raise ValueError(f"no image can be judged: {found or 'there are no predictions'}")
+        raise ValueError(f"no image can be evaluated: {found or 'there are no predictions'}")
     scores = metrics.summarise(tally.confusion)
     per_class = zip(classes, scores.pop("per_class"), strict=True)
     support = tally.confusion.sum(axis=1)
@@ -219,12 +220,12 @@ def _divided(tally: Tally, classes: list[str], images: dict[str, Any]) -> Evalua
 
 
 def _top_accuracy(tally: Tally, k: int) -> float | None:
-    """The share of images whose class is among the first `k` guesses, where all carry `k`."""
+    """The share of images whose class is among `k` guesses; None if k is 1 or not all have k."""
     return tally.hits / tally.judged if k > 1 and tally.guessed == tally.judged else None
 
 
 def _coverage(counts: NDArray[np.int64]) -> list[Coverage]:
-    """A point for each least confidence that some image reaches, from the lowest."""
+    """A point for each confidence threshold that some image reaches, from the lowest."""
     accepted, right = counts[::-1].cumsum(axis=0)[::-1].T
     return [
         Coverage(
@@ -238,7 +239,7 @@ def _coverage(counts: NDArray[np.int64]) -> list[Coverage]:
 
 
 def _most_frequent(counts: Counter[str]) -> dict[str, int]:
-    """The first UNKNOWN_NAMED, by count and then by name, so that no order of parts shows."""
+    """The first UNKNOWN_NAMED, by count and then by name: the order of the parts has no effect."""
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return dict(ranked[:UNKNOWN_NAMED])
 

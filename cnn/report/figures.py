@@ -1,4 +1,4 @@
-"""Figures of training, an evaluation and a mix, as inline SVG."""
+"""Figures of a training run, an evaluation and a mix, as inline SVG."""
 
 import numpy as np
 import pandas as pd
@@ -12,10 +12,10 @@ from cnn.report.confusion import View
 from cnn.report.drawing import ACCENT, INK, MUTED, drawn, short
 from cnn.report.evaluation import Coverage, Evaluation
 
-# One hue from clear to solid, so lightness alone carries the value: safe for the colour-blind,
-# and a middle tone, because pixels cannot follow the page's colours.
+# One hue from clear to solid: lightness alone carries the value, which is safe for the
+# colour-blind. A middle tone, because pixels cannot follow the page's colours.
 RAMP = LinearSegmentedColormap.from_list("ramp", [(0.16, 0.47, 0.84, 0.0), (0.16, 0.47, 0.84, 1.0)])
-# More numbers do not fit into the cells.
+# With more classes, numbers do not fit into the cells.
 NUMBERED_CLASSES = 30
 
 
@@ -33,7 +33,7 @@ def learning_curves(history: pd.DataFrame) -> list[str]:
 def confusion_heatmap(evaluation: Evaluation, view: View) -> str:
     """A view of the confusion matrix, rows true, as shares of all images of the true class.
 
-    Cells carry whole percents where there is room for them, and axes names.
+    Cells show whole percents, and axes show class names, if there is room.
     """
     matrix = np.asarray(evaluation.confusion_matrix)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
@@ -50,17 +50,17 @@ def reliability_diagram(counts: list[tuple[int, float, int]]) -> str:
 
 
 def coverage_curve(points: list[Coverage], accuracy: float) -> str:
-    """Accuracy of the answers above a least confidence, by the share of images that have one."""
+    """Accuracy of the answers that reach a confidence threshold, by their share of the images."""
     return drawn("coverage", (440, 420), lambda axes: _coverage(axes, points, accuracy))
 
 
 def confidence_histogram(counts: NDArray[np.int64], min_confidence: float | None) -> str:
-    """Images by confidence, `counts` of equal bins over 0..1; a line at the least one asked for."""
+    """Images by confidence, `counts` of equal bins over 0..1; a line at `min_confidence`."""
     return drawn("histogram", (440, 300), lambda axes: _histogram(axes, counts, min_confidence))
 
 
 def _curves(axes: Axes, history: pd.DataFrame, measure: str) -> None:
-    # Without dots a run of one epoch, or one that lost its neighbours to NaN, shows nothing.
+    # Without dots, a single epoch, or one with NaN on both sides, would be invisible.
     marker = "o" if len(history) <= 12 else None
     for split, name, colour in (("train", "training", MUTED), ("val", "validation", ACCENT)):
         values = history[f"{split}_{measure}"]
@@ -76,8 +76,8 @@ def _curves(axes: Axes, history: pd.DataFrame, measure: str) -> None:
 
 
 def _heatmap(axes: Axes, shares: NDArray[np.floating], names: list[str]) -> None:
-    # The square root lifts the few percents, which are the mistakes one looks for, off the page.
-    # Where a cell is a few pixels, more so.
+    # The square root makes shares of a few percent visible: these are the mistakes to look for.
+    # Cells of a few pixels need a smaller exponent.
     gamma = 0.5 if names else 0.3
     axes.imshow(shares, RAMP, norm=PowerNorm(gamma, 0, 1), interpolation="none")
     axes.set_xlabel("predicted")
@@ -124,7 +124,7 @@ def _coverage(axes: Axes, points: list[Coverage], accuracy: float) -> None:
         at, beside = (point.coverage, point.accuracy), (4, 5)
         label = f"{point.confidence:.1f}"
         axes.annotate(label, at, beside, textcoords="offset points", color=MUTED, size=10)
-    for axis, name in ((axes.xaxis, "images answered"), (axes.yaxis, "of them right")):
+    for axis, name in ((axes.xaxis, "images answered"), (axes.yaxis, "accuracy of these answers")):
         axis.set_label_text(name)
         axis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
     axes.set_xlim(-0.03, 1.03)
@@ -134,7 +134,7 @@ def _coverage(axes: Axes, points: list[Coverage], accuracy: float) -> None:
 
 
 def _milestones(points: list[Coverage]) -> list[Coverage]:
-    """The points at tenths of confidence that have room for a name beside one another."""
+    """The points at tenths of confidence, less those without room for their number."""
     found: list[Coverage] = []
     for point in points:
         apart = not found or found[-1].coverage - point.coverage > 0.04

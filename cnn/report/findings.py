@@ -1,4 +1,4 @@
-"""Findings: what the numbers of a run say, in words, and what to do next about each."""
+"""Findings: what the numbers of a run show, in words, each with a next step."""
 
 from collections.abc import Iterator
 from math import ceil
@@ -12,18 +12,18 @@ from cnn.plural import by_reason, counted
 from cnn.report.evaluation import ClassScores, Comparison, Evaluation, Finding
 from cnn.report.mix import Mix
 
-TROUBLED = 3  # classes that are named
-ONE_WAY = 0.3  # of a class's mistakes go to one other
+TROUBLED = 3  # weak classes that are named
+ONE_WAY = 0.3  # of a class's mistakes are predicted as one other class
 GAP, CLOSE = 0.10, 0.04  # between training and validation accuracy
 IMBALANCE = 3.0  # times the images of the smallest class
-TRUSTED = 0.8  # accuracy of a network whose doubts are worth a sentence
+TRUSTED = 0.8  # least accuracy of a network whose suspected labels are worth a finding
 SUSPECTS = 0.02  # of the judged images
 MISJUDGED = 0.03  # between confidence and accuracy
-BLURRED = 0.10  # half of an interval
-GOALS = (0.99, 0.95, 0.9, 0.8)  # accuracies that one may wish to be sure of
+BLURRED = 0.10  # half the width of an interval of recall
+GOALS = (0.99, 0.95, 0.9, 0.8)  # accuracies that a user may require
 LEAST_GAIN = 0.02  # of accuracy
-TOLD = 0.025  # how far below a goal the accuracy of what is answered may be
-WORTHWHILE = 0.3  # of the images, at least, for a goal to be of use
+TOLD = 0.025  # how far below a goal the 95% interval of the accepted answers may reach
+WORTHWHILE = 0.3  # least share of images answered for a goal to be useful
 UNCERTAIN, DOMINANT = 0.2, 0.5  # of the scored images
 CHANCE = 0.05
 Z = 1.96
@@ -32,9 +32,9 @@ Z = 1.96
 def findings_of_training(
     evaluation: Evaluation, census: Census, history: pd.DataFrame, best: int | None
 ) -> list[Finding]:
-    """What a person should know of a training run.
+    """The findings of a training run.
 
-    `history` has a row per epoch; `best` is the one that was kept for its validation accuracy.
+    `history` has a row per epoch; `best` is the epoch kept for its validation accuracy.
     """
     return [
         *troubled_classes(evaluation),
@@ -49,7 +49,7 @@ def findings_of_training(
 
 
 def findings_of_scoring(mix: Mix, evaluation: Evaluation | None) -> list[Finding]:
-    """What a person should know of a scoring run."""
+    """The findings of a scoring run."""
     found = [*unreadable(mix), *uncertainty(mix), *one_sided(mix)]
     if evaluation is None:
         return found
@@ -68,7 +68,7 @@ def findings_of_scoring(mix: Mix, evaluation: Evaluation | None) -> list[Finding
 def troubled_classes(evaluation: Evaluation) -> Iterator[Finding]:
     """The classes that are recognised significantly worse than images overall."""
     judged = [row for row in evaluation.per_class if row.support]
-    # Among many classes some are far below by chance: this keeps all together as rare as one alone.
+    # Bonferroni: among many classes, some are far below the accuracy by chance alone.
     z = NormalDist().inv_cdf(1 - CHANCE / 2 / len(judged))
     rows = [row for row in judged if _interval(row, z)[1] < evaluation.accuracy]
     for row in sorted(rows, key=lambda row: row.f1)[:TROUBLED]:
@@ -77,7 +77,7 @@ def troubled_classes(evaluation: Evaluation) -> Iterator[Finding]:
         yield Finding(
             title=f"{row.class_name} is recognised {recall} of the time",
             text=f"That is {round(row.recall * row.support):,} of {row.support:,} images (95% "
-            f"interval {low} to {high}), against {accuracy} of all. {goes}",
+            f"interval {low} to {high}), against {accuracy} of all images. {goes}",
             step=_against_confusion(evaluation, evaluation.classes.index(row.class_name)),
         )
 
@@ -88,7 +88,7 @@ def _interval(row: ClassScores, z: float) -> tuple[float, float]:
 
 
 def _percents(*shares: float) -> list[str]:
-    """Shares with as many decimals, at most two, as it takes to tell them apart."""
+    """Shares as percents, with the fewest decimals, at most two, that tell them apart."""
     for digits in (0, 1, 2):
         texts = [f"{share:.{digits}%}" for share in shares]
         whole = sum(float(text[:-1]) in (0, 100) for text in texts)
@@ -98,12 +98,12 @@ def _percents(*shares: float) -> list[str]:
 
 
 def _goes_to(evaluation: Evaluation, label: int) -> str:
-    """The classes that a class is most taken for, as a sentence."""
+    """The classes that a class is most often predicted as, as a sentence."""
     counts = evaluation.confusion_matrix[label]
     support = sum(counts)
     others = sorted((c for c in range(len(counts)) if c != label), key=lambda c: -counts[c])[:2]
     goes = [
-        f"{_percents(counts[c] / support)[0]} {'go to' if number == 0 else 'to'} "
+        f"{_percents(counts[c] / support)[0]} {'are predicted as' if number == 0 else 'as'} "
         f"{evaluation.classes[c]}"
         for number, c in enumerate(c for c in others if counts[c])
     ]
@@ -111,57 +111,58 @@ def _goes_to(evaluation: Evaluation, label: int) -> str:
 
 
 def _against_confusion(evaluation: Evaluation, label: int) -> str:
-    """What helps a class: it depends on whether its mistakes have one direction."""
+    """What helps a class: the advice depends on whether one other class gets most mistakes."""
     mistakes = list(evaluation.confusion_matrix[label])
     mistakes[label] = 0
     most = max(range(len(mistakes)), key=lambda other: mistakes[other])
     if mistakes[most] >= ONE_WAY * sum(mistakes):
         other = evaluation.classes[most]
         return (
-            f"Look at those that go to {other} in the matrix below. Where people cannot tell the "
-            "two apart either, merge them; else add images of both that show the difference."
+            f"Look at the images predicted as {other} in the matrix below. If people cannot tell "
+            "the two classes apart either, merge them; otherwise add images of both that show the "
+            "difference."
         )
     return (
-        "Its mistakes go many ways. See whether its labels are right, and add training images "
-        "that show more of its variety."
+        "Its mistakes are spread over many classes. Check its labels, and add training images that "
+        "show more of its variety."
     )
 
 
 def over_fitting(history: pd.DataFrame, best: int | None) -> Iterator[Finding]:
-    """Over-fitting, or room to learn more, by the epoch that did best on validation."""
+    """Over-fitting, or room to learn more, at the epoch that did best on validation."""
     kept = history[history["epoch"] == best].dropna(subset=["val_accuracy", "train_accuracy"])
     if not len(kept):
         return
     train, validation = (float(kept[name].iloc[0]) for name in ("train_accuracy", "val_accuracy"))
     figures = (
-        f"At the best epoch, {best}, {train:.1%} of the training images are "
-        f"recognised, although augmented, and {validation:.1%} of the validation images."
+        f"At the best epoch ({best}), the model recognises {train:.1%} of the training images, "
+        f"although they are augmented, and {validation:.1%} of the validation images."
     )
     if train - validation > GAP:
         yield Finding(
-            title=f"It over-fits, by {100 * (train - validation):.0f} points",
+            title=f"The model over-fits by {100 * (train - validation):.0f} points",
             text=figures,
-            step="Add training images; or augment more (--rotation, --shift, --zoom) or raise "
-            "--dropout or --weight-decay: jobs.tune searches for these.",
+            step="Add training images, augment more (--rotation, --shift, --zoom), or raise "
+            "--dropout or --weight-decay; jobs.tune searches for good values of these settings.",
         )
     elif train - validation < CLOSE and train < 1 - GAP:
         yield Finding(
-            title="It has room to learn more",
-            text=f"{figures} It does hardly better on training images than on new ones.",
-            step="Train for longer (--epochs), or a larger network (--filters).",
+            title="The model has room to learn more",
+            text=f"{figures} It is hardly better on training images than on new ones.",
+            step="Train for longer (--epochs), or use a larger network (--filters).",
         )
 
 
 def suspected_labels(evaluation: Evaluation) -> Iterator[Finding]:
-    """Labels that confident learning doubts: many, by a network that is mostly right."""
+    """Many labels that confident learning suspects, by a network that is mostly right."""
     suspects, judged = evaluation.label_suspects or 0, evaluation.images["judged"]
     if evaluation.accuracy >= TRUSTED and suspects >= max(1, SUSPECTS * judged):
         yield Finding(
             title=f"{counted(suspects, 'label')} may be wrong",
-            text=f"Of {judged:,} images, so many are predicted as another class, with at least the "
-            "confidence that images of that class usually get. Some will be mistakes of the "
-            "network, not of the labels.",
-            step="Go through the suspected label errors below, and correct those that are wrong.",
+            text=f"The network predicts another class for {suspects:,} of {judged:,} images, with "
+            "at least the confidence that images of that class usually get. Some of these will be "
+            "mistakes of the network, not of the labels.",
+            step="Check the suspected label errors below, and correct the labels that are wrong.",
         )
 
 
@@ -173,12 +174,12 @@ def calibration(evaluation: Evaluation) -> Iterator[Finding]:
     excess = confidence - evaluation.accuracy
     if abs(excess) >= MISJUDGED:
         yield Finding(
-            title=f"It is {'over' if excess > 0 else 'under'}-confident "
+            title=f"The model is {'over' if excess > 0 else 'under'}-confident "
             f"by {100 * abs(excess):.0f} points",
-            text=f"Its mean confidence is {confidence:.1%}, and {evaluation.accuracy:.1%} of its "
+            text=f"Its mean confidence is {confidence:.1%}, while {evaluation.accuracy:.1%} of its "
             "answers are right.",
-            step="Choose a confidence threshold by the accuracy that it gives (below), and not by "
-            "the confidence itself.",
+            step="Choose a confidence threshold by the accuracy that it gives (see Confidence, "
+            "below), not by the confidence itself.",
         )
 
 
@@ -201,16 +202,17 @@ def files(census: Census) -> Iterator[Finding]:
     if census.conflicts:
         yield Finding(
             title=f"Identical images under more than one label: {len(census.conflicts):,}",
-            text="Identical files lie in folders of different classes, so one image has two "
-            "right answers.",
-            step="Keep each in the folder of one class; manifest.parquet has equal content_hash.",
+            text="Identical files are in folders of different classes, so one image has more than "
+            "one right answer.",
+            step="Keep each image in the folder of one class. Identical images have the same "
+            "content_hash in manifest.parquet.",
         )
     if census.duplicates:
         yield Finding(
             title=f"Exact copies in the data: {census.duplicates:,}",
             text="Copies are always on the same side of the split. They count more than once, and "
             "add no information.",
-            step="Remove the copies; manifest.parquet has equal content_hash.",
+            step="Remove the copies; they have the same content_hash in manifest.parquet.",
         )
 
 
@@ -224,56 +226,58 @@ def small_test(evaluation: Evaluation) -> Iterator[Finding]:
         enough = ceil(Z * Z * max(share * (1 - share), 0.05) / 0.05**2)
         yield Finding(
             title="The test is too small to compare classes",
-            text=f"Half of the classes have {images:,} test images or fewer: their recall is "
-            f"known to within about {100 * half:.0f} points, and a smaller difference "
-            "between two classes may be chance.",
-            step=f"About {enough:,} test images per class would tell recall to within 5 points.",
+            text=f"At least half of the classes have {images:,} test images or fewer. With that "
+            f"many, recall is known to within about {100 * half:.0f} points (95% interval), and "
+            "a smaller difference between two classes may be chance.",
+            step=f"With about {enough:,} test images per class, recall would be known to within 5 "
+            "points.",
         )
 
 
 def acceptance(evaluation: Evaluation) -> Iterator[Finding]:
-    """What accepting confident answers only would give."""
+    """The effect of accepting only confident answers."""
     judged = evaluation.images["judged"]
     for goal in GOALS:
         point = next((p for p in evaluation.coverage if p.accuracy >= goal), None)
-        # A few answers are all right by luck, and the luckiest of many thresholds is seen first.
+        # A few answers may all be right by luck; among many thresholds, some are lucky.
         answered = round(point.coverage * judged) if point else 0
         if wilson_interval(round(goal * answered), answered)[0] < goal - TOLD:
             continue
         if point and goal > evaluation.accuracy + LEAST_GAIN and point.coverage >= WORTHWHILE:
             yield Finding(
-                title=f"{point.coverage:.0%} of the images can be answered with {goal:.0%} right",
+                title=f"{point.coverage:.0%} of the images can be answered with {goal:.0%} "
+                "accuracy",
                 text=f"Of the answers with a confidence of {point.confidence:.2f} or more, "
-                f"{point.accuracy:.1%} are right here.",
+                f"{point.accuracy:.1%} are right on these images.",
                 step=f"Score with --min-confidence {point.confidence:g}: the others are listed in "
-                "uncertain.csv, for a person to look at.",
+                "uncertain.csv, for a person to check.",
             )
             return
 
 
 def change(comparison: Comparison) -> Iterator[Finding]:
-    """Whether another model is better, or not by more than chance."""
+    """Whether one of two models is significantly better than the other."""
     if not comparison.judged:
         return
     gained, lost, p = comparison.gained, comparison.lost, comparison.p_value
     figures = (
         f"{gained:,} images are right now and were wrong in {comparison.other}, {lost:,} the "
-        f"reverse. By chance alone, a difference this large has a probability of {p:.2g} "
-        "(McNemar's exact test)."
+        "reverse. If the two models were equally good, a difference at least this large would have "
+        f"a probability of {p:.2g} (McNemar's exact test)."
     )
     if p >= CHANCE:
         title = "These images do not show which of the two models is better"
-        step = "Compare them on more images, or take the cheaper one."
+        step = "Compare them on more images, or choose the cheaper one."
     else:
-        title = f"{'This' if gained > lost else 'The other'} model is better, and not by chance"
-        step = "Look at what changed from right to wrong before you take it."
+        title = f"{'This' if gained > lost else 'The other'} model is significantly better"
+        step = "Check the images that changed from right to wrong before you choose it."
     yield Finding(title=title, text=figures, step=step)
 
 
 def unreadable(mix: Mix) -> Iterator[Finding]:
     """Files without pixels."""
     reasons = dict(mix.unreadable.most_common())
-    step = "Replace them and score them into another --out; they are listed below."
+    step = "Replace them and score them with another --out; they are listed below."
     yield from broken(reasons, step)
 
 
@@ -285,13 +289,13 @@ def broken(reasons: dict[str, int], step: str) -> Iterator[Finding]:
 
 
 def uncertainty(mix: Mix) -> Iterator[Finding]:
-    """Many answers below the least confidence that was asked for."""
+    """Many answers with less confidence than `min_confidence`."""
     if mix.scored and mix.uncertain >= UNCERTAIN * mix.scored:
         yield Finding(
             title=f"{mix.uncertain / mix.scored:.0%} of the answers are uncertain",
             text=f"{mix.uncertain:,} of {mix.scored:,} are below --min-confidence.",
-            step="Look at those in uncertain.csv, label a few hundred of them and train with them: "
-            "they teach the most.",
+            step="Check those in uncertain.csv, label a few hundred of them and train with them: "
+            "a model learns the most from these.",
         )
 
 

@@ -1,4 +1,4 @@
-"""The mix: what predictions add up to where nobody knows the truth."""
+"""The mix: predictions counted by class and confidence, without labels."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -22,10 +22,10 @@ class Mix:
 
     Every row is counted once: in `images`, in `unreadable` or in `no_prediction`.
 
-    images: int64 (C,), how many were taken for each of `classes`. confidence: float64 (C,), the
-    sum of theirs. histogram: int64 (BINS,), images in equally wide bins of confidence, closed
-    below and open above, the last one closed. uncertain: images with less than `min_confidence`;
-    0 where that is None, for nobody asked. unreadable: files without pixels, by reason.
+    images: int64 (C,), how many are predicted as each of `classes`. confidence: float64 (C,), the
+    sum of their confidences. histogram: int64 (BINS,), images in equally wide bins of confidence,
+    closed below and open above, the last one closed. uncertain: images with less confidence than
+    `min_confidence`; 0 if that is None. unreadable: files without pixels, by reason.
     no_prediction: rows with neither a reason nor a prediction.
     """
 
@@ -57,7 +57,7 @@ class Mix:
 
     @property
     def mean_confidence(self) -> float | None:
-        """Of all scored images, 0..1; None where there is none."""
+        """The mean over all scored images, 0..1; None if there are none."""
         return float(self.confidence.sum() / self.scored) if self.scored else None
 
 
@@ -68,9 +68,9 @@ def take_mix(
 
     Columns used: predicted (class name or null), confidence (float32 or null, 0..1), error (a
     short reason or null). A row with an error counts as unreadable, whatever else it holds.
-    Raises ValueError, in one line, where a predicted class is not one of `classes`.
+    Raises ValueError, in one line, if a predicted class is not one of `classes`.
     """
-    # `map` lets go of a part before it asks for the next; a comprehension would hold two.
+    # `map` releases a part before it takes the next; a comprehension would hold two.
     mixes = map(partial(_mix, classes=classes, min_confidence=min_confidence), parts)
     return sum(mixes, start=_nothing(classes, min_confidence))
 
@@ -94,8 +94,8 @@ def _mix(part: pa.Table, classes: list[str], min_confidence: float | None) -> Mi
     read = part.filter(pc.is_null(part["error"]))
     scored = read.filter(columns.has_prediction(read))
     label = columns.class_indices(scored["predicted"], classes)
-    # Everything is compared as float32, so that a confidence of 0.7 is not below 0.7; what a
-    # rounded softmax has above 1 would fall out of the histogram.
+    # Compared as float32, so that a confidence of 0.7 is not below 0.7. Clipped, because a rounded
+    # softmax may exceed 1, which is outside the histogram.
     confidence = np.clip(scored["confidence"].to_numpy().astype(np.float32), 0, 1)
     asked = 0.0 if min_confidence is None else min_confidence
     return Mix(

@@ -1,4 +1,4 @@
-"""A report: one HTML file, complete in itself, that shows a person what predictions add up to."""
+"""Reports: one self-contained HTML file that shows the results of a run."""
 
 import base64
 import hashlib
@@ -16,8 +16,8 @@ from cnn.report.evaluation import Evaluation, Finding, Shown
 from cnn.report.mix import Mix
 from cnn.report.tuning import Tuning
 
-# Each section in its order: what the page calls it, and the content that it is there for. Its
-# template, and its place to jump to, have its key for a name.
+# The sections in order: the name on the page, and the content that must exist for it to be shown.
+# The key is also the name of its template and of its anchor.
 SECTIONS = {
     "findings": ("Findings", "findings"),
     "comparison": ("Comparison", "comparison"),
@@ -35,14 +35,14 @@ SECTIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """All that a page tells; what is not there is not shown.
+    """The content of a page; what is missing is not shown.
 
-    evaluation: None where no image could be judged. made: what made the run, shown at the top as
-    it is; facts: every setting, at the end. mix: that of a scoring run. history: a row per epoch,
-    as in history.csv; best_epoch: which of them was kept for its validation accuracy. unreadable:
-    pairs of path and reason; with a `mix` no more than are shown, for it knows how many there are.
-    warnings: sentences for the top. tuning: the search whose best trial is evaluated. album: the
-    images to show; thumbnails: theirs, as `data:` URIs by path.
+    evaluation: None if no image could be evaluated. made: how the run was made, shown at the top as
+    it is; facts: every setting, at the end. mix: of a scoring run. history: a row per epoch, as in
+    history.csv; best_epoch: the epoch kept for its validation accuracy. unreadable: pairs of path
+    and reason; with a `mix`, which counts them all, only those to show. warnings: sentences for the
+    top. tuning: the search whose best trial is evaluated. album: the images to show; thumbnails:
+    their `data:` URIs by path.
     """
 
     title: str
@@ -61,7 +61,7 @@ class Report:
 
 
 def render(report: Report) -> str:
-    """The page of a report. All text is escaped; nothing is loaded, and no other script runs."""
+    """The page of a report. All text is escaped; it loads nothing and runs only its own script."""
     evaluation, mix, history = report.evaluation, report.mix, report.history
     content = {
         "evaluation": evaluation,
@@ -92,7 +92,7 @@ def render(report: Report) -> str:
 
 
 def page(template: str, **content: Any) -> str:
-    """A page from a template, with our style and script, and a policy that allows no other."""
+    """A page from a template, with our style and script, and a policy that allows no others."""
     environment = _environment()
     style, script = (_text(environment, name) for name in ("style.css", "script.js"))
     return environment.get_template(template).render(
@@ -101,7 +101,7 @@ def page(template: str, **content: Any) -> str:
 
 
 def _policy(style: str, script: str) -> str:
-    """The Content-Security-Policy: images of the page's own, this style, this script."""
+    """The Content-Security-Policy: only `data:` images, this style and this script."""
     return (
         f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; "
         "img-src data:; base-uri 'none'; form-action 'none'"
@@ -114,7 +114,7 @@ def _source(text: str) -> str:
 
 
 def _text(environment: Environment, name: str) -> str:
-    """A file of the templates' folder, as it is."""
+    """The text of a file in the templates' folder."""
     assert environment.loader
     return environment.loader.get_source(environment, name)[0]
 
@@ -138,12 +138,12 @@ def _environment() -> Environment:
 
 
 def _told(image: Shown) -> str:
-    """An image in words, for those who do not see it."""
+    """The alternative text of an image."""
     if image.label is None or image.label == image.predicted:
         return f"{image.predicted}: {image.path}"
-    return f"{image.label} taken for {image.predicted}: {image.path}"
+    return f"{image.label} predicted as {image.predicted}: {image.path}"
 
 
 def _breakable(path: str) -> Markup:
-    """A path that may go on in another line after each folder."""
+    """A path that may break across lines after each folder."""
     return Markup("/<wbr>").join(map(escape, path.split("/")))

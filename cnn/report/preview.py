@@ -1,4 +1,4 @@
-"""The preview: what augmentation makes of training images, to be looked at before training."""
+"""The preview: augmented training images, to check before training."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -22,7 +22,7 @@ ROWS, DRAWS = 10, 7
 
 
 class Augmented(NamedTuple):
-    """An image as it is, and as training may see it, as `data:` URIs."""
+    """An image as it is, and as the network may get it in training, as `data:` URIs."""
 
     path: str
     label: str
@@ -31,7 +31,7 @@ class Augmented(NamedTuple):
 
 
 def preview_page(title: str, manifest: pa.Table, pixels: Pixels, settings: TrainConfig) -> str:
-    """A page with a row for each of a few images: itself, then DRAWS draws of its augmentation.
+    """A page with a row for each of a few images: the image, then DRAWS random augmentations.
 
     The images are a random sample, one of each class before a second of any.
     """
@@ -53,7 +53,7 @@ def _sample(manifest: pa.Table, pixels: Pixels) -> Iterator[tuple[str, str, NDAr
     table = table.sort_values("draw")
     table["turn"] = table.groupby("label").cumcount()
     order = table.sort_values(["turn", "draw"]).index[: 3 * ROWS]
-    # More are read than shown, for some files may turn out to be broken.
+    # More are read than shown, because some files may be broken.
     found = pixels(usable.take(pa.array(order)))
     readable = found.filter(pc.is_valid(found["image"])).slice(0, ROWS)
     for row in readable.select(["path", "label", "image"]).to_pylist():

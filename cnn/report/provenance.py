@@ -1,4 +1,4 @@
-"""How a run was made: its settings, its command, how long it took and with what."""
+"""Provenance: a run's settings, command, duration and versions."""
 
 import platform
 import shlex
@@ -15,9 +15,9 @@ LIBRARIES = ("ray", "torch", "torchvision", "pillow", "scikit-learn")
 
 
 def provenance(seconds: float, resumed: bool = False) -> dict[str, str]:
-    """The command, how long it took, and with what.
+    """The command, its duration, and the versions of Python and the libraries.
 
-    resumed: whether it went on with a run that was cut off, so that the time is not all of it.
+    resumed: whether this resumed an interrupted run, of which `seconds` is only the last session.
     """
     libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     return {

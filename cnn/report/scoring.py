@@ -1,4 +1,4 @@
-"""The report of a scoring run, and the same in numbers: summary.json."""
+"""The report of a scoring run, and its numbers: summary.json."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -23,12 +23,12 @@ from cnn.report.sections import UNREADABLE_SHOWN
 from cnn.report.thumbnail import Thumbnails
 
 Predictions = Callable[[], Iterable[pa.Table]]
-"""Gives the predictions part by part, from the first, each time that it is asked."""
+"""Returns the predictions part by part; each call starts from the first part."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What a scoring run has found; no evaluation where no image could be judged."""
+    """The results of a scoring run; `evaluation` is None if no image could be evaluated."""
 
     mix: Mix
     evaluation: Evaluation | None
@@ -39,11 +39,11 @@ class Scored:
 class Summary(BaseModel):
     """The content of summary.json.
 
-    Every listed image is in `scored`, in `unreadable` or (a network that says NaN) in
-    `no_prediction`; `reasons` divides the unreadable, `ignored` counts what is no image. `seconds`
-    and `images_per_second` are of the last session, which may have found some images scored; null
-    where it found all. `predicted` counts images by predicted class, `confidence_histogram` by
-    confidence, in equally wide bins over 0..1; `findings` say in words what there is to know.
+    Every listed image is counted in `scored`, in `unreadable` or (if the network returns NaN) in
+    `no_prediction`. `reasons` counts the unreadable by reason, `ignored` what is not an image.
+    `seconds` and `images_per_second` are of the last session, which may have found some images
+    already scored; if it found all, `images_per_second` is null. `predicted` counts images by
+    predicted class, `confidence_histogram` by confidence, in equally wide bins over 0..1.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -66,7 +66,7 @@ class Summary(BaseModel):
     def of(
         cls, scored: Scored, images: int, ignored: dict[str, int], seconds: float, session: int
     ) -> Self:
-        """From what was found; `session` images took `seconds`."""
+        """The summary of `scored`; the last session scored `session` images in `seconds`."""
         mix = scored.mix
         summary = cls(
             images=images,
@@ -100,7 +100,7 @@ class Summary(BaseModel):
 
     @property
     def headline(self) -> str:
-        """The numbers that matter, on one line."""
+        """The most important numbers, on one line."""
         parts = [
             f"scored {self.scored:,} of {self.images:,} images, {self.unreadable:,} unreadable"
         ]
@@ -117,7 +117,7 @@ def summarise_scores(
     evaluation: Evaluation | None,
     other: tuple[str, Iterable[pa.Table]] | None,
 ) -> Scored:
-    """What the predictions show and say, held against those of `other`, a run by its name."""
+    """The results of a scoring run, compared with `other`: a run's name and predictions."""
     album = take_album(predictions(), mix.classes, evaluation)
     if evaluation is None:
         return Scored(mix, None, album, findings_of_scoring(mix, None))
@@ -141,7 +141,7 @@ def scoring_report(
     look: Thumbnails,
     resumed: bool,
 ) -> str:
-    """The content of report.html; `remarks` are what the user was told of the labels.
+    """The content of report.html; `remarks` are the warnings about the labels.
 
     resumed: whether some images were scored in an earlier session.
     """

@@ -1,4 +1,4 @@
-"""What each section of a report shows, as its template wants it."""
+"""Sections: the content of each section of a report, as its template needs it."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from cnn.report.tuning import Tuning, columns_of, ranked
 UNREADABLE_SHOWN = 200
 WEAKEST_SHOWN = 10
 UNKNOWN_SHOWN = 10
-# Beyond it classes fold away: twenty fit on a screen, and a fold of two or three is a nuisance.
+# Twenty classes fit on a screen and the rest fold away, unless only a few (MIX_FOLDED) are left.
 MIX_SHOWN = 20
 MIX_FOLDED = 5
 TRIALS_OPEN = 10
@@ -26,17 +26,20 @@ TRIALS_SHOWN = 50
 GALLERIES = {
     "suspects": (
         "Suspected label errors",
-        "The network says another class, and is as sure of it as it usually is of images that are "
-        "of that class. Either the label is wrong, or the network is, and should be less sure.",
+        "The network predicts another class, and is at least as sure as it usually is for images "
+        "of that class. Either the label is wrong, or the network is wrong and too sure of itself.",
     ),
-    "mistakes": ("Other confident mistakes", "The labels seem right, the answers were sure."),
-    "uncertain": ("Least confident", "Nothing in these images speaks for one class."),
-    "right": ("Right, a sample", "Chosen at random."),
+    "mistakes": (
+        "Other confident mistakes",
+        "The most confident wrong answers whose labels seem right.",
+    ),
+    "uncertain": ("Least confident", "The answers with the lowest confidence, right or wrong."),
+    "right": ("Right answers, a sample", "Chosen at random."),
 }
 
 
 class ClassMix(NamedTuple):
-    """A row of the class mix: `share` of all images, `bar` of the most frequent class."""
+    """A row of the class mix: `share` of all images; `bar`, relative to the most frequent class."""
 
     class_name: str
     images: int
@@ -56,7 +59,7 @@ def _judged_counts(evaluation: Evaluation) -> dict[str, str]:
         found["top 5"] = percent(evaluation.top5_accuracy)
     found["classes"] = count(len(evaluation.classes))
     known = {name: n for name, n in evaluation.images.items() if isinstance(n, int | float)}
-    # Nothing unreadable and no duplicates is worth telling; no conflicts goes without saying.
+    # Zero unreadable files and zero duplicates are shown; other counts of zero are left out.
     told = {name: n for name, n in known.items() if n or name in ("unreadable", "duplicates")}
     return found | {name: count(n) for name, n in told.items() if name != "judged"}
 
@@ -90,7 +93,7 @@ def galleries(album: Album) -> list[tuple[str, str, list[Shown]]]:
 def evaluated(
     evaluation: Evaluation, album: Album | None, thumbnails: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The sections that an evaluation fills."""
+    """The content of the sections about an evaluation."""
     present = (row for row in evaluation.per_class if row.support)
     return {
         "unknown": list(evaluation.unknown_classes.items())[:UNKNOWN_SHOWN],
@@ -112,7 +115,7 @@ def _pairs(evaluation: Evaluation) -> list[tuple[Any, str]]:
 def _matrix(
     evaluation: Evaluation, album: Album | None, thumbnails: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The confusion matrix: a drawing per view, and what the script tells of its cells."""
+    """The confusion matrix: a drawing per view, and the data that the script shows of its cells."""
     matrix = np.asarray(evaluation.confusion_matrix)
     views = confusion.views(evaluation)
     examples = album.cells if album else {}
@@ -182,7 +185,7 @@ def _class_mix(mix: Mix, label: int) -> ClassMix:
 
 
 def training(history: pd.DataFrame, best: int | None) -> dict[str, Any]:
-    """The learning curves, and the row of the epoch that was kept, if validation chose it."""
+    """The learning curves, and the row of the epoch kept; None if validation did not choose it."""
     kept = history[history["epoch"] == best].dropna(subset="val_accuracy")
     return {
         "curves": [Markup(svg) for svg in figures.learning_curves(history)],
@@ -191,7 +194,7 @@ def training(history: pd.DataFrame, best: int | None) -> dict[str, Any]:
 
 
 def search(tuning: Tuning) -> dict[str, Any]:
-    """What a search has tried, and what mattered."""
+    """The trials of a search, and which settings mattered."""
     rows = ranked(tuning.trials)
     failed = [trial for trial in rows if trial.outcome == "failed"]
     others = [trial for trial in rows if trial.outcome != "failed"]
@@ -218,16 +221,16 @@ def _search_figures(tuning: Tuning) -> dict[str, Any]:
 
 
 def _bars(importances: Mapping[str, float]) -> list[tuple[str, float, float]]:
-    """Name and share of each dimension, and the length of its bar against the longest."""
+    """Name and share of each dimension, and the length of its bar relative to the longest."""
     longest = max(importances.values(), default=0.0) or 1.0
     return [(name, share, share / longest) for name, share in importances.items()]
 
 
 def percent(share: float, decimals: int = 1) -> str:
-    """A share of 0..1 as people read it."""
+    """A share, 0..1, as a percentage."""
     return f"{share:.{decimals}%}"
 
 
 def count(number: float) -> str:
-    """A number with its thousands apart."""
+    """A number with its thousands separated."""
     return f"{number:,}"

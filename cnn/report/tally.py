@@ -1,4 +1,4 @@
-"""The tally: what an evaluation needs to know of predictions, in sums that add up over parts."""
+"""The tally: the sums that an evaluation needs, which add up over parts of the predictions."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -14,21 +14,21 @@ from cnn import metrics
 from cnn.prediction import TOP
 from cnn.report import columns
 
-# Rows that are counted at once. To add two tallies takes as long as they have cells and labels,
-# 0.5 s at 5,000 classes: with those of every part, a million images would take half an hour.
+# Rows counted at once. Adding two tallies takes time in proportion to their cells and labels: 0.5 s
+# at 5,000 classes. With an addition for every part, a million images would take half an hour.
 ROWS = 2**16
 
 
 @dataclass(frozen=True, eq=False)
 class Tally:
-    """Sums over predictions with labels: those of parts add up to those of their union.
+    """Sums over predictions with labels: the tallies of parts add up to that of their union.
 
-    confusion: int64 (C, C), as metrics.confusion_counts; its sum is the images judged.
+    confusion: int64 (C, C), as metrics.confusion_counts; its sum is the number of evaluated images.
     calibration: float64 (bins, 3), as metrics.calibration_counts. coverage: int64 (bins, 2), as
     metrics.coverage_counts. own: float64 (C,), the sum over a class's images of the probability
-    that they got for it (0 where it is not among their guesses). guessed: judged images that
-    carry all the guesses asked for. hits: those whose class is among them. unjudged: the other
-    rows by reason. unknown_classes: labels that are no class of the model.
+    that they got for it (0 if it is not among their guesses). guessed: evaluated images with
+    as many guesses as top-5 accuracy uses. hits: those whose class is among these guesses.
+    unjudged: the other rows by reason. unknown_classes: labels that are not classes of the model.
     """
 
     confusion: NDArray[np.int64]
@@ -41,7 +41,7 @@ class Tally:
     unknown_classes: Counter[str]
 
     def __add__(self, other: Self) -> Self:
-        """The tally of both, which must be of the same classes."""
+        """The tally of both, which must have the same classes."""
         names = [field.name for field in fields(self)]
         return type(self)(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
@@ -74,7 +74,7 @@ def take_tally(part: pa.Table, classes: list[str]) -> Tally:
     true, predicted = (
         columns.class_indices(judged[name], classes) for name in ("label", "predicted")
     )
-    # What a rounded softmax has above 1 would fall out of the last bin.
+    # A rounded softmax may exceed 1, which is outside the last bin.
     confidence = np.clip(judged["confidence"].to_numpy(), 0, 1)
     guessed, hits = _guesses(judged, guesses_asked(classes))
     own = np.bincount(true, columns.own_probability(judged), len(classes))
@@ -91,11 +91,11 @@ def take_tally(part: pa.Table, classes: list[str]) -> Tally:
 
 
 def together(parts: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
-    """The parts, put together so that each but the last has so many rows or more."""
+    """The parts, concatenated so that each but the last has at least `rows` rows."""
     held: list[pa.Table] = []
     for part in parts:
         held.append(part)
-        del part  # or it would be held while the next is made
+        del part  # or it would stay in memory while the next is made
         if sum(map(len, held)) >= rows:
             yield pa.concat_tables(held, promote_options="permissive")
             held.clear()
@@ -104,12 +104,12 @@ def together(parts: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
 
 
 def guesses_asked(classes: list[str]) -> int:
-    """How many guesses the top-5 accuracy looks at."""
+    """How many guesses the top-5 accuracy uses."""
     return min(TOP, len(classes))
 
 
 def _guesses(judged: pa.Table, k: int) -> tuple[int, int]:
-    """How many images carry `k` guesses, and of how many the class is among the first `k`."""
+    """How many images carry `k` guesses, and how many have their class among the first `k`."""
     guesses = pc.list_slice(judged["top_classes"].cast(pa.list_(pa.string())), 0, k)
     guessed = pc.sum(pc.equal(pc.list_value_length(guesses), k))
     asked = judged["label"].take(pc.list_parent_indices(guesses))

@@ -1,4 +1,4 @@
-"""Thumbnails: small JPEGs of images, as text that a page holds in itself."""
+"""Thumbnails: small JPEGs of images, as `data:` URIs that are part of the page."""
 
 import base64
 import math
@@ -17,13 +17,13 @@ SIDE = 96
 QUALITY = 78
 
 Thumbnails = Callable[[Collection[str]], dict[str, str]]
-"""Gives images by path as `data:` URIs; one without pixels is not among them."""
+"""Returns images by path as `data:` URIs; images without pixels are left out."""
 
 
 def thumbnails(pixels: Pixels, manifest: pa.Table) -> Thumbnails:
-    """Thumbnails of a manifest's images, as they are prepared, or decoded anew by our decoder.
+    """Thumbnails of a manifest's images, from prepared pixels or decoded again by our decoder.
 
-    Nothing is read before they are asked for.
+    Nothing is read until the returned function is called.
     """
 
     def look(paths: Collection[str]) -> dict[str, str]:
@@ -44,7 +44,7 @@ def square(image: bytes) -> NDArray[np.uint8]:
 
 
 def data_uri(image: NDArray[np.uint8]) -> str:
-    """An image, uint8 (S, S, 3), as a JPEG of SIDE pixels a side at most."""
+    """An image, uint8 (S, S, 3), as a JPEG of at most SIDE pixels a side."""
     small = Image.fromarray(image)
     small.thumbnail((SIDE, SIDE))
     buffer = BytesIO()

@@ -25,7 +25,8 @@ from cnn.report.tuning import Tuning
 class TestResult:
     """How a trained model does on its test split.
 
-    `history` has a row per epoch, as in history.csv; the model is that of epoch `best`.
+    `history` has a row per epoch, as in history.csv. The model is from epoch `best`; None if it was
+    trained on the validation images too.
     """
 
     evaluation: Evaluation
@@ -43,7 +44,7 @@ def evaluate_test(
 ) -> TestResult:
     """Evaluate the predictions of the test split, with findings and the images to show.
 
-    best: the epoch whose model this is; None where it was trained on the validation images too.
+    best: the epoch that the model is from; None if it was trained on the validation images too.
     """
     evaluation = evaluate([predictions], classes, census.totals())
     album = take_album([predictions], classes, evaluation)
@@ -64,10 +65,10 @@ def training_report(
     tuning: Tuning | None = None,
     learned: Experiment | None = None,
 ) -> str:
-    """The content of report.html, of a run whose last session took so many seconds.
+    """The content of report.html, for a run whose last session took `seconds`.
 
-    `about` are the lines that told the user of data, network and plan, by name. `learned` are the
-    settings that the model was trained with, where a search has found them.
+    `about` has the lines about data, network and plan that the user saw, by name. `learned` are the
+    settings that the model was trained with, if a search found them.
     """
     look = thumbnails(Gather(dataset), dataset.manifest.table)
     report = Report(
@@ -93,7 +94,7 @@ def training_report(
 
 
 def unreadable(table: pa.Table) -> list[tuple[str, str]]:
-    """Path and reason of each file without pixels; leaks are readable, and no part of it."""
+    """Path and reason of each file without pixels; leaks are readable, and not included."""
     failed = table.filter(pc.is_valid(table["error"]))
     rows = zip(failed["path"].to_pylist(), failed["error"].to_pylist(), strict=True)
     return [(path, error) for path, error in rows if error not in LEAKS.values()]

@@ -1,4 +1,4 @@
-"""A search in numbers: its trials, what they cost, and what the best one gained."""
+"""Searches in numbers: the trials, their cost, and the gain of the best one."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,10 +17,10 @@ Outcome = Literal["finished", "stopped", "failed"]
 class Trial:
     """One training of a search; number 0 has the settings that were given.
 
-    `point` has a value for each searched dimension. `epochs` were run of `epochs_asked`: fewer
-    where it was stopped at a rung, has failed, or lost patience. `accuracy` is its best on
-    validation, 0..1, and `history` that of each epoch, as pairs (epoch, accuracy); None and ()
-    where none was measured. `reason` says why it failed.
+    `point` has a value for each searched dimension. `epochs` of `epochs_asked` were run: fewer if
+    the trial was stopped at a rung, failed, or ran out of patience. `accuracy` is its best on
+    validation, 0..1, and `history` has the pair (epoch, accuracy) of each epoch; None and () if
+    none was measured. `reason` says why it failed.
     """
 
     number: int
@@ -35,22 +35,22 @@ class Trial:
 
     @property
     def comparable(self) -> bool:
-        """Whether it can be compared: a failed one left no model, whatever it had reached."""
+        """Whether it can be compared: a failed trial left no model, whatever its accuracy."""
         return self.outcome != "failed" and self.accuracy is not None
 
     @property
     def rank(self) -> tuple[bool, float, int]:
-        """Sorts trials: the best first, those without a comparable accuracy last."""
+        """A sort key: the best trials first, those without a comparable accuracy last."""
         return not self.comparable, -(self.accuracy or 0.0), self.number
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """A search that is over; number 0 is among its `trials`.
+    """A finished search; number 0 is among its `trials`.
 
-    `ranges` are those of its dimensions; `importances` (0..1, the largest first) say how much of
-    the difference between trials each explains, and are empty where nothing can be told.
-    holds_given: whether trial 0 has the settings that were given, and not those nearest to them.
+    `ranges` has the range of each dimension. `importances` (0..1, the largest first) has how much
+    of the difference between trials each dimension explains; empty if that cannot be estimated.
+    holds_given: whether trial 0 has the given settings, rather than the nearest in the space.
     """
 
     trials: Sequence[Trial]
@@ -60,44 +60,44 @@ class Tuning:
 
     @property
     def best(self) -> Trial | None:
-        """The trial with the highest validation accuracy, the first of equals; None if none has."""
+        """The comparable trial with the best validation accuracy, the first of equals, or None."""
         return next((trial for trial in ranked(self.trials) if trial.comparable), None)
 
     @property
     def given(self) -> Trial:
-        """The trial of the given settings."""
+        """Trial 0: the given settings, or the nearest in the space."""
         return next(trial for trial in self.trials if trial.number == 0)
 
     @property
     def first(self) -> str:
-        """What trial 0 has."""
+        """The settings of trial 0, in words."""
         nearest = "the settings nearest to those given that the space allows"
         return "the given settings" if self.holds_given else nearest
 
     @property
     def dimensions(self) -> list[str]:
-        """The dimensions, those that mattered most first."""
+        """The dimensions, the most important first."""
         return [*self.importances, *(name for name in self.ranges if name not in self.importances)]
 
     @property
     def cost(self) -> str:
-        """What the search has spent and what it spared, as a sentence."""
+        """The epochs that the search took, against those without early stopping, in words."""
         trials, outcomes = self.trials, Counter(trial.outcome for trial in self.trials)
         ends = [f"{outcomes['stopped'] or 'none'} stopped early"]
         ends += [f"{outcomes['failed']} failed"] if outcomes["failed"] else []
         run, asked = sum(t.epochs for t in trials), sum(t.epochs_asked for t in trials)
         return (
             f"{counted(len(trials), 'trial was', 'trials were')} run, "
-            f"{', '.join(ends)}: {run:,} epochs of the {asked:,} that running all to the end "
-            "would have taken."
+            f"{', '.join(ends)}. The search took {run:,} epochs; running every trial to its end "
+            f"would have taken {asked:,}."
         )
 
     @property
     def gain(self) -> str:
-        """The best trial against the given settings, as a sentence."""
+        """The best trial compared with the given settings, as a sentence."""
         best, given = self.best, self.given
         if best is None:
-            return "No trial can be compared: none has left a model with a validation accuracy."
+            return "No trial can be compared: none left a model with a validation accuracy."
         if best is given:
             return (
                 f"No trial did better than {self.first} (trial 0), "
@@ -105,22 +105,22 @@ class Tuning:
             )
         found = f"Trial {best.number} did best, with a validation accuracy of {best.accuracy:.1%}"
         if given.accuracy is None:
-            return f"{found}; {self.first} (trial 0) reached none."
+            return f"{found}; {self.first} (trial 0) reached no accuracy."
         end = f", {given.outcome} after {given.epochs} of {given.epochs_asked} epochs"
         cut = "" if given.outcome == "finished" else end
         return f"{found} against the {given.accuracy:.1%} of {self.first} (trial 0{cut})."
 
 
 def ranked(trials: Iterable[Trial]) -> list[Trial]:
-    """The best first, those without a comparable accuracy last, equals by number."""
+    """The trials: the best first, those without a comparable accuracy last, equals by number."""
     return sorted(trials, key=lambda trial: trial.rank)
 
 
 def leaderboard(trials: Iterable[Trial]) -> pd.DataFrame:
-    """A row per trial, the best first; it becomes leaderboard.csv.
+    """The content of leaderboard.csv: a row per trial, the best first.
 
     Columns: trial, outcome, epochs, epochs_asked, val_accuracy, seconds, one per dimension,
-    reason. Where epochs are searched, epochs_asked is that dimension: it has no second column.
+    reason. If epochs are searched, epochs_asked is that dimension, which has no second column.
     """
     rows = ranked(trials)
     table = pd.DataFrame(
@@ -134,11 +134,11 @@ def leaderboard(trials: Iterable[Trial]) -> pd.DataFrame:
         }
     )
     for name in columns_of(name for trial in rows for name in trial.point):
-        # As objects: a column with a None among its whole numbers would turn them into 3.0.
+        # As objects: a None in a column of integers would turn them into floats such as 3.0.
         table[name] = pd.Series([trial.point.get(name) for trial in rows], dtype=object)
     return table.assign(reason=[trial.reason for trial in rows])
 
 
 def columns_of(dimensions: Iterable[str]) -> list[str]:
-    """The dimensions, each once, that have a column of their own in a table of trials."""
+    """The dimensions, each once, that have their own column in a table of trials."""
     return [name for name in dict.fromkeys(dimensions) if name != "epochs"]

@@ -1,4 +1,4 @@
-"""Figures of a search: how its trials learned, and where their values lie, as inline SVG."""
+"""Figures of a search: its trials by epoch, and by the value of each setting, as inline SVG."""
 
 import math
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ from cnn.ranges import Choice, Integer, LogUniform, Range, Value
 from cnn.report.drawing import ACCENT, INK, MUTED, drawn, short
 from cnn.report.tuning import Trial, Tuning
 
-# More values, or longer ones, do not stand side by side under a figure this wide.
+# More values, or longer ones, do not fit side by side under a figure of this width.
 NAMED_VALUES = 12
 LETTERS = 26
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 class Group(NamedTuple):
-    """Trials that look alike: in colour, and in shape for those who see no colour."""
+    """Trials drawn alike: groups differ in colour, and in shape for the colour-blind."""
 
     name: str
     trials: Sequence[Trial]
@@ -46,12 +46,12 @@ def trial_slice(tuning: Tuning, name: str) -> str:
 
 
 def text_of(value: Value) -> str:
-    """A value as people read it, on one short line."""
+    """A value as short text on one line."""
     return f"{value:.3g}" if isinstance(value, float) else short(str(value))
 
 
 def groups(tuning: Tuning) -> list[Group]:
-    """The trials that reached an accuracy, those that lie on top last; no group is empty."""
+    """The trials that reached an accuracy, those drawn on top last; no group is empty."""
     best, given = tuning.best, tuning.given
     others = [trial for trial in tuning.trials if trial is not best and trial is not given]
     cut = [trial for trial in others if trial.outcome != "finished"]
@@ -65,8 +65,8 @@ def groups(tuning: Tuning) -> list[Group]:
     thick = {"color": ACCENT, "linewidth": 2.5}
     accent = {"color": ACCENT, "markersize": 7, "alpha": 1}
     found = [
-        Group("cut short", cut, thin, ring),
-        Group("run to the end", finished, plain, dot),
+        Group("stopped or failed", cut, thin, ring),
+        Group("finished", finished, plain, dot),
     ]
     if given is best:
         found.append(Group("trial 0: as given, and best", [given], thick, diamond | accent))
@@ -92,7 +92,7 @@ def _curves(axes: Axes, found: Sequence[Group]) -> None:
     axes.set_ylabel("validation accuracy")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
     _grid(axes)
-    # Above the axes, for no corner within them is empty for sure.
+    # Above the axes, because no corner within them is certain to be empty.
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, labelcolor=INK, borderaxespad=0.2)
 
 
@@ -115,7 +115,7 @@ def _slice(axes: Axes, found: Sequence[Group], name: str, limits: Range) -> None
 
 
 def _place(trial: Trial, value: Any, levels: dict[Value, int]) -> Any:
-    """Where a value lies on its axis; those of one level side by side, always the same way."""
+    """The position of a value on its axis; trials of one level side by side, always alike."""
     return levels[value] + 0.4 * (trial.number * GOLDEN % 1 - 0.5) if levels else value
 
 
@@ -131,7 +131,7 @@ def _name_levels(axes: Axes, names: list[str]) -> None:
 
 
 def _scale(axes: Axes, limits: Any) -> None:
-    """The whole of a range of numbers, so that it shows where no trial has been."""
+    """Show the whole range of numbers, so that parts without a trial are visible too."""
     axes.update_datalim([(limits.low, 0), (limits.high, 0)], updatey=False)
     if isinstance(limits, LogUniform):
         axes.set_xscale("log")

@@ -1,7 +1,7 @@
 "use strict";
 document.documentElement.classList.add("scripted");
 
-// Tables sort by the column whose heading is pressed, and the other way round when pressed again.
+// Clicking a heading sorts its table by that column; clicking it again reverses the order.
 for (const table of document.querySelectorAll("table.sortable")) {
   const headings = [...table.tHead.rows[0].cells];
   headings.filter((heading) => heading.scope === "col").forEach((heading) => {
@@ -26,7 +26,7 @@ function sort(table, headings, heading) {
   table.tBodies[0].append(...rows);
 }
 
-// The confusion matrix tells what is in the cell under the pointer, or under the cursor keys.
+// The confusion matrix shows the counts of the cell under the pointer, or of the one that the arrow keys reach.
 const source = document.getElementById("confusion-data");
 if (source) {
   const data = JSON.parse(source.textContent);
@@ -41,7 +41,7 @@ if (source) {
   };
   const title = (label, predicted) => label === predicted
     ? [element("b", element("bdi", data.classes[label])), " recognised"]
-    : [element("b", element("bdi", data.classes[label])), " taken for ", element("b", element("bdi", data.classes[predicted]))];
+    : [element("b", element("bdi", data.classes[label])), " predicted as ", element("b", element("bdi", data.classes[predicted]))];
   const figures = (label, predicted) => {
     const count = counts.get(`${label},${predicted}`) ?? 0, support = data.support[label];
     const share = support ? `, ${Math.round(100 * count / support)}%` : "";
@@ -54,13 +54,13 @@ if (source) {
     const images = examples.map(([path, confidence, image]) => {
       const picture = element("img", []);
       picture.src = image;
-      picture.alt = `${data.classes[label]} taken for ${data.classes[predicted]}: ${path}`;
+      picture.alt = `${data.classes[label]} predicted as ${data.classes[predicted]}: ${path}`;
       const said = element("p", `${Math.round(100 * confidence)}% sure`, "muted");
       return element("li", [picture, said, element("p", element("bdi", path), "path")]);
     });
     const rest = !count || images.length === count ? "" : images.length
       ? `The ${images.length} most confident are shown; all are in the predictions.`
-      : "Their images are not kept in this page; their paths are in the predictions.";
+      : "Their images are not in this page; their paths are in the predictions.";
     const heading = element("h3", [element("span", title(label, predicted)), element("span", figures(label, predicted), "tally")]);
     panel.replaceChildren(heading, element("ul", images, "gallery"), element("p", rest, "small"));
     panel.hidden = false;
