@@ -1,1 +1,1 @@
-"""Folders of images in, a trained and judged CNN classifier out."""
+"""Folders of images in, a trained and evaluated CNN classifier out."""

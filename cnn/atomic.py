@@ -1,4 +1,4 @@
-"""A file written whole, or not at all."""
+"""Atomic writes: a file is written completely or not at all."""
 
 import os
 import tempfile
@@ -15,17 +15,17 @@ from cnn.place import Place
 
 @contextmanager
 def writing(file: Place) -> Iterator[Path]:
-    """Yields a temporary name on this machine; what is written there then takes `file`'s place.
+    """Yields a local temporary path; what is written there replaces `file` when the block ends.
 
-    Where the block raises, `file` stays as it was and nothing is left beside it.
+    If the block raises, `file` stays as it was and no temporary file is left.
     """
     if isinstance(file, Path):
         temporary = file.with_name(temporary_name(file))
         try:
             yield temporary
             with temporary.open("rb") as written:
-                # The name must not reach the disk before the content: a power cut between the
-                # two would leave an empty file that counts as done.
+                # The content must reach the disk before the name: a power cut between the two
+                # would leave an empty file that counts as complete.
                 os.fsync(written)
             temporary.replace(file)
         finally:
@@ -39,9 +39,9 @@ def writing(file: Place) -> Iterator[Path]:
 
 
 def write_atomically(file: Place, content: str | bytes | pa.Buffer) -> None:
-    """Write `content`, text as UTF-8, so that a reader finds all of it or what was there before."""
+    """Write `content`, text as UTF-8, so that readers see all of it or the old content."""
     if isinstance(content, str):
-        # File names need not be UTF-8: what Python read as lone surrogates is shown, not fatal.
+        # File names need not be UTF-8: Python's lone surrogates are escaped instead of raising.
         content = content.encode("utf-8", errors="backslashreplace")
     if isinstance(file, Path):
         with writing(file) as temporary:
@@ -56,7 +56,7 @@ def temporary_name(file: Place) -> str:
 
 
 def holds_anything(path: Place) -> bool:
-    """Whether there is a file, or a folder with more in it than what killed jobs leave behind."""
+    """Whether a file exists, or a folder with more in it than what killed jobs leave behind."""
     if not path.is_dir():
         return path.exists()
     names = (entry.name for entry in path.iterdir())

@@ -1,4 +1,4 @@
-"""Augmentation: a random warp of each image, and squares of one image put into another."""
+"""Augmentation: a random warp of each image, and CutMix."""
 
 import math
 
@@ -10,18 +10,18 @@ from cnn.config import Augmentation
 
 
 def augment(images: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
-    """Warp a batch, each image by a draw of its own: uint8 `(B, 3, H, W)` → the same.
+    """Warp each image of a batch at random: uint8 `(B, 3, H, W)` → the same.
 
-    The draws are made on the CPU with `generator`: every device warps alike.
+    `generator` draws on the CPU, so that all devices warp alike.
     """
     return warp(images, draw(len(images), settings, generator).to(images.device))
 
 
 def warp(images: Tensor, matrices: Tensor) -> Tensor:
-    """Warp each image by its matrix, as `draw` makes them: uint8 `(B, 3, H, W)` → the same.
+    """Warp each image by its matrix from `draw`: uint8 `(B, 3, H, W)` → the same.
 
-    All changes of an image are one matrix, so each pixel is interpolated once and nothing is
-    blurred twice; what comes from beyond the edge is the image mirrored.
+    All changes of an image are one matrix, so each pixel is interpolated only once and nothing is
+    blurred twice. Beyond its edges, the image is mirrored.
     """
     warped = functional.grid_sample(
         images.float(),
@@ -34,10 +34,10 @@ def warp(images: Tensor, matrices: Tensor) -> Tensor:
 
 
 def sources(matrices: Tensor, height: int, width: int) -> Tensor:
-    """Where each target pixel comes from, float32 `(B, height, width, 2)`, as `affine_grid` says.
+    """Where each target pixel comes from, float32 `(B, height, width, 2)`, as from `affine_grid`.
 
-    A sum of what its row and what its column make of it: `affine_grid` multiplies matrices for
-    each pixel, which takes as long as all the interpolation.
+    Computed as the sum of a row term and a column term: `affine_grid` multiplies matrices for
+    each pixel, which takes as long as the whole interpolation.
     """
     across, down = (
         (2 * torch.arange(size, device=matrices.device) + 1) / size - 1 for size in (width, height)
@@ -50,8 +50,8 @@ def sources(matrices: Tensor, height: int, width: int) -> Tensor:
 def draw(count: int, settings: Augmentation, generator: torch.Generator) -> Tensor:
     """Random inverse warps, float32 `(count, 2, 3)`, in coordinates where the image spans -1..1.
 
-    The matrix says where each target pixel comes from, as `affine_grid` wants it. Zooms are
-    drawn on a log scale, so that 10% larger is as likely as 10% smaller.
+    A matrix maps each target pixel to its source, as for `affine_grid`. Zooms are drawn on a log
+    scale, so that 10% larger is as likely as 10% smaller.
     """
 
     def uniform(limit: float) -> Tensor:
@@ -73,11 +73,11 @@ def draw(count: int, settings: Augmentation, generator: torch.Generator) -> Tens
 
 
 def cutmix(images: Tensor, labels: Tensor, probability: float) -> tuple[Tensor, Tensor, float]:
-    """With this probability, put a square of the next image into each: uint8 `(B, 3, H, W)`.
+    """Paste a square of the previous image into each, with this probability: uint8 `(B, 3, H, W)`.
 
-    Returns the images, the labels of what was put in, and its part of the area, up to a half
-    (Yun et al. 2019, "CutMix"). The square is at the same place in all images of a batch. Drawn
-    from the CPU's global generator, as dropout is, so that every device mixes alike.
+    Returns the images, the labels of the squares, and their fraction of the area, up to a half
+    (Yun et al. 2019, "CutMix"). The square is at the same place in all images of a batch. Draws
+    come from the CPU's global generator, so that all devices mix alike.
     """
     lot, part, across, down = torch.rand(4).tolist()
     height, width = images.shape[2:]

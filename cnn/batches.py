@@ -1,4 +1,4 @@
-"""Batches from a split that sits in memory, and the order in which every epoch takes its rows."""
+"""Batches of a split in memory, and the order of the rows in each epoch."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from torch import Tensor
 from cnn.augment import draw, warp
 from cnn.config import Augmentation
 
-# Images uint8 (B, 3, H, W) and labels int64 (B,): what the network eats, and what it should say.
+# The network's input and its target: images uint8 (B, 3, H, W) and labels int64 (B,).
 Batch = tuple[Tensor, Tensor]
 
 EVALUATION_BATCH = 256
-EVALUATION_PIXELS = 2**22  # the batch of images of 128 x 128; of larger ones there are fewer in it
+EVALUATION_PIXELS = 2**22  # a full batch at 128 x 128; batches of larger images have fewer
 
 
 class Batches(Protocol):
-    """A source of batches, in memory or streamed: then the next one may be waited for."""
+    """A source of batches, in memory or streamed: a streamed one may not be ready yet."""
 
     steps: int
     streamed: bool
@@ -29,13 +29,13 @@ class Batches(Protocol):
 
 
 def evaluation_batch(side: int) -> int:
-    """Images of this side, in pixels, per pass of an evaluation: memory for them is limited."""
+    """Images per evaluation batch, for images of `side` pixels: limited by memory."""
     return max(1, min(EVALUATION_BATCH, EVALUATION_PIXELS // side**2))
 
 
 @dataclass(frozen=True)
 class Share:
-    """Which worker this is, of how many."""
+    """The rank of this worker, and the number of workers."""
 
     rank: int = 0
     workers: int = 1
@@ -45,15 +45,15 @@ ALONE = Share()
 
 
 def seed_of(*parts: int) -> int:
-    """One seed from several numbers, such as (seed, epoch, rank); near numbers give far seeds."""
+    """One seed from several numbers, such as (seed, epoch, rank); similar ones seed differently."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
 
 
 def training_order(rows: int, draws: np.ndarray | None, seed: int, epoch: int) -> np.ndarray:
     """The rows of one epoch in random order, int64.
 
-    With `draws` (a probability per row), rows are drawn with replacement instead: rare classes
-    come as often as common ones.
+    With `draws` (a probability per row), rows are drawn with replacement instead; with
+    `balanced_draws`, rare classes come as often as common ones.
     """
     rng = np.random.default_rng((seed, epoch))
     if draws is None:
@@ -72,8 +72,8 @@ class TrainingBatches:
     """One worker's share of shuffled, augmented batches from images in memory.
 
     Every worker holds the split and takes every `workers`-th row of each global batch, so the
-    global batches are the same for any number of workers. The tail that fills no batch waits for
-    a later epoch's shuffle: batch norm wants no batch of one, and ranks must not differ in steps.
+    global batches are the same for any number of workers. Rows that fill no batch are left out of
+    the epoch: batch norm fails on a batch of one, and all ranks must take equally many steps.
     """
 
     streamed = False
@@ -96,7 +96,7 @@ class TrainingBatches:
         self.draws = balanced_draws(labels.numpy(force=True)) if balanced else None
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        # All draws of the epoch at once: a GPU would wait for those of each batch.
+        # All draws of the epoch at once: a GPU would have to wait for a draw per batch.
         device, rows = self.images.device, self.rows(number)
         generator = torch.Generator().manual_seed(seed_of(self.seed, number, self.share.rank))
         warps = draw(rows.numel(), self.augmentation, generator).view(*rows.shape, 2, 3)

@@ -1,4 +1,4 @@
-"""The bundle: a folder with a network's weights and everything that scoring needs, no pickle."""
+"""The bundle: a folder with a network's weights and all that scoring needs, without pickles."""
 
 import json
 from dataclasses import dataclass, replace
@@ -22,11 +22,11 @@ WEIGHTS, CARD = "model.safetensors", "model.json"
 
 
 class BundleError(UserError):
-    """A folder that is no usable bundle; the message says why in one line."""
+    """The folder is not a usable bundle; the message says why in one line."""
 
 
 class Card(BaseModel):
-    """What stands in model.json: how to rebuild the network and how to read its output."""
+    """The content of model.json: how to rebuild the network and how to read its output."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -35,12 +35,12 @@ class Card(BaseModel):
     image_size: int
     fit: Literal["squash", "crop"]
     side: int | None = Field(
-        None, description="to which the network shrinks images, where training ended early"
+        None, description="side that images are shrunk to: their side in the epoch that was saved"
     )
-    soft: bool = Field(False, description="blur images as much as training's warps did")
+    soft: bool = Field(False, description="blur images as much as the warps of training did")
     network: config.Network
     flip: bool = Field(False, description="average with the prediction for the mirror image")
-    trained: dict[str, Any] = Field(default_factory=dict, description="how: seed, epoch, figures")
+    trained: dict[str, Any] = Field(default_factory=dict, description="seed, epoch and figures")
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Bundle:
     def predict(self, images: Tensor) -> Tensor:
         """Class probabilities, float32 `(B, classes)`, of uint8 images `(B, 3, H, W)`.
 
-        In float32 on every device, so that a bundle says the same wherever it is asked; GPUs
-        multiply it as TF32, four times as fast: confidences then differ by up to 0.005.
+        In float32 on every device, so that predictions agree; GPUs multiply in TF32, four times
+        as fast, which changes confidences by up to 0.005.
         """
         self.network.eval()
         probabilities: Tensor = self.network(images).softmax(dim=1)
@@ -82,14 +82,14 @@ class Bundle:
 
 
 def find(folder: Place) -> Place:
-    """The bundle's folder: the folder given, or the one inside a run's folder."""
+    """The bundle's folder: `model` in a run's folder, or else the folder given."""
     return folder / "model" if (folder / "model" / CARD).is_file() else folder
 
 
 def load(folder: Place, device: torch.device | None = None) -> Bundle:
     """Read a bundle folder; BundleError names what is wrong."""
     card = read_card(folder)
-    # What training started from is needed no more, and may be on another machine.
+    # The weights that training started from are not needed, and may be on another machine.
     settings = card.network.model_copy(update={"weights": None})
     try:
         empty = network.build(settings, card.image_size, len(card.classes))
@@ -122,7 +122,7 @@ def read_card(folder: Place) -> Card:
         return Card.model_validate(content)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise BundleError(
-            f"{folder} is no bundle: it holds no {CARD}; give the folder of a model, or of its run"
+            f"{folder} is not a bundle (no {CARD}): give the folder of a model or of its run"
         ) from None
     except ValidationError as error:
         first = error.errors()[0]
@@ -135,5 +135,5 @@ def read_card(folder: Place) -> Card:
 
 
 def as_batch(images: np.ndarray) -> Tensor:
-    """Images `(B, H, W, 3)` as a batch `(B, 3, H, W)`: the same bytes seen channels-last."""
+    """Images `(B, H, W, 3)` as a batch `(B, 3, H, W)`: a channels-last view, not a copy."""
     return torch.from_numpy(images).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""The census: what a manifest holds, counted, and whether that can train a classifier."""
+"""The census: counts of what a manifest holds, and whether they can train a classifier."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -12,27 +12,28 @@ import pyarrow.compute as pc
 from cnn.manifest import LEAKS, SPLITS, Manifest, ManifestError, Split, classes
 from cnn.plural import by_reason, counted
 
-# Of classes that lack images, and of images under two labels: more would hide what else is said.
+# Most warnings of each kind, and most paths in one: more would hide the other warnings.
 NAMED = 20
 COPIES_NAMED = 5
 
 _LACK: dict[Split, str] = {
     "train": "cannot be learned",
-    "validation": "does not count in choosing the best epoch",
-    "test": "cannot be judged",
+    "validation": "does not count when the best epoch is chosen",
+    "test": "cannot be evaluated",
 }
 
 
 @dataclass(frozen=True)
 class Census:
-    """What a manifest with splits holds, in counts.
+    """Counts of what a manifest with splits holds.
 
     Every file found is counted once: in ``counts``, ``unreadable``, ``leaks`` or ``ignored``.
 
     counts: images by class and split. unreadable: files by reason. leaks: images left out because
-    of a twin in a split above, by error. ignored: as in the manifest. duplicates: images in the
-    splits beyond the first of each content. conflicts: path and label of identical images under
-    more than one label, by content hash; they keep their labels. empty_folders: as in the manifest.
+    an identical one is in the test or validation split, by error. ignored: as in the manifest.
+    duplicates: images in the splits beyond the first of each content. conflicts: path and label of
+    identical images under more than one label, by content hash; they keep their labels.
+    empty_folders: as in the manifest.
     """
 
     counts: dict[str, dict[Split, int]]
@@ -55,7 +56,7 @@ class Census:
 
     @property
     def imbalance(self) -> float:
-        """Training images of the largest class over those of the smallest that has any."""
+        """Training images in the largest class, divided by those in the smallest that has any."""
         sizes = [row["train"] for row in self.counts.values() if row["train"]]
         return max(sizes) / min(sizes) if sizes else 1.0
 
@@ -74,24 +75,24 @@ class Census:
         """Raises ManifestError unless two classes have training images and no split is empty."""
         if not self.images:
             raise ManifestError(
-                f"none of the images can be read ({by_reason(self.unreadable)}); check the files"
+                f"none of the images can be read ({by_reason(self.unreadable)}): check the files"
             )
         learnable = [name for name, row in self.counts.items() if row["train"]]
         if len(learnable) < 2:
             names = ", ".join(map(repr, learnable)) or "none"
             raise ManifestError(
-                f"fewer than two classes have training images ({names}); "
+                f"fewer than two classes have training images ({names}): "
                 "add images to the other classes"
             )
         for split in ("test", "validation"):
             if not self.split_sizes[split]:
                 raise ManifestError(
-                    f"none of the {self.images} images fell to {split}; add images "
-                    "(about 20 for each class make a fair split) or choose another seed"
+                    f"none of the {self.images} images is in {split}: add images "
+                    "(about 20 per class make a fair split) or give another --seed"
                 )
 
     def warnings(self) -> list[str]:
-        """A line for each of the first classes that a split lacks and conflicts; for all leaks."""
+        """A line per class that lacks a split and per conflict, up to NAMED; one for all leaks."""
         short = [line for name, row in self.counts.items() if (line := _shortage(name, row))]
         lines = [_empty_folders(self.empty_folders)] if self.empty_folders else []
         lines += [_same_to_the_eye(names) for names in islice(_look_alikes(self.counts), NAMED)]
@@ -113,7 +114,7 @@ class Census:
 
 
 def take_census(manifest: Manifest) -> Census:
-    """Counts a manifest whose splits are assigned."""
+    """The census of a manifest whose splits are assigned."""
     table = manifest.table
     hashes = table["content_hash"].filter(pc.is_valid(table["split"]))
     errors = Counter(table["error"].drop_null().to_pylist())
@@ -167,12 +168,12 @@ def _same_to_the_eye(names: list[str]) -> str:
 
 
 def _empty_folders(folders: tuple[str, ...]) -> str:
-    """The line about folders without an image."""
+    """The warning about folders without images."""
     names = [repr(name) for name in folders[:NAMED]]
     if (unnamed := len(folders) - NAMED) > 0:
         names.append(f"{unnamed:,} more")
     return (
-        f"not classes, because they hold no image: {', '.join(names)}; images are recognised by "
+        f"not classes, because they hold no images: {', '.join(names)}; images are recognised by "
         "extensions such as .jpg, and links to folders are not followed"
     )
 
@@ -185,13 +186,13 @@ def _named(group: list[tuple[str, str]]) -> str:
 
 
 def _shortage(name: str, row: dict[Split, int]) -> str | None:
-    """The line about a class that some split has no image of."""
+    """The warning about a class that lacks images in some split; None if it lacks none."""
     lacking = [split for split in SPLITS if not row[split]]
     if not lacking:
         return None
     total = sum(row.values())
     return (
-        f"class {name!r} has {counted(total, 'image')} and none of them fell to "
+        f"class {name!r} has {counted(total, 'image')} and none of them is in "
         f"{' or '.join(lacking)}: it {' and '.join(_LACK[split] for split in lacking)}; "
         "add images (about 20 make a fair split)"
     )

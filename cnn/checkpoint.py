@@ -1,4 +1,4 @@
-"""A checkpoint: a bundle, plus what training needs to go on from it."""
+"""Checkpoints: a bundle, and what training needs to resume from it."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -17,15 +17,15 @@ TRAINING = "training.pt"
 
 
 def save(folder: Path, state: State, card: Card) -> None:
-    """Write the network as a bundle, and optimizer, schedule and history beside it."""
+    """Write the network as a bundle, and the optimizer, schedule and history beside it."""
     Bundle(card, state.network).save(folder)
     torch.save(state.state_dict(), folder / TRAINING)
 
 
 def best(folders: Iterable[Place], metric: str) -> Bundle:
-    """The bundle with the most of `metric`, of equals the last, as Ray keeps them.
+    """The bundle with the highest `metric`; of equal ones the last, which is what Ray keeps.
 
-    Of those checkpoints that are whole: a kill may leave half of a copy.
+    Incomplete checkpoints are skipped: a kill may leave half of a copy.
     """
     whole = []
     for folder in folders:
@@ -35,20 +35,20 @@ def best(folders: Iterable[Place], metric: str) -> Bundle:
 
 
 def load(folder: Path, state: State, place: Place | None = None) -> None:
-    """Put `state` where the checkpoint was saved; UserError where it is not whole.
+    """Restore `state` from a checkpoint; UserError if it is damaged.
 
-    place: where the user finds it, if `folder` is a copy.
+    place: the original, which the error names, if `folder` is a copy.
     """
     device = next(state.network.parameters()).device
     try:
         saved = bundle.load(folder, device)
-        # weights_only: plain tensors and numbers; a checkpoint from elsewhere can run no code.
+        # weights_only: plain tensors and numbers; a foreign checkpoint cannot run code.
         training = torch.load(folder / TRAINING, map_location="cpu", weights_only=True)
     except (BundleError, OSError, EOFError, RuntimeError, UnpicklingError) as error:
         found = place or folder
         raise UserError(
             f"the checkpoint {found} is damaged ({type(error).__name__}): "
-            f"remove {found.parent}, and the same command trains from the start"
+            f"remove {found.parent}, then the same command trains from the start"
         ) from None
     state.network.load_state_dict(saved.network.state_dict())
     state.load_state_dict(training)

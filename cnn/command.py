@@ -1,4 +1,4 @@
-"""The command line of a job, made from its page of settings."""
+"""The command line of a job, made from its settings."""
 
 import os
 import signal
@@ -17,16 +17,16 @@ from cnn.errors import FULL_GPU, UserError, is_full_disk, is_full_gpu, is_refuse
 from cnn.schema import Config, called, kind, leaves, locations, read_yaml, validate
 from cnn.terminal import one_line
 
-STOPPED = "stopped; the same command goes on from here"
+STOPPED = "stopped: run the same command to resume"
 REFUSED = "give another path, or fix its permissions"
-FULL_DISK = "error: no space left on device; make room, and the same command goes on from here"
+FULL_DISK = "error: no space left on device: free some space, then run the same command to resume"
 
 
 def run(settings: type[Config], job: Callable[[Config], None]) -> None:
-    """Parse the command line into `settings`, call `job`, and end the process as it deserves.
+    """Parse the command line into `settings`, call `job`, and exit with a code.
 
-    Exit codes: 0 done; 2 the user can mend it and 1 a full disk, both with one line on stderr; 130
-    on Ctrl-C, 143 on SIGTERM. Anything else is a bug, and leaves with its traceback and 1.
+    Exit codes: 0 done; 2 an error that the user can fix and 1 a full disk, both with one line on
+    stderr; 130 on Ctrl-C, 143 on SIGTERM. Anything else is a bug: a traceback, and 1.
     """
     signal.signal(signal.SIGTERM, terminate)
     try:
@@ -49,7 +49,7 @@ def run(settings: type[Config], job: Callable[[Config], None]) -> None:
 
 
 class Terminated(KeyboardInterrupt):
-    """The system, or whoever runs it, wants this process to end."""
+    """SIGTERM: the process is asked to end."""
 
 
 def terminate(number: int, frame: object) -> None:
@@ -64,14 +64,11 @@ def end(line: str, code: int) -> NoReturn:
 
 
 def stop(code: int) -> NoReturn:
-    """End the process at once, with all that it has started.
-
-    A thread may still be at work, and is not waited for.
-    """
+    """Exit at once, and kill all child processes; threads are not waited for."""
     for again in (signal.SIGINT, signal.SIGTERM):
         signal.signal(again, signal.SIG_IGN)
     try:
-        with suppress(OSError):  # whoever read this may have been stopped by the same Ctrl-C
+        with suppress(OSError):  # the reader may have been stopped by the same Ctrl-C
             print(STOPPED, file=sys.stderr, flush=True)
             sys.stdout.flush()
         for process in reversed(psutil.Process().children(recursive=True)):
@@ -82,22 +79,22 @@ def stop(code: int) -> NoReturn:
 
 
 def parse(settings: type[Config], arguments: list[str]) -> Config:
-    """Settings from defaults, then the --config file, then flags; UserError says what is wrong."""
+    """Settings from flags over the --config file over defaults; UserError if they are invalid."""
     given = flags(settings, arguments)
     file = given.pop("config", None)
-    values = read_yaml(file, "--config", "settings, as a run's config.yaml has") if file else {}
+    values = read_yaml(file, "--config", "settings, such as a run's config.yaml") if file else {}
     for name, value in given.items():
         *groups, leaf = locations(settings)[name]
         group = values
         for part in groups:
             group = group.setdefault(part, {})
-        if isinstance(group, dict):  # else the file is wrong there, which is told below
+        if isinstance(group, dict):  # else the file is wrong there: `validate` reports it
             group[leaf] = value
     return validate(settings, values, file, given)
 
 
 def flags(settings: type[BaseModel], arguments: list[str]) -> dict[str, Any]:
-    """What the command line gives, by setting; what it does not mention is not there."""
+    """The values on the command line, by setting; settings that are not given are left out."""
     command = click.Command(
         name=f"python -m jobs.{settings.__name__.removesuffix('Config').lower()}",
         params=[*parameters(settings), config_option()],
@@ -109,7 +106,7 @@ def flags(settings: type[BaseModel], arguments: list[str]) -> dict[str, Any]:
         given = command.main(arguments, prog_name=command.name, standalone_mode=False)
     except click.ClickException as error:
         raise UserError(error.format_message()) from None
-    if not isinstance(given, dict):  # --help was asked for, and printed
+    if not isinstance(given, dict):  # --help has been printed
         sys.exit(0)
     named = {name: called(name, field) for name, _, field in leaves(settings)}
     for name, value in given.items():
@@ -119,7 +116,7 @@ def flags(settings: type[BaseModel], arguments: list[str]) -> dict[str, Any]:
 
 
 def require_text(name: str, value: Any) -> None:
-    """UserError where a value is empty, as that of a variable that is unset, or is no text."""
+    """UserError if a value is empty, as from an unset shell variable, or is not UTF-8."""
     if value == "":
         raise UserError(f"{name} is empty: give a value, or leave it out")
     try:
@@ -129,7 +126,7 @@ def require_text(name: str, value: Any) -> None:
 
 
 def arguments_of(settings: type[BaseModel]) -> Iterator[str]:
-    """What the help says of each argument: click tells of flags alone."""
+    """The help text of each argument: click itself lists only flags."""
     for name, _, field in leaves(settings):
         if Positional in field.metadata:
             yield f"{name.upper()}: {field.description}"
@@ -140,12 +137,12 @@ def config_option() -> click.Option:
     return click.Option(
         ["--config"],
         metavar="FILE",
-        help="YAML file of settings, such as a run's config.yaml; flags go before it",
+        help="YAML file of settings, such as a run's config.yaml; flags override it",
     )
 
 
 def parameters(settings: type[BaseModel]) -> Iterator[click.Parameter]:
-    """A click parameter for each setting; pydantic does the typing and checking."""
+    """A click parameter for each setting; pydantic converts and checks the values."""
     for name, _, field in leaves(settings):
         if Positional in field.metadata:
             yield argument(name, field)
@@ -165,19 +162,19 @@ def parameters(settings: type[BaseModel]) -> Iterator[click.Parameter]:
 
 
 def argument(name: str, field: FieldInfo) -> click.Argument:
-    """What the command line takes without a flag; a tuple takes one value or more."""
+    """The click argument of a setting without a flag; a tuple takes one value or more."""
     several = get_origin(field.annotation) is tuple
     shown = f"{name.upper()} [{name.upper()} ...]" if several else name.upper()
     return click.Argument(
         [name],
         metavar=shown if field.is_required() else f"[{shown}]",
         nargs=-1 if several else 1,
-        required=False,  # it may stand in the --config file
+        required=False,  # it may be in the --config file
     )
 
 
 def help_of(field: FieldInfo) -> str:
-    """The description, and the default where the description does not tell it."""
+    """The description, with the default unless it is None or False."""
     text = field.description or ""
     if (
         field.is_required()

@@ -1,4 +1,4 @@
-"""Every setting on one page: typed, validated, documented; the command line is made from it."""
+"""All settings: typed, validated, documented; the command line is made from them."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -26,7 +26,7 @@ class Positional:
 
 
 def split_commas(value: Any) -> Any:
-    """`32,64` as the command line gives it, or 32 of a file → a list, of which come numbers."""
+    """`32,64` from the command line, or 32 from a file → a list of strings, for `Numbers`."""
     return str(value).split(",") if isinstance(value, str | int) else value
 
 
@@ -36,12 +36,12 @@ Numbers = Annotated[
 
 
 def absolute(weights: str) -> str:
-    """A file's whole path: Ray's workers have working directories of their own."""
+    """An absolute path, as Ray's workers have other working directories."""
     return weights if weights == "default" else str(Path(weights).absolute())
 
 
 class Settings(BaseModel):
-    """A group of settings; unknown names are errors, values never change once read."""
+    """A group of settings: immutable; unknown names are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -49,7 +49,7 @@ class Settings(BaseModel):
 class Images(Settings):
     """How a folder of images becomes a prepared dataset."""
 
-    image_size: int = Field(64, ge=8, le=1024, description="side of the square images, pixels")
+    image_size: int = Field(64, ge=8, le=1024, description="side of the square images, in pixels")
     fit: Literal["squash", "crop"] = Field(
         "squash", description="squash the whole image into the square, or crop its centre"
     )
@@ -59,20 +59,24 @@ class Augmentation(Settings):
     """Strength of the random changes made to training images; 0 turns one off."""
 
     rotation: float = Field(
-        15.0, ge=0, le=180, description="largest rotation, degrees; by default less of few epochs"
+        15.0,
+        ge=0,
+        le=180,
+        description="largest rotation, in degrees; smaller by default below 45 epochs",
     )
     shift: Fraction = Field(
-        0.15, description="largest shift, as a fraction of the side; by default less of few epochs"
+        0.15,
+        description="largest shift, as a fraction of the side; smaller by default below 45 epochs",
     )
     zoom: Fraction = Field(
-        0.3, description="largest zoom in or out, as a fraction; by default less of few epochs"
+        0.3, description="largest zoom in or out, as a fraction; smaller by default below 45 epochs"
     )
-    flip: bool = Field(True, description="mirror left to right, half of the time")
-    vertical_flip: bool = Field(False, description="mirror top to bottom, half of the time")
+    flip: bool = Field(True, description="mirror left to right, with probability 0.5")
+    vertical_flip: bool = Field(False, description="mirror top to bottom, with probability 0.5")
 
     @property
     def blurs(self) -> bool:
-        """Whether pixels of training images are interpolated: a mirror image has the same ones."""
+        """Whether pixels of training images are interpolated; mirroring only moves them."""
         return bool(self.rotation or self.shift or self.zoom)
 
 
@@ -81,34 +85,36 @@ class Network(Settings):
 
     network: str = Field("cnn", description="`cnn`, or a torchvision model such as resnet18")
     filters: Numbers = Field(
-        (32, 64, 128, 256, 256), description="filters in each stage of the cnn, as 32,64,128"
+        (32, 64, 128, 256, 256), description="filters in each stage of the cnn, such as 32,64,128"
     )
     convolutions: Annotated[int, Integer(1, 4)] = Field(
         3, ge=1, description="convolutions in each stage of the cnn"
     )
     residual: bool = Field(
-        True, description="a shortcut around all but the first convolution of a stage"
+        True, description="residual shortcut around all convolutions of a stage but the first"
     )
-    kernel_size: int = Field(3, ge=1, description="side of a convolution's kernel, odd")
-    hidden: int = Field(0, ge=0, description="units of the hidden fully connected layer, 0: none")
+    kernel_size: int = Field(3, ge=1, description="side of the convolution kernels, odd")
+    hidden: int = Field(0, ge=0, description="units of the hidden fully connected layer; 0: none")
     dropout: Annotated[Fraction, Uniform(0.0, 0.5)] = Field(
         0.3,
-        description="dropout before the fully connected layers; by default less of few epochs",
+        description="dropout before the fully connected layers; smaller by default below 45 epochs",
     )
     normalisation: Literal["batch", "none"] = Field(
-        "batch", description="what follows each convolution"
+        "batch", description="normalisation after each convolution"
     )
     weights: Annotated[str, AfterValidator(absolute)] | None = Field(
         None,
-        description="start a torchvision model from a weights file, or `default` to download",
+        description="weights file for a torchvision model to start from, or `default` to download",
     )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size {self.kernel_size} is even: take an odd one, such as 3")
+            raise ValueError(f"kernel_size {self.kernel_size} is even: give an odd one, such as 3")
         if self.weights and self.network == "cnn":
-            raise ValueError("weights start a torchvision model: name one, as --network resnet18")
+            raise ValueError(
+                "weights are for torchvision models: give one, such as --network resnet18"
+            )
         return self
 
 
@@ -126,37 +132,44 @@ class Training(Settings):
         3e-3, gt=0, description="peak learning rate"
     )
     weight_decay: Annotated[float, LogUniform(1e-3, 0.2)] = Field(
-        0.05, ge=0, description="decay of weights, not of norms or biases"
+        0.05, ge=0, description="weight decay, except of norms and biases"
     )
-    warmup: Fraction = Field(0.1, description="fraction of the steps in which the rate rises")
+    warmup: Fraction = Field(
+        0.1, description="fraction of the steps over which the learning rate rises to its peak"
+    )
     growing: Fraction = Field(
         0.7,
-        description="fraction of the epochs that look at smaller images: of half the side, then "
-        "of three quarters; a step then costs 0.4 and 0.65 of one at the whole side",
+        description="progressive resizing: fraction of the epochs trained on smaller images, half "
+        "the side, then three quarters; such steps cost 0.4 and 0.65 of a full one",
     )
-    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    label_smoothing: Fraction = Field(0.1, description="probability spread over the other classes")
+    clip: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
+    label_smoothing: Fraction = Field(
+        0.1, description="probability that is spread evenly over all classes"
+    )
     cutmix: Annotated[float, Field(ge=0, le=1)] = Field(
         0.5,
-        description="fraction of the steps in which each image gets a square of another one, up "
-        "to half of its area, and has both labels by their parts; by default less of few epochs",
+        description="fraction of the steps with CutMix: a square of another image, up to half the "
+        "area, and both labels in proportion; smaller by default below 45 epochs",
     )
     balance: Literal["none", "loss", "sampling"] = Field(
-        "none", description="for unequal classes: weigh the loss, or draw rare classes more often"
+        "none", description="for unequal classes: weight the loss, or draw rare classes more often"
     )
     test_time_flip: bool = Field(
         True,
-        description="where training flips images, let the model judge an image and its mirror "
-        "image together: about a point more accurate, twice the arithmetic",
+        description="test-time augmentation, if training flips images: average the predictions "
+        "for an image and its mirror image; about a point more accurate, twice the compute",
     )
     patience: int | None = Field(
-        None, ge=1, description="stop after this many epochs without a better validation accuracy"
+        None,
+        ge=1,
+        description="early stopping after this many epochs without a better validation accuracy",
     )
     max_minutes: float | None = Field(
-        None, gt=0, description="time for training, at most; the schedule is fitted to it"
+        None, gt=0, description="time limit for training; the schedule is shortened to fit"
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="arithmetic; auto takes bfloat16 where the hardware has it"
+        "auto",
+        description="arithmetic of the forward pass; auto: bfloat16 if the hardware supports it",
     )
 
 
@@ -164,9 +177,11 @@ class Resources(Settings):
     """What a run may use."""
 
     workers: int | None = Field(
-        None, ge=1, description="training processes [default: one per GPU, or 1; for a trial 1]"
+        None,
+        ge=1,
+        description="training processes [default: one per GPU, or 1; in a search 1 per trial]",
     )
-    gpu: bool | None = Field(None, description="train on GPUs [default: where there are any]")
+    gpu: bool | None = Field(None, description="train on GPUs [default: if there are any]")
     memory: float = Field(
         4.0, ge=0, description="GiB of images a worker may hold; a larger split is streamed"
     )
@@ -182,12 +197,14 @@ class Pool(Settings):
     batch_size: int | None = Field(
         None,
         ge=1,
-        description="images per pass through the network [default: 4 megapixels, or on a CPU 128]",
+        description="images per forward pass [default: 4 megapixels; on a CPU at most 128 images]",
     )
     workers: int | None = Field(
-        None, ge=1, description="scoring processes [default: one per GPU, or one per CPU]"
+        None,
+        ge=1,
+        description="scoring processes [default: one per GPU, or without GPUs one per CPU]",
     )
-    gpu: bool | None = Field(None, description="score on GPUs [default: where there are any]")
+    gpu: bool | None = Field(None, description="score on GPUs [default: if there are any]")
     gpu_fraction: float = Field(
         1.0, gt=0, le=1, description="share of a GPU that each process takes"
     )
@@ -196,27 +213,33 @@ class Pool(Settings):
 class Search(Settings):
     """How settings are searched for."""
 
-    trials: int = Field(16, ge=1, description="settings to try, the given ones first")
+    trials: int = Field(
+        16, ge=1, description="how many settings to try; the first trial has the given ones"
+    )
     algorithm: Literal["tpe", "random"] = Field(
-        "tpe", description="propose trials by what the earlier ones showed (TPE), or at random"
+        "tpe", description="propose trials from the results of earlier ones (TPE), or at random"
     )
     grace: int | None = Field(
         None,
         ge=1,
-        description="epochs that every trial may run [default: a twelfth of --epochs, or 1]",
+        description="epochs before a trial may be stopped early [default: a twelfth of --epochs, "
+        "at least 1]",
     )
     reduction: int = Field(
-        3, ge=2, description="of so many trials one goes on, each time epochs have multiplied by it"
+        3,
+        ge=2,
+        description="keep one in this many trials at each rung; rungs are this factor of epochs "
+        "apart",
     )
     space: str | None = Field(
-        None, description="YAML file of ranges, instead of those that are searched by default"
+        None, description="YAML file of the ranges to search, instead of the default ones"
     )
     concurrent: int | None = Field(
         None, ge=1, description="trials at once [default: as many as the cluster has room for]"
     )
     gpu_fraction: float = Field(1.0, gt=0, le=1, description="share of a GPU that a trial takes")
     retrain: bool = Field(
-        False, description="train the best settings afresh, on training and validation images"
+        False, description="train again with the best settings, on training and validation images"
     )
 
 
@@ -224,14 +247,14 @@ class PrepareConfig(Settings):
     """Decode a folder of images once, into a prepared dataset."""
 
     images: Annotated[str, Positional] = Field(
-        description="folder with a folder of images per class; local, or a URI such as s3://…",
+        description="folder with a subfolder of images per class; local, or a URI such as s3://…",
     )
     out: str = Field(description="folder to write the prepared dataset to")
     data: Images = Images()
 
 
 def epochs_of(values: dict[str, Any]) -> int:
-    """The epochs that a page of settings asks for; the default where it is no page yet."""
+    """The epochs in unchecked settings; the default if the training settings are invalid."""
     try:
         return Training.model_validate(values.get("training", {})).epochs
     except ValidationError:
@@ -243,11 +266,11 @@ class Experiment(Settings):
 
     images: Annotated[str | None, Positional] = Field(
         None,
-        description="folder with a folder of images per class, or a prepared dataset; local, or a "
-        "URI such as s3://… [default: the embedded handwritten digits]",
+        description="folder with a subfolder of images per class, or a prepared dataset; local, or "
+        "a URI such as s3://… [default: the embedded handwritten digits]",
     )
     out: str | None = Field(
-        None, description="folder of this run [default: runs/ and the name of the images' folder]"
+        None, description="folder of this run [default: runs/NAME, after the images' folder]"
     )
     prepared: str | None = Field(
         None, description="folder that keeps prepared datasets [default: `prepared` beside --out]"
@@ -256,7 +279,7 @@ class Experiment(Settings):
         0,
         ge=0,
         lt=2**32,
-        description="of the split, the weights, the order, the augmentation",
+        description="random seed of the split, the weights, the order and the augmentation",
     )
     data: Images = Images()
     augmentation: Augmentation = Augmentation()
@@ -267,7 +290,7 @@ class Experiment(Settings):
     @model_validator(mode="before")
     @classmethod
     def _fitting(cls, values: Any) -> Any:
-        """The defaults that fit the images and the epochs, below what is given."""
+        """Fill in the defaults that fit the images and the epochs."""
         if not isinstance(values, dict):
             return values
         if values.get("images") is None:
@@ -284,22 +307,22 @@ class Experiment(Settings):
         workers, batch_size = self.resources.workers or 1, self.training.batch_size
         if batch_size % workers:
             raise ValueError(
-                f"batch_size {batch_size} cannot be shared by {workers} workers: "
-                f"take a multiple of {workers}"
+                f"batch_size {batch_size} cannot be split evenly among {workers} workers: "
+                f"give a multiple of {workers}"
             )
         if batch_size < 2 * workers:
             raise ValueError(
                 f"batch_size {batch_size} leaves each of {workers} workers one image, and batch "
-                f"norm needs two: take {2 * workers} or more"
+                f"norm needs two: give {2 * workers} or more"
             )
         return self
 
 
 class TrainConfig(Experiment):
-    """Train a classifier on a folder of images, judge it on the test split, write a report."""
+    """Train a classifier on a folder of images, evaluate it on the test split, write a report."""
 
     dry_run: bool = Field(
-        False, description="list, count, plan, time a few steps, and stop; trains nothing"
+        False, description="list and count the images, show the plan, time a few steps, and stop"
     )
     preview: bool = Field(
         False, description="write a page of augmented images, beside --out, and stop"
@@ -307,7 +330,7 @@ class TrainConfig(Experiment):
 
 
 class TuneConfig(Experiment):
-    """Search for better settings than those given, and judge the best model on the test split."""
+    """Search for better settings than those given; evaluate the best model on the test split."""
 
     out: str | None = Field(
         None,
@@ -319,19 +342,19 @@ class TuneConfig(Experiment):
     def _check_share(self) -> Self:
         if self.search.gpu_fraction < 1 and (self.resources.workers or 1) > 1:
             raise ValueError(
-                "a trial of several workers takes a GPU for each: leave out --gpu-fraction, "
+                "a trial of several workers needs a whole GPU for each: leave out --gpu-fraction, "
                 "or give --workers 1"
             )
         return self
 
     def given(self) -> TrainConfig:
-        """The settings that the search begins with, as those of a training run."""
+        """The settings that the search starts from, as those of a training run."""
         shared = {name: getattr(self, name) for name in Experiment.model_fields}
         return TrainConfig(**shared | {"out": None})
 
 
 class ScoreConfig(Settings):
-    """Score folders of images with a trained model; judge it where the images are labelled."""
+    """Score folders of images with a trained model; evaluate it if the images are labelled."""
 
     model: Annotated[str, Positional] = Field(
         description="folder of a model (model.json, model.safetensors), or of the run that made it"
@@ -345,18 +368,19 @@ class ScoreConfig(Settings):
     )
     tta: bool | None = Field(
         None,
-        description="judge an image and its mirror image together, for twice the arithmetic "
-        "[default: as the model was judged after training]",
+        description="test-time augmentation: average the predictions for an image and its mirror "
+        "image, for twice the compute [default: as the model was evaluated after training]",
     )
     min_confidence: Fraction | None = Field(
-        None, description="predictions below it are uncertain: listed for a person to look at"
+        None,
+        description="confidence threshold: predictions below it are uncertain, listed for review",
     )
     compare: str | None = Field(
         None,
-        description="folder of another run that has scored the same images: report what changed "
+        description="folder of another run that scored the same images: report what changed "
         "between the two models",
     )
     sort_into: str | None = Field(
-        None, description="folder in which to link or copy each image below its predicted class"
+        None, description="folder to link or copy images into, in a subfolder per predicted class"
     )
     pool: Pool = Pool()

@@ -1,4 +1,4 @@
-"""What a person sees while a job runs: a few lines and a progress bar on standard error."""
+"""Console output of a running job: lines, tables and progress bars on standard error."""
 
 import sys
 import time
@@ -20,13 +20,13 @@ from rich.text import Text
 
 from cnn.terminal import one_line
 
-if TYPE_CHECKING:  # its module brings torch, a second's import in a process that only shows rows
+if TYPE_CHECKING:  # the module imports torch: a second, in a process that only prints rows
     from cnn.loop import Epoch
 
 Advance = Callable[[int, int], None]
-"""Moves a progress bar: to so many done, of so many."""
+"""Updates a progress bar: `advance(done, total)`."""
 
-STARVED = 0.3  # of the time for training; from here on it is worth a line
+STARVED = 0.3  # fraction of the training time; runs that wait longer for batches get a warning
 
 TABLE = (
     "{epoch:>7}  {train_loss:>10}  {train_accuracy:>9}  {val_loss:>8}  {val_accuracy:>7}"
@@ -41,7 +41,7 @@ TABLE_HEAD = TABLE.format(
 class Console:
     """Progress and remarks go to standard error, results to standard output.
 
-    Without a terminal there is no bar, only lines: a log file wants no cursor movements.
+    Without a terminal, progress is printed as lines, so that log files get no cursor movements.
     """
 
     def __init__(self) -> None:
@@ -50,11 +50,11 @@ class Console:
         )
 
     def say(self, text: str) -> None:
-        """A remark."""
+        """Print a remark."""
         self.terminal.print(one_line(text))
 
     def result(self, text: str) -> None:
-        """A line that scripts may read; nobody does where standard output is closed."""
+        """Print a line that scripts may read; dropped if standard output is closed."""
         if sys.stdout is None:
             return
         encoding = sys.stdout.encoding or "utf-8"
@@ -64,9 +64,9 @@ class Console:
 
     @contextmanager
     def bar(self, title: str, unit: str = "") -> Iterator[Advance]:
-        """A progress bar; yields `advance(done, total)`. With a `unit` it tells how many a second.
+        """A progress bar; yields `advance(done, total)`. With a `unit`, it shows the rate too.
 
-        Without a terminal, a line now and then says the same.
+        Without a terminal and with a `unit`, it prints a line every half minute instead.
         """
         if not self.terminal.is_terminal:
             yield Milestones(self, title, unit)
@@ -85,7 +85,7 @@ class Console:
 
 
 class Rate(ProgressColumn):
-    """How many of a unit are done each second, lately."""
+    """The recent rate, in units per second."""
 
     def __init__(self, unit: str) -> None:
         super().__init__()
@@ -97,11 +97,11 @@ class Rate(ProgressColumn):
 
 
 class Milestones:
-    """A bar for a log file: a line of progress every half minute."""
+    """Progress for a log file: a line every half minute."""
 
     def __init__(self, console: Console, title: str, unit: str, seconds: float = 30.0) -> None:
         self.console, self.title, self.unit, self.seconds = console, title, unit, seconds
-        self.first: int | None = None  # done before we began, in a run that is gone on with
+        self.first: int | None = None  # done before this process, in a resumed run
         self.begun = self.told = time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
@@ -118,23 +118,23 @@ class Milestones:
 
 
 def pace(speed: float, unit: str) -> str:
-    """So many a second, or a minute where they are slow."""
+    """The speed in units per second, or per minute below one a second."""
     return f"{speed:,.0f} {unit}/s" if speed >= 1 else f"{speed * 60:.1f} {unit}/min"
 
 
 def starved(history: Sequence["Epoch"]) -> str | None:
-    """A line for runs that waited for images rather than computed; None where they did not."""
+    """A warning if the run spent much of its time waiting for batches; else None."""
     wait = sum(row["data_wait"] for row in history) / len(history)
     if wait < STARVED:
         return None
     return (
-        f"wait     {wait:.0%} of the training was waiting for batches: "
-        "more CPUs to augment, or more --memory to hold images, would make it faster"
+        f"wait     {wait:.0%} of the training time was spent waiting for batches: "
+        "more CPUs to augment images, or more --memory to hold them, would make it faster"
     )
 
 
 def epoch_line(row: "Epoch", epochs: int, left: float) -> str:
-    """The table's row for one epoch; `left` is how many seconds the remaining ones will take."""
+    """The table's row for one epoch; `left` is the time for the remaining ones, in seconds."""
     return TABLE.format(
         epoch=f"{row['epoch']}/{epochs}",
         train_loss=f"{row['train_loss']:.3f}",

@@ -1,22 +1,22 @@
-"""A function of tensors, captured as a CUDA graph and replayed."""
+"""CUDA graphs: a function of tensors, captured once and replayed."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, distributed
 
-# Plain calls before the capture: in these, libraries load their kernels and the optimizer makes
-# its state, which cannot be done during a capture.
+# Plain calls before the capture: they load the libraries' kernels and create the optimizer's
+# state, which is not possible during a capture.
 WARM_UP = 3
 
 
 def capturable(device: torch.device) -> bool:
-    """Whether work on this device can be captured: on a GPU that waits for no other."""
+    """Whether work on this device can be captured: on a GPU that does not wait for others."""
     return device.type == "cuda" and not distributed.is_initialized()
 
 
 def calls_to_warm_up(device: torch.device) -> int:
-    """How many calls it takes until they are as fast as they get."""
+    """The number of first calls that are slower than the later ones."""
     return WARM_UP + 1 if capturable(device) else 1
 
 
@@ -49,7 +49,7 @@ class Graphed:
         return self.output
 
     def warm_up(self, *inputs: Tensor) -> Tensor:
-        """A plain call on a stream of its own, as torch requires of calls before a capture."""
+        """A plain call on a side stream, which torch requires before a capture."""
         main = torch.cuda.current_stream()
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(main)
@@ -59,7 +59,7 @@ class Graphed:
         return output
 
     def capture(self, *inputs: Tensor) -> None:
-        """Capture what the function does with inputs of these shapes, without running it."""
+        """Capture the function for inputs of these shapes, without running it."""
         self.inputs = [given.clone() for given in inputs]
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):

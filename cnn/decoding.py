@@ -1,8 +1,8 @@
-"""Decoding that ends, whatever the file: a decoder that hangs is ended, one that crashes is apart.
+"""Safe decoding: under a time limit, or in a subprocess that may crash.
 
-Native code cannot be caught when it crashes: it takes its process along. So a first try happens
-here, where it costs nothing more, under a time limit that ends this process too; and once a
-process has been lost, its images are decoded in another one that may be lost without harm.
+A crash in native code cannot be caught: it kills the process. The first attempt decodes in this
+process, which costs nothing extra, under a time limit that kills the process too. After a process
+has been lost, its images are decoded in a subprocess, which can be lost without harm.
 """
 
 import pickle
@@ -18,22 +18,22 @@ import numpy as np
 
 from cnn.image import Fit, Unreadable, decode
 
-# 90 megapixels take some 2 s, on a machine as busy as can be 20.
+# 90 megapixels take about 2 s, or 20 s on a fully loaded machine.
 SECONDS = 60.0
 
 _LENGTH = struct.Struct("<Q")
 
 
 class Decoder(Protocol):
-    """Bytes of one image file to `(size, size, 3)` uint8; Unreadable says why not."""
+    """Decodes the bytes of one image file to `(size, size, 3)` uint8, or raises Unreadable."""
 
     def __call__(self, data: bytes, size: int, fit: Fit) -> np.ndarray: ...
 
 
 def decode_in_time(data: bytes, size: int, fit: Fit, seconds: float = SECONDS) -> np.ndarray:
-    """Decode in this process, which SIGALRM ends where that takes longer than `seconds`.
+    """Decode in this process, which SIGALRM kills if decoding takes longer than `seconds`.
 
-    The kernel's timer needs no thread, and ends native code too, that no exception can reach.
+    The kernel's timer needs no thread, and also stops native code, which no exception can reach.
     """
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
@@ -43,15 +43,15 @@ def decode_in_time(data: bytes, size: int, fit: Fit, seconds: float = SECONDS) -
 
 
 def decoder(isolated: bool) -> "AbstractContextManager[Decoder]":
-    """The decoder of one task: that in this process, or to be isolated that in another."""
+    """The decoder of one task: in this process, or in a subprocess if `isolated`."""
     return SubprocessDecoder() if isolated else nullcontext(decode_in_time)
 
 
 class SubprocessDecoder:
-    """Decodes in a process of its own; a file that costs that process is `decoder_crashed`.
+    """Decodes in a subprocess; a file that crashes or hangs it is `decoder_crashed`.
 
-    The process starts with the first image, lives until the `with` block ends, and is replaced
-    where it is lost. It costs a third of a second to start, and a tenth of a millisecond an image.
+    The subprocess starts with the first image, lives until the `with` block ends, and is replaced
+    if it is lost. It costs a third of a second to start, and a tenth of a millisecond per image.
     """
 
     def __init__(self, seconds: float = SECONDS) -> None:
@@ -78,7 +78,7 @@ class SubprocessDecoder:
         return np.frombuffer(answer, np.uint8).reshape(size, size, 3)
 
     def start(self) -> subprocess.Popen[bytes]:
-        """Start the process, and wait until it is there: the time limit is an image's alone."""
+        """Start the process, and wait until it is ready: the time limit is for an image only."""
         self.process = subprocess.Popen(
             [sys.executable, "-m", "cnn.decoding"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
@@ -87,7 +87,7 @@ class SubprocessDecoder:
         return self.process
 
     def answer(self, stream: IO[bytes]) -> bytes | Unreadable:
-        """What the process says; TimeoutError where it says nothing in time."""
+        """The process's answer; TimeoutError if none comes in time."""
         with selectors.DefaultSelector() as selector:
             selector.register(stream, selectors.EVENT_READ)
             if not selector.select(self.seconds):
@@ -96,7 +96,7 @@ class SubprocessDecoder:
         return found
 
     def end(self) -> None:
-        """End the process, which may hang."""
+        """Kill the process, which may hang."""
         if self.process is not None:
             self.process.kill()
             self.process.communicate()
@@ -104,7 +104,7 @@ class SubprocessDecoder:
 
 
 def send(stream: IO[bytes], message: object) -> None:
-    """Write a message, after its length."""
+    """Write the length of a message, then the message."""
     content = pickle.dumps(message)
     stream.write(_LENGTH.pack(len(content)))
     stream.write(content)
@@ -112,16 +112,16 @@ def send(stream: IO[bytes], message: object) -> None:
 
 
 def receive(stream: IO[bytes]) -> Any:
-    """The next message of a process of our own; EOFError where it ends before or in one."""
+    """The next message from our own process; EOFError if the stream ends before it is complete."""
     head = stream.read(_LENGTH.size)
     if len(head) < _LENGTH.size:
         raise EOFError
     content = stream.read(_LENGTH.unpack(head)[0])
-    return pickle.loads(content)  # of a child that we started, and of nobody else
+    return pickle.loads(content)  # only from a process that we started
 
 
 def answer_all(requests: IO[bytes], answers: IO[bytes]) -> None:
-    """What the other process does: say that it is there, decode what comes, until nothing does."""
+    """The subprocess: report that it is ready, then decode requests until they end."""
     send(answers, None)
     while True:
         try:

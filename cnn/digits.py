@@ -18,12 +18,12 @@ def write(folder: Place) -> Place:
     """
     digits = load_digits()
     names = [f"{label}/{number:04d}.png" for number, label in enumerate(digits.target)]
-    if (folder / names[-1]).exists():  # the last to be written, so all are there
+    if (folder / names[-1]).exists():  # it is written last, so all exist
         return folder
     for label in map(str, digits.target_names):
         (folder / label).mkdir(parents=True, exist_ok=True)
     for name, pixels in zip(names, digits.images, strict=True):
-        if (folder / name).exists():  # by another job: an image written anew counts as changed
+        if (folder / name).exists():  # by another job: written again, it would count as changed
             continue
         png = io.BytesIO()
         Image.fromarray((pixels * (255 / 16)).round().astype(np.uint8)).save(png, "png")

@@ -25,12 +25,12 @@ from cnn.prepared import prepare_image
 
 TIMED_STEPS = 5
 
-# Images handed to the threads at once: each takes 2 KB of the driver's memory until it is read.
+# Images queued for the threads at once: each takes 2 KB of the driver's memory until it is read.
 AT_ONCE = 4096
 
 
 def read_all(root: str, manifest: Manifest, images: config.Images, console: Console) -> Manifest:
-    """The manifest after reading and decoding every file here and now; nothing is written."""
+    """The manifest after reading and decoding every file in this process; nothing is written."""
     read = Reader(root)
 
     mine = local()
@@ -45,7 +45,7 @@ def read_all(root: str, manifest: Manifest, images: config.Images, console: Cons
 
     paths, errors = (manifest.table[name].to_pylist() for name in ("path", "error"))
     found: list[tuple[str | None, str | None]] = []
-    # A thread's decoder is a process: a file may crash it. So a thread for each CPU does.
+    # Each thread decodes in a subprocess, as a file may crash it, so one thread per CPU is enough.
     with (
         console.bar("read", "images") as advance,
         ExitStack() as decoders,
@@ -61,7 +61,7 @@ def read_all(root: str, manifest: Manifest, images: config.Images, console: Cons
 
 
 def class_table(census: Census, console: Console) -> None:
-    """Images per class and split, and what was not readable, by reason."""
+    """Print the images per class and split, and the files left out, by reason."""
     width = max(len(name) for name in census.counts)
     console.say(f"{'class':{width}}  {'train':>8}  {'validation':>10}  {'test':>8}")
     for name, row in census.counts.items():
@@ -76,9 +76,9 @@ def class_table(census: Census, console: Console) -> None:
 def estimate(
     census: Census, settings: TrainConfig, image_size: int, gpu: bool, console: Console
 ) -> None:
-    """The disk needed, and the time that training takes by a few timed steps, if it can be told.
+    """Print the disk space needed, and the training time, estimated from a few timed steps.
 
-    On a cluster a job runs on a machine of its own, which may have none of the GPUs.
+    If training uses GPUs and this machine has none (a cluster's head, say), no step is timed.
     """
     files = census.images + sum(census.leaks.values())
     disk = files * 3 * image_size**2
@@ -87,7 +87,7 @@ def estimate(
     work = f"{counted(epochs, 'epoch')} of {counted(steps, 'step')}"
     console.say(f"disk     {disk / MIB:,.0f} MiB for the prepared images")
     if gpu and not torch.cuda.is_available():
-        console.say(f"time     {work}: untimed, no GPU is in this machine")
+        console.say(f"time     {work}: not timed, because this machine has no GPU")
         return
     device = torch.device("cuda" if gpu else "cpu")
     seconds = mean_step(settings, image_size, len(census.counts), device)
@@ -98,7 +98,7 @@ def estimate(
 
 
 def mean_step(settings: TrainConfig, image_size: int, classes: int, device: torch.device) -> float:
-    """The seconds of one training step, the mean over all epochs: early images are smaller."""
+    """Seconds per training step, the mean over all epochs: early epochs see smaller images."""
     built = network.build(settings.network, image_size, classes).to(device)
     epochs = settings.training.epochs
     state = State(built, built, optim.optimizer(built, settings.training), epochs)
@@ -111,7 +111,7 @@ def mean_step(settings: TrainConfig, image_size: int, classes: int, device: torc
 
 
 def timed_step(settings: TrainConfig, state: State, classes: int, device: torch.device) -> float:
-    """The seconds of one training step, the median of a few after the first ones."""
+    """Seconds per training step, the median of a few after the warm-up."""
     loop = Loop(settings.training, device, settings.seed)
     side = network.scale_of(state.network).image_size
     size = (settings.training.batch_size, 3, side, side)

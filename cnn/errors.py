@@ -14,9 +14,9 @@ class UserError(ValueError):
 
 
 def reasons(error: BaseException) -> Iterator[BaseException]:
-    """An error and all that it was raised from, also on other machines.
+    """An error and all errors that caused it, also on other machines.
 
-    Ray wraps what a task raises: the task's own error is `cause`, those of a training's workers
+    Ray wraps the errors of tasks: a task's own error is `cause`, the errors of training workers
     are `worker_failures`, by rank.
     """
     pending, seen = [error], set[int]()
@@ -32,7 +32,7 @@ def reasons(error: BaseException) -> Iterator[BaseException]:
 
 
 def is_refused(error: BaseException) -> bool:
-    """Whether the system refuses the name of a file, or to read or write what it names."""
+    """Whether the system refuses the name of a file, or to read or write the file."""
     refusals = (
         *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG),
         *(errno.ENOTDIR, errno.EEXIST, errno.EISDIR),  # a file where a folder should be
@@ -41,10 +41,10 @@ def is_refused(error: BaseException) -> bool:
 
 
 def is_full_gpu(error: BaseException) -> bool:
-    """Whether a GPU's memory was too small; of what tasks raise, the text alone tells."""
+    """Whether a GPU ran out of memory, by the message: a task's error may lose its type."""
     return "CUDA out of memory" in str(error)
 
 
 def is_full_disk(error: BaseException) -> bool:
-    """Whether there was no more room for a file; of what tasks raise, the text alone tells."""
+    """Whether a disk is full, by the message: a task's error may lose its type."""
     return os.strerror(errno.ENOSPC) in str(error)

@@ -1,10 +1,10 @@
 r"""A folder of images, local or remote: every file found is a row, or a counted skip.
 
-Nothing is decoded here. A listing tells names, sizes and times; the decoder judges contents.
+Nothing is decoded here. A listing has names, sizes and times; the decoder checks the contents.
 
-Names are bytes on a disk and text in a table, so a path is carried as *lossless text*: a name in
-UTF-8 is itself, a byte that is not becomes ``\xNN``, and a backslash is doubled to keep the two
-apart (the escapes of Python's own ``backslashreplace``).
+Names are bytes on a disk and text in a table, so paths are kept as *lossless text*: UTF-8 stays as
+it is, a byte that is not UTF-8 becomes ``\xNN`` (as in Python's ``backslashreplace``), and a
+backslash is doubled to keep the two apart.
 """
 
 import errno
@@ -40,19 +40,19 @@ _ESCAPE = re.compile(rb"\\(?:\\|x([0-9a-f]{2}))")
 
 
 class FolderError(UserError):
-    """The folder cannot be listed: one line that names it and says how to mend it."""
+    """The folder cannot be listed: one line that names it and says what to do."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies in a folder.
+    """The files of a folder.
 
     root: the absolute local path, or the URI as it was given.
-    files: a row per candidate image, of schema ``FILES``, sorted by ``path``: the lossless text
+    files: a row per candidate image, with schema ``FILES``, sorted by ``path``: the lossless text
         of the path below the root, its ``size`` in bytes and modification time in nanoseconds
         (0 where unknown), ``top`` (the first folder below the root; null for a file in the root
         itself) and ``error`` (null, or the ``Reason`` known before reading).
-    ignored: how many entries are no candidates, by reason: ``hidden`` (a file whose name starts
+    ignored: how many entries are not candidates, by reason: ``hidden`` (a file whose name starts
         with a dot), ``hidden_folder`` (counted once, not entered), ``not_an_image_name`` (by its
         extension), ``directory_link`` (not followed), ``unreadable_folder`` (not entered),
         ``double_slash`` (a key in a bucket with an empty name in it).
@@ -68,11 +68,11 @@ class Listing:
 def list_folder(root: str) -> Listing:
     """Lists a local folder or a URI that ``pyarrow.fs.FileSystem.from_uri`` takes (``s3://``…).
 
-    Links to files count where they end below the root; links to folders are never followed, so
-    no loop can hold the walk. Raises FolderError where there is no such folder.
+    Links to files count if their target is below the root; links to folders are never followed,
+    so the walk cannot loop. Raises FolderError if the folder does not exist.
     """
     if not root:  # an unset variable in a script; it would mean the working directory
-        raise FolderError("the folder has an empty name; give an existing folder that holds images")
+        raise FolderError("the folder has an empty name: give an existing folder that holds images")
     filesystem, base = _locate(root)
     if filesystem is None:
         return _list_local(base).listing(base)
@@ -82,7 +82,7 @@ def list_folder(root: str) -> Listing:
 class Reader:
     """Reads the listed files of one root: ``Reader(root)(path) -> bytes``.
 
-    Pickles as its root alone and resolves it anew where it is unpickled. Raises Unreadable for a
+    Its pickle holds only the root, which is resolved again on unpickling. Raises Unreadable for a
     file that cannot be read, and FolderError if the fault may pass and says nothing about the
     file: a failing disk, a lost network, a root that is gone.
     """
@@ -116,7 +116,7 @@ def to_bytes(text: str) -> bytes:
 
 
 class _Found:
-    """A listing under way, as columns: a million row objects would cost a gigabyte."""
+    """A listing in progress, as columns: a million row objects would cost a gigabyte."""
 
     def __init__(self) -> None:
         self.columns: dict[str, list[str | int | None]] = {name: [] for name in FILES.names}
@@ -211,7 +211,7 @@ def _examine(entry: os.DirEntry[bytes], real_root: bytes) -> tuple[int, int, Rea
         else:
             status = entry.stat(follow_symlinks=False)
     except OSError as error:
-        reason = _reason(error) or "permission_denied"  # so a failing disk costs rows, no run
+        reason = _reason(error) or "permission_denied"  # a failing disk costs rows, not the run
         return 0, 0, "broken_symlink" if reason == "vanished" and entry.is_symlink() else reason
     return status.st_size, _in_64_bits(status.st_mtime_ns), _fault(status)
 
@@ -226,7 +226,7 @@ def _is_below(real_path: bytes, real_root: bytes) -> bool:
 
 
 def _fault(status: os.stat_result) -> Reason | None:
-    """Why such a file is not to be read, if so."""
+    """Why a file with this status must not be read; None if it may be."""
     if not stat.S_ISREG(status.st_mode):
         return "not_a_regular_file"
     return "too_large" if status.st_size > BYTE_LIMIT else None
@@ -244,7 +244,7 @@ def _read_local(real_root: bytes, path: str) -> bytes:
 
 
 def _path_below(real_root: bytes, path: bytes) -> bytes:
-    """The real path of a listed file, which is below the root whatever replaced it since."""
+    """The real path of a listed file, checked to be below the root, as links may have changed."""
     folder, name = os.path.split(os.path.join(real_root, path))
     file = os.path.join(_real_folder(folder), name)
     if os.path.islink(file):
@@ -255,13 +255,13 @@ def _path_below(real_root: bytes, path: bytes) -> bytes:
 
 
 def _open_warily(file: str, flags: int) -> int:
-    """Opens a real path: no link may have taken its place, and no FIFO may block it for ever."""
+    """Opens a real path without following a link or blocking on a FIFO that replaced the file."""
     return os.open(file, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 @lru_cache(maxsize=4096)
 def _real_folder(folder: bytes) -> bytes:
-    """The real path of a folder, once per process: 18 µs, as much as reading a small image."""
+    """The real path of a folder, cached: it costs 18 µs, as much as reading a small image."""
     return os.path.realpath(folder)
 
 
@@ -299,7 +299,7 @@ def _reason(error: OSError) -> Reason | None:
         return "broken_symlink"
     if isinstance(error, IsADirectoryError) or error.errno == errno.ENXIO:  # ENXIO: a socket
         return "not_a_regular_file"
-    # S3's and GCS's refusals come as plain OSErrors whose text alone tells.
+    # S3 and GCS refuse access with plain OSErrors, recognisable only by their message.
     if isinstance(error, PermissionError) or "ACCESS_DENIED" in str(error):
         return "permission_denied"
     if isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno == errno.ESTALE:
@@ -335,7 +335,7 @@ def _list_remote(filesystem: FileSystem, base: str, root: str) -> _Found:
 
 
 def _hidden_folder(path: str, kind: FileType) -> str | None:
-    """The topmost hidden folder that a path lies in, or is."""
+    """The topmost hidden folder that contains the path, or is it; None if none does."""
     folders = path.split("/") if kind == FileType.Directory else path.split("/")[:-1]
     for depth, name in enumerate(folders, start=1):
         if _is_hidden(name.encode()):

@@ -1,4 +1,4 @@
-"""The decoder: bytes to a square RGB uint8 image, or one short reason why not."""
+"""The decoder: bytes to a square RGB uint8 image, or a short reason why it fails."""
 
 import re
 import threading
@@ -22,10 +22,10 @@ DECODER_VERSION: Final = 2
 """Part of a prepared dataset's key: raise it whenever the same bytes give other pixels."""
 
 PIXEL_LIMIT: Final = 178_956_970
-"""Most pixels an image may declare; the size at which Pillow by default refuses to open one."""
+"""Most pixels an image may declare; above it, Pillow refuses to open an image by default."""
 
 BYTE_LIMIT: Final = 512 * 2**20
-"""Most bytes a file may have. Whoever reads files checks it before reading."""
+"""Most bytes a file may have. Readers check this before reading."""
 
 Reason = Literal[
     "truncated",  # a known container, cut short or damaged (or a variant Pillow cannot read)
@@ -48,7 +48,7 @@ Fit = Literal["squash", "crop"]
 
 
 class Unreadable(Exception):
-    """A file has no pixels, for one `reason`. Survives pickling, so it may cross processes."""
+    """A file has no pixels, for one `reason`. Survives pickling, so it can cross processes."""
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason)
@@ -71,7 +71,7 @@ _CONTAINERS: Final[tuple[tuple[bytes, type[ImageFile] | None], ...]] = (
     (rb"\x00\x00\x01\x00[^\x00]\x00", None),  # ICO
     (rb"%!PS|\xc5\xd0\xd3\xc6|%PDF-", None),  # EPS, PDF
 )
-"""Signature and decoder of every container known; one without a decoder is recognised only."""
+"""Signature and decoder of every known container; None: recognised, but not decoded."""
 
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -82,16 +82,16 @@ _UPRIGHT: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What undoes each value of the EXIF orientation tag."""
+"""The transpose that undoes each value of the EXIF orientation tag."""
 
 
 class _PillowLimit:
-    """Holds Pillow's process-wide pixel limit at ours while any thread decodes, then restores it.
+    """Sets Pillow's process-wide pixel limit to ours while any thread decodes, then restores it.
 
-    `PIXEL_LIMIT` is checked here, on the header; Pillow's own limit would warn from half of it on
-    and follow whatever the process has set. Neither `warnings.catch_warnings` nor a plain save
-    and restore is safe under threads: one thread would undo what another still needs. Hence the
-    count. The limit is not lifted, because it also guards what Pillow allocates on opening.
+    This module checks `PIXEL_LIMIT` on the header. Pillow's own limit would warn from half of it
+    on, or at whatever the process has set. Neither `warnings.catch_warnings` nor a plain save and
+    restore is thread-safe: one thread would undo what another still needs. Hence the count. The
+    limit is not removed, because it also guards what Pillow allocates on opening.
     """
 
     def __init__(self) -> None:
@@ -118,13 +118,13 @@ _pillow_limit = _PillowLimit()
 def decode(data: bytes, size: int, fit: Fit = "squash") -> np.ndarray:
     """Decode the bytes of one image file to `(size, size, 3)` uint8, C-contiguous and writable.
 
-    The container is read off the bytes. The first frame or page counts, upright by its EXIF
-    orientation. What is transparent shows white. 16-bit grey is scaled to 8 bits, not clipped;
-    32-bit integers and floats follow `_eight_bits`. Shrinking is antialiased (bilinear), and a
-    JPEG of more than four times the size is decoded at a reduced scale (DCT scaling, which leaves
-    at least `2 * size` pixels a side): on photographs, less than 1 of 255 from a full decode.
+    The container is detected from the bytes. Only the first frame or page is decoded, and turned
+    upright by its EXIF orientation. Transparency becomes white. 16-bit grey is scaled to 8 bits,
+    not clipped; 32-bit integers and floats follow `_eight_bits`. Shrinking is antialiased
+    (bilinear). A JPEG with both sides at least `4 * size` is decoded at a reduced scale (DCT
+    scaling, to at least `2 * size` a side): on photographs, less than 1 of 255 from a full decode.
 
-    Raises `Unreadable`, and nothing else for any bytes. Safe to call from several threads.
+    Raises `Unreadable`, and nothing else, whatever the bytes. Safe to call from several threads.
     """
     try:
         with _pillow_limit:
@@ -140,16 +140,16 @@ def decode(data: bytes, size: int, fit: Fit = "squash") -> np.ndarray:
 
 
 def _decode(data: bytes, size: int, fit: Fit) -> np.ndarray:
-    """Resize first; convert and turn upright the small square, for flips and turns commute with it.
+    """Resize first, then convert and orient the small square: orienting commutes with resizing.
 
-    So a large image is held once, or twice where its mode must be converted to be resized.
+    So memory holds a large image once, or twice if its mode must be converted before resizing.
     """
     image = _open(data)
-    # Two pixels for one on both sides: at one for one the scaled DCT would do the resizing, a third
+    # Twice the size on both sides: at just the size, the scaled DCT would do the resizing, a third
     # faster but at two and a half times the difference from a full decode.
     reduced = image.draft(None, (2 * size, 2 * size))
     image.load()
-    # The reduced size is rounded up; its box ends where the picture ends, in parts of a pixel.
+    # The reduced size is rounded up; its box ends at the picture's edge, in fractions of a pixel.
     width, height = reduced[1][2:] if reduced else image.size
     square = _resize(image, size, _view(width, height, fit))
     turn = _orientation(image)
@@ -162,8 +162,8 @@ def _open(data: bytes) -> ImageFile:
         raise Unreadable("empty_file")
     if len(data) > BYTE_LIMIT:
         raise Unreadable("too_large")
-    # Not Image.open: it warns of sizes that are allowed here, and cannot tell a damaged image from
-    # no image.
+    # Not Image.open: it warns about sizes that are allowed here, and does not distinguish a damaged
+    # image from other files.
     image = _opener(data[:64])(BytesIO(data))
     if image.width * image.height > PIXEL_LIMIT:
         raise Unreadable("bomb")
@@ -209,10 +209,10 @@ def _resize(image: Image.Image, size: int, view: Box) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image, ceilings: tuple[int, ...]) -> Image.Image:
-    """Scale an image of mode F so that 0 and the lowest ceiling above all values become 0 and 255.
+    """Scale an image of mode F: 0 to 0, and the lowest ceiling that no value exceeds to 255.
 
-    An image with a value below zero or above the last ceiling is stretched from its own least to
-    its greatest value. NaN and -inf count as the least, inf as the greatest.
+    If a value is below zero or above the last ceiling, the smallest value becomes 0 and the
+    largest 255 instead. NaN and -inf count as the smallest, inf as the largest.
     """
     values = np.asarray(image, dtype=np.float64)
     finite = values[np.isfinite(values)]
@@ -225,7 +225,7 @@ def _eight_bits(image: Image.Image, ceilings: tuple[int, ...]) -> Image.Image:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """Composite an image of mode RGBa on white: its colours are already weighted by alpha."""
+    """Composite an image of mode RGBa, with colours premultiplied by alpha, on white."""
     pixels = np.asarray(image)
     return Image.fromarray(pixels[..., :3] + (255 - pixels[..., 3:]))
 
@@ -233,5 +233,5 @@ def _on_white(image: Image.Image) -> Image.Image:
 def _orientation(image: ImageFile) -> Image.Transpose | None:
     try:
         return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # damaged metadata costs no image: its pixels have been decoded
+    except Exception:  # damaged metadata is ignored: the pixels have been decoded
         return None

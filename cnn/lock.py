@@ -1,4 +1,4 @@
-"""A lock: a folder that one job at a time works in."""
+"""Locks: a folder is used by one job at a time."""
 
 import fcntl
 import os
@@ -15,10 +15,10 @@ LOCK = ".lock"
 
 @contextmanager
 def locked(folder: Place) -> Iterator[None]:
-    """Keep other jobs out of a folder for the length of a `with` block; UserError where one is in.
+    """Lock a folder against other jobs during a `with` block; UserError if one is using it.
 
-    The system unlocks it with the process's end, whatever ends it. A bucket has no locks, and not
-    every network file system: nobody is kept out there.
+    The system releases the lock when the process ends, however it ends. Buckets and some network
+    file systems have no locks: other jobs are not kept out there.
     """
     if not isinstance(folder, Path):
         yield
@@ -31,7 +31,7 @@ def locked(folder: Place) -> Iterator[None]:
 
 
 def taken(folder: Path) -> IO[bytes]:
-    """The folder's file, locked: not one that another job removed as it ended, while we waited."""
+    """The folder's lock file, locked; retries if another job removed it between open and lock."""
     while True:
         file = (folder / LOCK).open("ab")
         try:
@@ -47,19 +47,19 @@ def taken(folder: Path) -> IO[bytes]:
 
 
 def require_free(folder: Place) -> None:
-    """UserError where a job is at work in a folder."""
+    """UserError if a job is using the folder."""
     if isinstance(folder, Path):
         with suppress(FileNotFoundError, NotADirectoryError), (folder / LOCK).open("rb") as file:
             take(file, fcntl.LOCK_SH, folder)
 
 
 def take(file: IO[bytes], kind: int, folder: Path) -> None:
-    """Lock a folder's file, until that is closed."""
+    """Lock the folder's file until it is closed; UserError if another job holds the lock."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         raise UserError(
-            f"another job is at work in {folder}: wait for its end, or give another --out"
+            f"another job is using {folder}: wait until it ends, or give another --out"
         ) from None
     except OSError:
         pass  # a file system without locks

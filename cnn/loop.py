@@ -21,17 +21,17 @@ from cnn.cuda_graph import Graphed
 from cnn.network import scale_of
 from cnn.progressive import ProgressiveResizing
 
-# Epochs whose pace tells that of those to come: the first is slow, and any may be held up.
+# Last epochs whose median pace predicts the next ones: the first is slow, any may be delayed.
 PACE = 5
 
 
 class Epoch(TypedDict):
     """One row of a history; losses are cross-entropies in nats per image, `side` is in pixels.
 
-    `seconds` are those of the epoch and of keeping the one before. `data_wait` is the fraction of
-    the time for training that went into waiting for batches, in this process: where it is not
-    small, faster arithmetic would not make the epoch faster. For those in memory nobody waits,
-    though a CPU may stand there until a GPU has caught up.
+    `seconds` includes the time to save the previous epoch. `data_wait` is the fraction of the
+    training time that this process spent waiting for batches: if it is not small, faster arithmetic
+    would not make the epoch faster. It is 0 for batches in memory: the time that fetching one takes
+    may be a CPU waiting for the GPU.
     """
 
     epoch: int
@@ -52,9 +52,9 @@ class DivergedError(RuntimeError):
 
 @dataclass
 class State:
-    """Everything training needs to go on: a checkpoint is this, saved.
+    """Everything training needs to resume; a checkpoint is this, saved.
 
-    `parallel` is the network as training calls it: itself, or wrapped to share gradients.
+    `parallel` is what training calls: the network, or its wrapper that averages gradients.
     """
 
     network: nn.Module
@@ -69,7 +69,7 @@ class State:
         return max(self.history, key=lambda row: row["val_accuracy"])
 
     def state_dict(self) -> dict[str, Any]:
-        """All but the network, as plain tensors, numbers and text."""
+        """Everything except the network, as plain tensors, numbers and text."""
         return {
             "optimizer": self.optimizer.state_dict(),
             "epochs": self.epochs,
@@ -77,7 +77,7 @@ class State:
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        # Rates and flags are those of these settings and of this device, wherever it was saved.
+        # Rates and flags come from these settings and this device, not from the saved ones.
         groups = self.optimizer.state_dict()["param_groups"]
         moments = saved["optimizer"]["state"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
@@ -113,7 +113,7 @@ class Sums:
 class Loop:
     """How to train: the same for all epochs of a run.
 
-    graphed: the update, captured for the current image side and for the one state in training.
+    graphed: the update, captured for the current image side and the state in training.
     """
 
     settings: Training
@@ -131,8 +131,8 @@ class Loop:
         validation: Batches,
         on_epoch_end: Callable[[State], None] = lambda state: None,
     ) -> None:
-        """Train from where `state` stands to its last epoch, or until patience runs out."""
-        before = 0.0  # the seconds that it took to keep the last epoch: part of the next one's
+        """Train from the current epoch of `state` to the last, or until patience runs out."""
+        before = 0.0  # seconds spent on saving the last epoch, counted in the next one
         try:
             while len(state.history) < state.epochs and not self.out_of_patience(state):
                 epoch = self.run_epoch(state, train, validation)
@@ -159,7 +159,7 @@ class Loop:
         trained = time.perf_counter()
         if not math.isfinite(train_loss):
             raise DivergedError(
-                f"the loss became {train_loss} in epoch {number}: lower --lr, on another --out"
+                f"the loss became {train_loss} in epoch {number}: lower --lr and give a new --out"
             )
         share_statistics(state.network)
         val_loss, val_accuracy, _ = self.validate(state.network, validation).reduce()
@@ -220,7 +220,7 @@ class Loop:
         return answers
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """What a step makes smaller: the mean cross-entropy, with smoothed labels."""
+        """The loss that a step minimises: mean weighted cross-entropy with smoothed labels."""
         losses = functional.cross_entropy(
             logits,
             labels,
@@ -242,22 +242,22 @@ class Loop:
         return sums
 
     def out_of_patience(self, state: State) -> bool:
-        """Whether the last `patience` epochs brought nothing better."""
+        """Whether the last `patience` epochs had no better validation accuracy."""
         if self.settings.patience is None or not state.history:
             return False
         return len(state.history) - state.best["epoch"] >= self.settings.patience
 
     def epochs_that_fit(self, state: State) -> int:
-        """How many of the epochs asked for fit into the time budget, at the pace of the last ones.
+        """How many of the requested epochs fit into the time budget, at the recent pace.
 
-        The schedule follows this number, so the rate still ends at 0. Rank 0's clock decides for
-        all: ranks that disagree would wait for each other for ever.
+        The schedule follows this number, so the learning rate still ends at 0. Rank 0's clock
+        decides for all: ranks that disagree would wait for each other for ever.
         """
         if self.settings.max_minutes is None:
             return state.epochs
         left = self.settings.max_minutes * 60 - sum(row["seconds"] for row in state.history)
         possible = range(len(state.history), self.settings.epochs + 1)
-        needs = partial(seconds_left, state, self.settings)  # the more epochs, the more
+        needs = partial(seconds_left, state, self.settings)  # grows with the epochs
         fitting = possible[bisect_right(possible, max(0, left), key=needs) - 1]
         agreed = torch.tensor(fitting, device=self.device)
         if distributed.is_initialized():
@@ -266,7 +266,7 @@ class Loop:
 
 
 class Waited:
-    """Batches, and for how many `seconds` the loop has waited for them."""
+    """An iterator of batches that counts the `seconds` spent waiting for them."""
 
     def __init__(self, batches: Iterator[Batch]) -> None:
         self.batches, self.seconds = batches, 0.0
@@ -283,36 +283,36 @@ class Waited:
 
 
 def progress(state: State, step: int, steps: int) -> float:
-    """How far training is, 0..1, at this step of `steps` in the epoch after the last one done."""
+    """The fraction of training done, 0..1, at this step of `steps` in the current epoch."""
     return (len(state.history) + step / steps) / state.epochs
 
 
 def progressive_of(state: State, settings: Training) -> ProgressiveResizing:
-    """The sides of a run's images, as far as its network takes smaller ones."""
+    """The progressive resizing of a run, limited to sides that its network takes."""
     scale = scale_of(state.network)
     return ProgressiveResizing(settings.growing, scale.image_size, scale.smallest)
 
 
 def seconds_left(state: State, settings: Training, epochs: int) -> float:
-    """The time from here to the last of `epochs`, at the pace of the last ones."""
+    """Seconds from now to the end of `epochs`, at the recent pace."""
     pace = median(row["seconds"] / row["side"] ** 2 for row in state.history[-PACE:])
     return pace * progressive_of(state, settings).left(len(state.history), epochs)
 
 
 def share_statistics(network: nn.Module) -> None:
-    """Give every worker rank 0's batch norm statistics: what is judged is what is saved."""
+    """Give every worker rank 0's batch norm statistics: what is validated is what is saved."""
     if distributed.is_initialized():
         for buffer in network.buffers():
             distributed.broadcast(buffer, src=0)
 
 
 def to(tensor: Tensor, device: torch.device) -> Tensor:
-    """`tensor` on `device`; without waiting, where it comes from pinned memory."""
+    """`tensor` on `device`; copied asynchronously if it is in pinned memory."""
     return tensor.to(device, non_blocking=True)
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The arithmetic of the forward pass: bfloat16 on the settings' word or the hardware's."""
+    """The forward pass's arithmetic: bfloat16 if set, or with auto if the hardware has it."""
     enabled = precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
@@ -320,7 +320,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 def has_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 is fast on `device`.
 
-    GPUs since Ampere have it, and CPUs with AVX512-BF16: a step there costs 0.42 of float32's.
+    GPUs since Ampere have it, and CPUs with AVX512-BF16: there a step costs 0.42 of one in float32.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
@@ -328,6 +328,6 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def class_weights(labels: Tensor, classes: int) -> Tensor:
-    """A weight per class, float32 `(classes,)`: more for rare ones, 1 for the mean image."""
+    """A weight per class, float32 `(classes,)`: higher for rare ones, 1 on average over images."""
     counts = torch.bincount(labels, minlength=classes).clamp(min=1)
     return (len(labels) / (classes * counts)).float()

@@ -140,8 +140,8 @@ def drop_a_weight(folder: Path) -> None:
 
 Damage = Callable[[Path], object]
 DAMAGES: list[tuple[str, Damage, str]] = [
-    ("gone", shutil.rmtree, "no bundle"),
-    ("no card", lambda folder: (folder / CARD).unlink(), "no bundle"),
+    ("gone", shutil.rmtree, "is not a bundle"),
+    ("no card", lambda folder: (folder / CARD).unlink(), "is not a bundle"),
     ("no weights", lambda folder: (folder / WEIGHTS).unlink(), WEIGHTS),
     ("no weights left", lambda folder: cut(folder / WEIGHTS, 0), "damaged"),
     ("weights cut in the header", lambda folder: cut(folder / WEIGHTS, 100), "damaged"),
@@ -181,7 +181,7 @@ def test_each_damage_is_one_line_that_names_the_folder(
 
 
 def test_a_file_is_no_bundle(folder: Path) -> None:
-    with pytest.raises(BundleError, match="no bundle"):
+    with pytest.raises(BundleError, match="is not a bundle"):
         bundle.load(folder / WEIGHTS)
 
 

@@ -121,10 +121,8 @@ def test_a_folder_that_is_no_class_for_want_of_images_is_named() -> None:
 
 def test_a_class_too_small_to_split_is_warned_of_in_one_line() -> None:
     (line,) = census_of(*FAIR, *each("owl\n", "train", 2)).warnings()
-    assert line.startswith(
-        "class 'owl\\n' has 2 images and none of them fell to validation or test"
-    )
-    assert "cannot be judged" in line and "add images" in line
+    assert line.startswith("class 'owl\\n' has 2 images and none of them is in validation or test")
+    assert "cannot be evaluated" in line and "add images" in line
     assert len(line.splitlines()) == 1
 
 
@@ -134,10 +132,10 @@ def test_a_class_too_small_to_split_is_warned_of_in_one_line() -> None:
         ([("cat", None, None), ("dog", None, None)], "none of the images can be read .2 truncated"),
         ([*each("cat", None, 50), ("dog", None, None)], "two classes"),
         ([*each("cat", "train", 50), *each("dog", "test", 9)], "two classes .*'cat'"),
-        ([*each("cat", "train", 9), *each("dog", "train", 9), ("cat", "test", None)], "to test"),
+        ([*each("cat", "train", 9), *each("dog", "train", 9), ("cat", "test", None)], "in test"),
         (
             [*each("cat", "train", 1), *each("dog", "train", 1), *each("cat", "test", 1)],
-            "to validation",
+            "in validation",
         ),
     ],
 )

@@ -273,7 +273,7 @@ def test_help_and_mistakes_do_not_wait_for_heavy_libraries(argument: str) -> Non
             2,
             "error: 2: 1: give another path, or fix its permissions",
         ),
-        ("os.kill(os.getpid(), signal.SIGINT)", 130, "the same command goes on from here"),
+        ("os.kill(os.getpid(), signal.SIGINT)", 130, "run the same command to resume"),
         ("1 / 0", 1, "ZeroDivisionError: division by zero"),
     ],
 )
@@ -304,7 +304,7 @@ run(TrainConfig, job)
 """
     done = python("-c", job)
     assert (done.returncode, done.stdout) == (143, "")
-    assert done.stderr == "stopped; the same command goes on from here\n"
+    assert done.stderr == "stopped: run the same command to resume\n"
 
 
 def test_a_stopped_job_ends_so_also_where_nobody_reads_what_it_says() -> None:

@@ -51,9 +51,9 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 def test_the_folder_of_a_job_at_work_is_refused_in_one_line_until_it_is_killed(
     tmp_path: Path, holder: subprocess.Popen[str]
 ) -> None:
-    with pytest.raises(UserError, match=r"another job is at work in .* another --out"):
+    with pytest.raises(UserError, match=r"another job is using .* another --out"):
         require_free(tmp_path)
-    with pytest.raises(UserError, match="another job is at work"), locked(tmp_path):
+    with pytest.raises(UserError, match="another job is using"), locked(tmp_path):
         pass
     holder.kill()
     holder.wait()

@@ -109,4 +109,4 @@ def test_the_time_on_gpus_of_other_machines_is_not_guessed(
 ) -> None:
     dry_run.estimate(census(), SETTINGS, 8, gpu=True, console=Console())
     disk, time = capsys.readouterr().err.splitlines()
-    assert disk.startswith("disk ") and time.endswith("untimed, no GPU is in this machine")
+    assert disk.startswith("disk ") and time.endswith("not timed, because this machine has no GPU")

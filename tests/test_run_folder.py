@@ -75,7 +75,7 @@ def test_the_same_command_goes_on_with_its_run(begun: TrainFolder, images: Path)
 
 def test_a_run_that_another_job_works_on_is_refused(begun: TrainFolder, images: Path) -> None:
     with begun.begun(settings(), manifest_of(images)):
-        assert "another job is at work" in refusal(begun, settings(), images)
+        assert "another job is using" in refusal(begun, settings(), images)
     begun.check(settings(), manifest_of(images))
 
 

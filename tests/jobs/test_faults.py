@@ -117,7 +117,7 @@ def test_a_full_disk_is_one_line_and_with_more_room_the_same_command_ends(
     full = command(*arguments)
     assert full.returncode == 1, full.stderr
     assert full.stderr.splitlines()[-1].startswith("error: ")
-    assert "make room, and the same command goes on" in full.stderr.splitlines()[-1]
+    assert "free some space, then run the same command" in full.stderr.splitlines()[-1]
     assert "Traceback" not in full.stderr
     remount(small_disk, "size=100m")
     done = command(*arguments)
@@ -184,7 +184,7 @@ def test_a_stopped_job_tells_so_and_the_same_command_goes_on(
     process.send_signal(number)
     _, err = process.communicate(timeout=10)
     assert process.returncode == 128 + number, err
-    assert err.splitlines()[-1] == "stopped; the same command goes on from here"
+    assert err.splitlines()[-1] == "stopped: run the same command to resume"
     assert "Traceback" not in err
     assert not any(alive(one) for one in started)
     done = command(*arguments)

@@ -166,7 +166,7 @@ def other_classes(folder: Path, model: Path) -> Path:
 @pytest.mark.parametrize(
     ("case", "words"),
     [
-        (no_model, "is no bundle: it holds no model.json"),
+        (no_model, "is not a bundle (no model.json)"),
         (no_weights, "has no model.safetensors"),
         (cut_weights, "is damaged"),
         (other_version, "format version 99"),
