@@ -1,4 +1,4 @@
-"""This machine, as far as this process may use it."""
+"""The machine: the CPUs that this process may use."""
 
 import os
 

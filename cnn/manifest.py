@@ -1,10 +1,9 @@
 """The manifest: one row per image, with its label, split, content hash, size and error.
 
-A split is a function of an image's content, the seed and the folder's own layout, and of nothing
-else. So identical images land on one side, adding images moves no other image, and the split
-needs no file of its own to be repeated. The price: each class divides *about* 80/20, within the
-spread of a binomial. An exact share would need a rank within the class, and then every image
-added could move others from training to test.
+A split depends only on an image's content, the seed and the folder's own layout. So identical
+images are on one side, adding images moves no other image, and no file has to store the split.
+The price: each class divides *about* 80/20, within the spread of a binomial. An exact share would
+need a rank within the class, and then every added image could move others from training to test.
 """
 
 import hashlib
@@ -27,7 +26,7 @@ from cnn.plural import by_reason
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 TEST_SHARE = 0.20
-VALIDATION_SHARE = 0.10  # of what is not test
+VALIDATION_SHARE = 0.10  # of the images not in test
 
 COLUMNS = pa.schema(
     {
@@ -42,7 +41,7 @@ COLUMNS = pa.schema(
 )
 
 LEAKS: dict[Split, str] = {"test": "duplicate_in_test", "validation": "duplicate_in_validation"}
-"""The error of an image that is left out because its identical twin lies in this split."""
+"""The error of an image that is left out because its identical twin is in this split."""
 
 _SPLIT_FOLDERS: dict[str, Split] = {
     "train": "train",
@@ -64,7 +63,7 @@ class ManifestError(UserError):
 
 @dataclass(frozen=True)
 class Manifest:
-    """Every image of a folder, and how many files were no image of any class.
+    """Every image of a folder, and how many files are not an image of any class.
 
     table: columns ``COLUMNS``: lossless text of the ``path``; the class name as ``label``; the
         split the folder's own ``layout`` gives, or null; the ``content_hash`` (32 hex digits, null
@@ -82,7 +81,7 @@ class Manifest:
     def with_contents(
         self, content_hash: Sequence[str | None], error: Sequence[str | None]
     ) -> "Manifest":
-        """The manifest after its files were read, with what each row was found to be."""
+        """The manifest with the hash and the error of each row, after its file was read."""
         table = self.table
         for name, values in (("content_hash", content_hash), ("error", error)):
             column = pa.array(values, pa.string())
@@ -103,7 +102,7 @@ class Manifest:
         table = parquet.read(file)
         metadata = table.schema.metadata or {}
         if b"ignored" not in metadata or not set(COLUMNS.names) <= set(table.column_names):
-            raise ManifestError(f"{str(file)!r} is no manifest; prepare the images again")
+            raise ManifestError(f"{str(file)!r} is not a manifest: prepare the images again")
         ignored, empty_folders = (
             json.loads(metadata.get(name, "[]")) for name in (b"ignored", b"empty_folders")
         )
@@ -111,12 +110,12 @@ class Manifest:
 
 
 def hash_content(data: bytes) -> str:
-    """BLAKE2b of a file's bytes, 16 of them: 32 hex digits."""
+    """The 16-byte BLAKE2b hash of a file's bytes, as 32 hex digits."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def listing_key(listing: Listing, image_size: int, fit: Fit, decoder_version: int) -> str:
-    """The key of what is prepared from a listing: 16 hex digits over all that can change it."""
+    """The key of what is prepared from a listing: 16 hex digits over all that it depends on."""
     files = listing.files.sort_by("path")
     digest = hashlib.blake2b(repr((image_size, fit, decoder_version)).encode(), digest_size=8)
     columns = (files[name].to_pylist() for name in ("path", "size", "mtime_ns", "error"))
@@ -133,9 +132,9 @@ def classes(table: pa.Table) -> list[str]:
 def label_images(listing: Listing) -> Manifest:
     """The manifest of a listing before any image is read: labels, and the folder's own layout.
 
-    The label is the first folder below the root. But where ``train/`` holds folders and stands
-    beside ``test/`` or ``val/`` (these and like names, in any case), those are the folder's own
-    splits and the label is the second folder. Raises ManifestError for fewer than two classes.
+    The label is the first folder below the root. But if ``train/`` holds folders and is beside
+    ``test/`` or ``val/`` (these and similar names, in any case), these are the folder's own splits
+    and the label is the second folder. Raises ManifestError for fewer than two classes.
     """
     folders = [path.split("/")[:-1] for path in listing.files["path"].to_pylist()]
     own_splits = _has_own_splits(folders)
@@ -159,7 +158,7 @@ def label_images(listing: Listing) -> Manifest:
 def _has_own_splits(folders: Sequence[Sequence[str]]) -> bool:
     """Whether the folders are train/<class>/ beside test/ or val/, not classes with such names.
 
-    A class of trains is safe: it has no sibling ``test/``, or no folders inside.
+    A class of images of trains is safe: it has no sibling ``test/``, or no folders inside.
     """
     split = {names[0]: _SPLIT_FOLDERS.get(names[0].casefold()) for names in folders if names}
     with_classes = {split[names[0]] for names in folders if len(names) > 1}
@@ -191,8 +190,8 @@ def assign_splits(table: pa.Table, seed: int) -> pa.Table:
     """The table with its ``split`` column, and with leaks as errors.
 
     Of images without a layout about 20% go to test, and a tenth of the others to validation. A
-    layout is kept; what it lacks, test or validation, is drawn from its train part in the same
-    shares. A train or validation image whose identical twin the layout puts in test is a leak
+    layout is kept; if it lacks test or validation, that is drawn from its train part in the same
+    share. A train or validation image whose identical twin the layout puts in test is a leak
     (error ``duplicate_in_test``), as is a train image whose twin is in validation.
     """
     layout = pc.fill_null(table["layout"], "train")
@@ -209,7 +208,7 @@ def assign_splits(table: pa.Table, seed: int) -> pa.Table:
 
 
 def _with_leaks(table: pa.Table, layout: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The error column, with an error for each image whose twin lies in a split above its own."""
+    """The error column, with an error for each image whose twin is in a split above its own."""
     error, hashes = table["error"], table["content_hash"]
     above: tuple[tuple[Split, list[Split]], ...] = (
         ("test", ["train", "validation"]),
@@ -225,7 +224,7 @@ def _with_leaks(table: pa.Table, layout: pa.ChunkedArray) -> pa.ChunkedArray:
 def _draw(
     hashes: pa.ChunkedArray, seed: int, test_below: float, validation_below: float
 ) -> pa.Array:
-    """A split for each content hash by a number in [0, 1) that hash and seed give; null stays."""
+    """A split for each content hash, by a number in [0, 1) made from hash and seed; null stays."""
     key = str(seed).encode()
 
     def split(content_hash: str | None) -> Split | None:

@@ -23,9 +23,9 @@ def confusion_counts(
     """
     true, predicted = np.asarray(true, np.int64), np.asarray(predicted, np.int64)
     for name, labels in (("true", true), ("predicted", predicted)):
-        # Unchecked, label -1 or `classes` would be counted, in silence, in a neighbouring cell.
+        # Unchecked, label -1 or `classes` would silently count in a neighbouring cell.
         if labels.size and not 0 <= labels.min() <= labels.max() < classes:
-            raise ValueError(f"{name} labels must lie in 0..{classes - 1}")
+            raise ValueError(f"{name} labels must be in 0..{classes - 1}")
     cells = np.bincount(true * classes + predicted, minlength=classes * classes)
     return cells.reshape(classes, classes)
 
@@ -35,9 +35,9 @@ def summarise(confusion: NDArray[np.integer]) -> dict[str, Any]:
 
     Returns `accuracy`; `macro_` and `weighted_` `precision`, `recall` and `f1`; and `per_class`,
     for each label in order its `precision`, `recall`, `f1` and `support` (images truly of it).
-    As scikit-learn defines them: macro is the plain mean over the classes that have an image, for
-    of the others these images can tell nothing; weighted is the mean by support; a ratio over
-    nothing is 0. Raises ValueError where nothing was counted.
+    As scikit-learn defines them: macro is the plain mean over the classes that have an image,
+    because these images cannot measure the others; weighted is the mean by support; a ratio over
+    nothing is 0. Raises ValueError if nothing was counted.
     """
     if not confusion.any():
         raise ValueError("no scores: the confusion counts are empty")
@@ -69,7 +69,7 @@ def wilson_interval(correct: int, total: int, z: float = 1.96) -> tuple[float, f
     """The interval (low, high) around the share `correct / total`; 95% for z = 1.96.
 
     Wilson, "Probable inference, the law of succession, and statistical inference" (JASA, 1927).
-    Within 0..1 and of honest width also at shares of 0 and 1, where the normal one has no width.
+    Within 0..1, and of realistic width also at shares of 0 and 1, where the normal one has none.
     """
     if total == 0:
         return 0.0, 1.0
@@ -84,7 +84,7 @@ def wilson_interval(correct: int, total: int, z: float = 1.96) -> tuple[float, f
 def calibration_counts(
     confidence: NDArray[np.floating], correct: NDArray[np.bool_], bins: int = 15
 ) -> NDArray[np.float64]:
-    """What the calibration error needs to know of predictions, in additive form.
+    """The sums from which `calibration_error` is computed; those of batches add up.
 
     `confidence` in 0..1 and `correct` have shape (N,). Returns float64 of shape (bins, 3): for
     each of equally wide bins of confidence, open below and closed above, how many predictions
@@ -100,7 +100,7 @@ def calibration_error(counts: NDArray[np.floating]) -> float:
     """The expected calibration error, 0..1, of `calibration_counts`.
 
     Guo et al., "On Calibration of Modern Neural Networks" (ICML, 2017): the mean over bins,
-    weighted by their predictions, of |accuracy - mean confidence|. 0 where nothing was counted.
+    weighted by their predictions, of |accuracy - mean confidence|. 0 if nothing was counted.
     """
     total, confidence, correct = counts.T
     return float(np.abs(confidence - correct).sum() / max(total.sum(), 1.0))
@@ -109,7 +109,7 @@ def calibration_error(counts: NDArray[np.floating]) -> float:
 def coverage_counts(
     confidence: NDArray[np.floating], correct: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
-    """What accuracy against coverage needs to know of predictions, in additive form.
+    """The counts from which accuracy by coverage is computed; those of batches add up.
 
     `confidence` in 0..1 and `correct` have shape (N,). Returns int64 of shape (COVERAGE_BINS, 2):
     for each of equally wide bins of confidence, closed below, predictions and correct ones.
@@ -122,10 +122,10 @@ def coverage_counts(
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """How likely chance alone parts two classifiers at least so unevenly: the exact p-value.
+    """The exact p-value: how likely chance alone makes two classifiers differ at least this much.
 
-    `gained` and `lost` count images that only the one, or only the other, has right. McNemar,
+    `gained` and `lost` count images that only one, or only the other, predicts correctly. McNemar,
     "Note on the sampling error of the difference between correlated proportions" (Psychometrika,
-    1947), by the binomial test. 1 where there is no such image.
+    1947), by the binomial test. 1 if there is no such image.
     """
     return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0

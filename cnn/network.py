@@ -15,25 +15,25 @@ from torch.nn import functional
 from cnn import config
 from cnn.errors import UserError
 
-# Per-channel mean and spread of ImageNet's photos on the 0..1 scale: torchvision's weights were
-# trained with them, and other photos are close enough.
+# Per-channel mean and standard deviation of ImageNet's photos on the 0..1 scale: torchvision's
+# weights were trained with them, and other photos are close enough.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 
 class NetworkError(UserError):
-    """Settings that make no network; the message says what to change."""
+    """Settings from which no network can be built; the message says what to change."""
 
 
 class Scale(nn.Module):
     """Pixels 0..255 (uint8) to 0..1, normalised per channel, the image shrunk to `side` pixels.
 
-    Inside the network, so that nobody who feeds it can forget it, and so that uint8 crosses to
-    the device: a quarter of float32's bytes. Training looks at smaller images first; what it
-    leaves looks at every image as it did when it was judged.
+    A part of the network, so that no caller can forget it, and so that uint8 is copied to the
+    device: a quarter of float32's bytes. Training uses smaller images first; a saved model keeps
+    the side with which it was evaluated.
 
-    Warping blurs what it interpolates: where training images are warped, a judged one would be
-    sharper than any of them. `soft` blurs it as much; on 64 pixels that is 5 points of accuracy.
+    Warping interpolates, which blurs: where training images are warped, images to predict would be
+    sharper than all of them. `soft` blurs them as much; at 64 pixels that is 5 points of accuracy.
     """
 
     mean: Tensor
@@ -48,7 +48,7 @@ class Scale(nn.Module):
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1))
 
     def resize_to(self, side: int) -> None:
-        """Shrink images to this side from now on; NetworkError where that is too small or large."""
+        """Shrink images to this side from now on; NetworkError if it is too small or too large."""
         if not self.smallest <= side <= self.image_size:
             raise NetworkError(f"side {side} is not from {self.smallest} to {self.image_size}")
         self.side = side
@@ -58,7 +58,7 @@ class Scale(nn.Module):
         if self.soft and not self.training:
             pixels = soften(pixels)
         if self.side != self.image_size:
-            # Down to half the side, each pixel has its part in one between which it lies.
+            # Needs no antialiasing: down to half the side, every pixel still contributes to one.
             pixels = functional.interpolate(pixels, self.side, mode="bilinear")
         return (pixels / 255 - self.mean) / self.std
 
@@ -66,8 +66,8 @@ class Scale(nn.Module):
 def soften(images: Tensor) -> Tensor:
     """Blur float images `(B, C, H, W)` as much as bilinear interpolation does on average.
 
-    Between two pixels, at t of the way, it spreads a pixel by a variance of t(1 - t): a sixth on
-    average along each axis, like weights of 1, 10 and 1 twelfths. Beyond the edge is the edge.
+    Interpolating at a fraction t between two pixels spreads a pixel by a variance of t(1 - t): a
+    sixth on average along each axis, as do weights of 1, 10 and 1 twelfths. Edges are repeated.
     """
     for axis in (2, 3):
         size = images.shape[axis]
@@ -80,14 +80,14 @@ def soften(images: Tensor) -> Tensor:
 def build(settings: config.Network, image_size: int, classes: int) -> nn.Sequential:
     """The network for square `image_size` images: uint8 `(B, 3, H, W)` → logits `(B, classes)`.
 
-    Its modules are `scale` and `body`; it is channels-last, which is 1.4 to 1.8 times faster to
-    train on a CPU and what tensor cores want on a GPU.
+    Its modules are `scale` and `body`; it is channels-last, which trains 1.4 to 1.8 times
+    faster on a CPU and is the layout of a GPU's tensor cores.
     """
     if settings.network == "cnn":
         body: nn.Module = convolutional(settings, image_size, classes)
         smallest = 1 << len(settings.filters)
     else:
-        # Some architectures take one size only, and weights are made for one.
+        # Some architectures take one size only, and weights are trained for one.
         body, smallest = torchvision_model(settings, classes), image_size
     network = nn.Sequential()
     network.add_module("scale", Scale(image_size, smallest))
@@ -141,8 +141,8 @@ def convolution(
 ) -> nn.Sequential:
     """Convolution, 2x2 max-pooling if asked for, batch norm, ReLU.
 
-    ReLU and the largest of four values can change places; pooled first, a quarter of the values
-    is normalised: a step costs 0.9 of what it would.
+    ReLU and max-pooling give the same in either order. With pooling first, only a quarter of the
+    values is normalised: a step costs 0.9 of what it would.
     """
     batch_norm = settings.normalisation == "batch"
     # A batch norm's own shift makes the convolution's bias redundant.
@@ -167,7 +167,7 @@ class Shortcut(nn.Sequential):
 
 
 def head(settings: config.Network, features: int, classes: int) -> nn.Sequential:
-    """Max-pooling of what is left of the image, flatten, a hidden layer with dropout, output."""
+    """Max-pooling to one pixel, flatten, a hidden layer with dropout (if any), output."""
     layers: list[nn.Module] = [nn.AdaptiveMaxPool2d(1), nn.Flatten()]
     if settings.hidden:
         layers += [
@@ -189,7 +189,7 @@ def initialise(layer: nn.Module) -> None:
 
 def torchvision_model(settings: config.Network, classes: int) -> nn.Module:
     """A torchvision architecture by name, its output layer fitted to `classes`."""
-    import torchvision  # late: it costs 1.5 CPU-seconds in every process, and the cnn needs none
+    import torchvision  # late: it costs 1.5 CPU-seconds in every process; cnn needs none
 
     known = torchvision.models.list_models(module=torchvision.models)
     if settings.network not in known:
@@ -199,7 +199,7 @@ def torchvision_model(settings: config.Network, classes: int) -> nn.Module:
     download = "DEFAULT" if settings.weights == "default" else None
     try:
         model: nn.Module = torchvision.models.get_model(settings.network, weights=download)
-    except (OSError, RuntimeError) as error:  # what a download ends with
+    except (OSError, RuntimeError) as error:  # raised by a failed download
         reason = shorten(str(error), 240)
         raise NetworkError(
             f"--weights default cannot be downloaded ({reason}): give a weights file"
@@ -219,15 +219,15 @@ def load_weights(model: nn.Module, path: Path) -> None:
             weights = torch.load(path, map_location="cpu", weights_only=True)
         model.load_state_dict(weights)
     except (OSError, EOFError, RuntimeError, TypeError, UnpicklingError, SafetensorError) as error:
-        reason = shorten(str(error) or "the file is cut off", 240)
+        reason = shorten(str(error) or "the file is incomplete", 240)
         raise NetworkError(f"--weights {path} cannot be used for this network: {reason}") from None
 
 
 def replace_output(model: nn.Module, classes: int) -> None:
-    """Put a fresh output layer of `classes` units in the place of the model's last linear one."""
+    """Replace the model's last linear layer by a new one with `classes` outputs."""
     linear = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear)]
     if not linear:
-        raise NetworkError("this architecture ends in no linear layer: take another, as resnet18")
+        raise NetworkError("this architecture has no linear layer: give another, such as resnet18")
     name, last = linear[-1]
     output = nn.Linear(last.in_features, classes)
     initialise(output)
@@ -237,7 +237,7 @@ def replace_output(model: nn.Module, classes: int) -> None:
 def check(network: nn.Sequential, image_size: int) -> None:
     """Raise NetworkError unless the network can be trained on square images of this size.
 
-    Some of torchvision's architectures take one size only, or answer with more than logits.
+    Some of torchvision's architectures take one size only, or return more than logits.
     """
     try:
         logits = network(torch.zeros(2, 3, image_size, image_size, dtype=torch.uint8))
@@ -248,11 +248,11 @@ def check(network: nn.Sequential, image_size: int) -> None:
             "give another --image-size or --network"
         ) from None
     if not isinstance(logits, Tensor):
-        raise NetworkError("this architecture has several outputs: take another, as resnet18")
+        raise NetworkError("this architecture has several outputs: give another, such as resnet18")
 
 
 def shapes(network: nn.Sequential, image_size: int) -> list[str]:
-    """What leaves each top-level part of the body for one image, such as `stage1 32x32x32`."""
+    """The output shape of each top-level part of the body, such as `stage1 32x32x32`."""
     found: list[str] = []
 
     def note(name: str) -> Callable[..., None]:
@@ -274,5 +274,5 @@ def shapes(network: nn.Sequential, image_size: int) -> list[str]:
 
 
 def parameter_count(network: nn.Module) -> int:
-    """The number of trained values."""
+    """The number of trainable values."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad)

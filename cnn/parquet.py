@@ -19,7 +19,7 @@ def write(file: Place, table: pa.Table, **options: Any) -> None:
 
 
 def read(file: Place, columns: list[str] | None = None) -> pa.Table:
-    """Read all columns, or some; a folder called `a=b` above the file means nothing.
+    """Read all columns, or some; a parent folder named `a=b` is not read as a partition.
 
     A file on a disk is mapped into memory, so that plain pages are not copied.
     """
@@ -32,8 +32,7 @@ def read(file: Place, columns: list[str] | None = None) -> pa.Table:
 def take(file: Place, column: str, rows: np.ndarray) -> pa.Array:
     """The values of one column at these row numbers, in their order.
 
-    Only the row groups that hold any of them are read. pa.ArrowIndexError where there is no such
-    row.
+    Reads only the row groups that hold any of them. Raises pa.ArrowIndexError if a row is missing.
     """
     source = pa.memory_map(str(file)) if isinstance(file, Path) else file.open()
     with source, pq.ParquetFile(source) as parquet:

@@ -7,20 +7,21 @@ import pyarrow as pa
 
 from cnn.manifest import Manifest
 
-# The pixels of a part: enough work to hide what a task of Ray Data costs (27 CPU-ms, 16 of
-# them in the driver: with half of them, preparing costs 5% more), and little to lose in a kill.
+# The pixels of a part: enough work to hide the cost of a Ray Data task (27 CPU-ms, 16 of them in
+# the driver; with half the pixels, preparing costs 5% more), and little to lose when a job is
+# killed.
 PART_BYTES = 32 * 2**20
-MOST = 4096  # images: of the smallest
-PARTS = 16  # of a small manifest: enough for many CPUs, and few enough to be worth their tasks
+MOST = 4096  # images in a part, of the smallest ones
+PARTS = 16  # of a small manifest: enough for many CPUs, with enough work in each task
 
 
 def part_rows(image_size: int, images: int) -> int:
-    """Images per part: 32 MiB of pixels, or fewer, so that there are 16 parts to share out."""
+    """Images per part: a 16th of all, at least 32, but never more than `most_rows`."""
     return min(most_rows(image_size), max(32, -(-images // PARTS)))
 
 
 def most_rows(image_size: int) -> int:
-    """Images of so many pixels a side in the largest part."""
+    """The most images of this side in a part: 32 MiB of pixels, or MOST."""
     return max(1, min(PART_BYTES // (3 * image_size**2), MOST))
 
 
@@ -33,7 +34,7 @@ class Parts:
 
     @classmethod
     def of(cls, manifest: Manifest, image_size: int) -> "Parts":
-        """A function of the images alone: whoever goes on with a run must cut as it was begun."""
+        """The parts depend on the images alone, so that a resumed run has the same ones."""
         return cls(manifest, part_rows(image_size, manifest.table.num_rows))
 
     def __len__(self) -> int:
@@ -46,7 +47,7 @@ class Parts:
         return self.manifest.table.slice(number * self.size, self.size)
 
     def together(self, tables: Mapping[int, pa.Table]) -> pa.Table:
-        """One table of what was made of each part; RuntimeError where images are not all there."""
+        """The results of all parts in one table; RuntimeError unless they are of all images."""
         whole = pa.concat_tables(tables[number] for number in range(len(self)))
         if not whole["path"].equals(self.manifest.table["path"]):
             raise RuntimeError("what came out are not the images that went in")

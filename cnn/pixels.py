@@ -12,11 +12,11 @@ from cnn.prepared import Prepared
 from cnn.worklist import Root
 
 Pixels = Callable[[pa.Table], pa.Table]
-"""Gives rows their `image`, uint8 `(S, S, 3)` as bytes, or null beside their `error`."""
+"""Adds the column `image` to rows: uint8 `(S, S, 3)` as bytes, or null if `error` is set."""
 
 
 class Decode:
-    """The pixels of images in folders: read and decoded, or the reason why not."""
+    """The pixels of images in folders, read and decoded, or the reason why that failed."""
 
     def __init__(
         self, roots: list[Root], image_size: int, fit: Fit, isolated: bool = False
@@ -47,7 +47,7 @@ class Decode:
 
 
 class Gather:
-    """The pixels of images that are prepared."""
+    """The pixels of images in a prepared dataset."""
 
     def __init__(self, dataset: Prepared) -> None:
         self.folder, self.shape = dataset.folder, dataset.shape

@@ -1,4 +1,4 @@
-"""A place: a file or folder on a disk or in a bucket, under the verbs of pathlib that runs need."""
+"""A place: a file or folder on a disk or in a bucket, with the pathlib methods that runs need."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -20,12 +20,12 @@ _NO_URI = re.compile(r"[#\s]|[^\x00-\x7f]")
 
 @dataclass(frozen=True)
 class BucketPath:
-    """A path in an object store, or on another file system that pyarrow speaks to.
+    """A path in an object store, or on another file system that pyarrow supports.
 
-    text: the URI, as the user gave it or with names added; two paths are equal where it is.
+    text: the URI, as the user gave it or with names added; paths with the same text are equal.
     path: the same for `filesystem`, without scheme and options.
-    UserError where the store does not tell what is there; its other faults are OSErrors, as those
-    of a disk are. Pickles as its text alone.
+    `exists`, `is_file` and `is_dir` raise UserError if the store does not answer; other faults are
+    OSErrors, as on a disk. Pickled as its text alone.
     """
 
     text: str
@@ -82,7 +82,7 @@ class BucketPath:
         yield from (self / name for name in self._below(recursive=False))
 
     def rglob(self, name: str) -> "Iterator[BucketPath]":
-        """The files of this name at any depth: a plain name, no pattern."""
+        """The files of this name at any depth; it is a plain name, not a pattern."""
         below = self._below(recursive=True)
         yield from (self / found for found in below if found.rpartition("/")[2] == name)
 
@@ -91,7 +91,7 @@ class BucketPath:
         return [info.path.removeprefix(f"{self.path.rstrip('/')}/") for info in infos]
 
     def open(self, mode: str = "rb") -> Any:
-        """The file for reading at any offset."""
+        """Open the file for reading; any offset can be read."""
         if mode != "rb":
             raise ValueError(f"mode {mode!r}: files of a bucket are written whole, see cnn.atomic")
         return self.filesystem.open_input_file(self.path)
@@ -105,10 +105,10 @@ class BucketPath:
         return self.read_bytes().decode(encoding)
 
     def put(self, content: bytes | pa.Buffer | BinaryIO) -> None:
-        """Write the file. A store shows it when the last byte has come, and never half of it.
+        """Write the file. A store shows it once the last byte has arrived, and never half of it.
 
-        Where writing is broken off, what was there before is there still: to close the stream
-        makes a file of what came, so the new one is not written over an old one.
+        If writing fails, the old file is unchanged: closing the stream makes a file of the bytes
+        so far, so the new content goes beside an old file first, and is then moved over it.
         """
         beside = self.parent / f".{self.name}.{uuid4().hex}.tmp"
         target = beside if self.is_file() else self
@@ -140,9 +140,9 @@ Place = Path | BucketPath
 
 
 def place(text: str) -> Place:
-    """The place that a user names: a path of this machine, or a URI such as s3://bucket/folder.
+    """The place that a user names: a path on this machine, or a URI such as s3://bucket/folder.
 
-    UserError where there is no such kind of place, or no access to it.
+    Raises UserError if there is no such kind of place, or no access to it.
     """
     try:
         filesystem, path = locate(text)
@@ -152,13 +152,13 @@ def place(text: str) -> Place:
 
 
 def unreachable(text: str, error: Exception) -> UserError:
-    """What to tell of a place that cannot be looked at."""
+    """The error for a place that cannot be accessed."""
     reason = " ".join(str(error).split())
     return UserError(f"{text}: {reason}; check the address and the credentials")
 
 
 def locate(text: str) -> tuple[FileSystem | None, str]:
-    """The file system of a path or URI, None for this machine's, and the path there.
+    """The file system of a path or URI (None: this machine's), and the path in it.
 
     Raises ValueError, OSError, ImportError or NotImplementedError.
     """

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 
 def counted(number: int, noun: str, several: str | None = None) -> str:
-    """So many of what the noun names; `several` where its plural takes more than an s."""
+    """The number and the noun; `several` is the plural, unless that only adds an s."""
     return f"{number:,} {noun if number == 1 else several or noun + 's'}"
 
 

@@ -26,11 +26,11 @@ SCHEMA = pa.schema(
 def predictions(rows: pa.Table, probabilities: Tensor, classes: list[str]) -> pa.Table:
     """A row of `SCHEMA` for each of `rows` (path, label, error), in their order.
 
-    `probabilities`, float32 `(N, classes)`, are those of the rows without an error, in their
-    order; a row with one has nulls for a prediction.
+    `probabilities`, float32 `(N, classes)`, belong to the rows without an error, in their order;
+    a row with an error has nulls as its prediction.
     """
     readable = rows["error"].is_null().to_numpy()
-    place = pa.array(np.cumsum(readable) - 1, mask=~readable)  # in `probabilities`, or null
+    place = pa.array(np.cumsum(readable) - 1, mask=~readable)  # row of `probabilities`, or null
     columns = {name: column.take(place) for name, column in guesses(probabilities, classes).items()}
     columns |= {name: rows[name] for name in ("path", "label", "error")}
     return pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)
@@ -51,10 +51,9 @@ def guesses(probabilities: Tensor, classes: list[str]) -> dict[str, pa.Array]:
 
 
 def confident(table: pa.Table, limit: float) -> pa.ChunkedArray:
-    """For each prediction whether its confidence is `limit` or more; null where there is none.
+    """Whether the confidence of each prediction is at least `limit`; null if it has none.
 
-    A network that says NaN has predicted nothing. Compared as float32: so a confidence of 0.7 is
-    not below 0.7.
+    NaN counts as none. Compared as float32, so that a confidence of 0.7 is not below 0.7.
     """
     enough = pc.greater_equal(table["confidence"], pa.scalar(limit, pa.float32()))
     return pc.if_else(pc.is_nan(table["confidence"]), None, enough)

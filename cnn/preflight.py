@@ -10,15 +10,15 @@ from cnn.plural import by_reason, counted
 
 MIB = 2**20
 
-# Of the optimizer: the first has a rate of 0, and with fewer the network is about as it began.
+# Steps of the optimizer: the first has a learning rate of 0, and fewer hardly train the network.
 FEWEST_STEPS = 20
 
-# A confusion matrix of 4,000 classes is 145 MB of evaluation.json, and takes 2 GB to be shown.
+# A confusion matrix of 4,000 classes is 145 MB of evaluation.json, and showing it takes 2 GB.
 MOST_CLASSES = 5_000
 
 
 def check_network(settings: config.Network, images: config.Images, manifest: Manifest) -> None:
-    """UserError where no such network can be built, trained and judged for the images."""
+    """Raise UserError if this network cannot be built, trained and evaluated for the images."""
     names = classes(manifest.table)
     if len(names) > MOST_CLASSES:
         raise UserError(
@@ -55,13 +55,13 @@ def describe(
 
 
 def too_short(census: Census, settings: TrainConfig) -> list[str]:
-    """A warning where there are so few steps that most of them only warm up."""
+    """A warning if there are too few steps to train the network."""
     train, training = census.split_sizes["train"], settings.training
     steps = training.epochs * (train // min(training.batch_size, train)) if train else 0
     if steps >= FEWEST_STEPS:
         return []
     return [
-        f"{counted(steps, 'step')} in all teach little: give more --epochs, "
+        f"{counted(steps, 'step')} in all, too few to train: give more --epochs, "
         "or a smaller --batch-size"
     ]
 
@@ -77,7 +77,7 @@ def one_sided(census: Census, settings: TrainConfig, image_size: int) -> list[st
 
 
 def idle(settings: TrainConfig) -> list[str]:
-    """A warning about settings of the cnn's shape that were given for another network."""
+    """A warning about settings that shape the cnn, if they are given for another network."""
     name = settings.network.network
     if name == "cnn":
         return []
@@ -89,11 +89,11 @@ def idle(settings: TrainConfig) -> list[str]:
         if getattr(settings.network, field) != getattr(usual, field)
     ]
     flags = ", ".join(sorted(given))
-    return [f"no effect: {flags}: the network is {name}, and not the cnn"] if given else []
+    return [f"{name} ignores {flags}: leave out settings of the cnn"] if given else []
 
 
 def data_line(census: Census) -> str:
-    """Images, classes, splits, and what is not among them."""
+    """Images, classes and splits, and the files that are left out."""
     sizes = census.split_sizes
     unreadable, ignored = sum(census.unreadable.values()), sum(census.ignored.values())
     reasons = by_reason(census.ignored)
@@ -106,7 +106,7 @@ def data_line(census: Census) -> str:
 
 
 def network_line(settings: config.Network, image_size: int, classes: int) -> str:
-    """Shapes from part to part, and the count of parameters."""
+    """The output shape of each part, and the number of parameters."""
     built = network.build(settings, image_size, classes)
     parts = network.shapes(built, image_size)
     if len(parts) > 8:  # a torchvision model has too many parts for a line
@@ -115,17 +115,17 @@ def network_line(settings: config.Network, image_size: int, classes: int) -> str
 
 
 def plan_line(census: Census, settings: TrainConfig, image_size: int, workers: str) -> str:
-    """Workers, where the images come from, and how long they are looked at."""
+    """Workers, where the images come from, and the number of epochs."""
     where = "in memory" if in_memory(census, settings, image_size) else "streamed"
     size = f"{held(census) * 3 * image_size**2 / MIB:,.0f} MiB"
     return f"{workers}, images {where} ({size}), {counted(settings.training.epochs, 'epoch')}"
 
 
 def held(census: Census) -> int:
-    """Images that are in use in every epoch: those of training and validation."""
+    """The number of images used in every epoch: train and validation."""
     return census.split_sizes["train"] + census.split_sizes["validation"]
 
 
 def in_memory(census: Census, settings: TrainConfig, image_size: int) -> bool:
-    """Whether a worker keeps them in memory."""
+    """Whether a worker keeps these images in memory."""
     return settings.resources.hold(held(census), image_size)

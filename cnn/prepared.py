@@ -19,12 +19,12 @@ from cnn.place import Place
 
 CARD, MANIFEST = "prepared.json", "manifest.parquet"
 SHARDS = "shards"
-BEGUN = "unfinished.json"  # the card, as long as shards are missing
+BEGUN = "unfinished.json"  # the card, while shards are missing
 GROUP_BYTES = 2**20  # of pixels that are read together, at least
 
 
 class Card(BaseModel):
-    """What stands in prepared.json, which is written last: a folder with a card is whole."""
+    """The content of prepared.json, which is written last: a folder with it is complete."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,7 +40,7 @@ class Card(BaseModel):
 class Prepared:
     """An opened prepared dataset.
 
-    The manifest's table has two columns more: the `shard` and the `row` in it where an image lies.
+    The manifest's table has two more columns: an image's `shard`, and its `row` in that shard.
     """
 
     folder: Place
@@ -49,7 +49,7 @@ class Prepared:
 
     @classmethod
     def open(cls, folder: Place) -> "Prepared":
-        """Open a whole prepared dataset; UserError where there is none."""
+        """Open a complete prepared dataset; UserError if there is none."""
         try:
             return cls(folder, read_card(folder / CARD), Manifest.read(folder / MANIFEST))
         except (OSError, pa.ArrowInvalid) as error:
@@ -73,13 +73,13 @@ class Prepared:
         return (self.card.image_size, self.card.image_size, 3)
 
     def require_whole(self) -> None:
-        """UserError where a shard is missing or cut off: its end tells."""
+        """Raise UserError if a shard is missing or incomplete, as its footer shows."""
         for _ in shard_manifests(self.folder, self.card.shards):
             pass
 
 
 def read_card(file: Place) -> Card:
-    """The card in a file; UserError where it is none."""
+    """The card in a file; UserError if there is none."""
     try:
         return Card.model_validate_json(file.read_bytes())
     except (OSError, ValidationError) as error:
@@ -87,7 +87,7 @@ def read_card(file: Place) -> Card:
 
 
 def damaged(folder: Place, error: Exception) -> UserError:
-    """What to tell of a folder that is no whole prepared dataset."""
+    """The error for a folder that is not a complete prepared dataset."""
     reason = str(error).splitlines()[0]
     return UserError(
         f"{folder} is incomplete, or from another version ({reason}): "
@@ -96,27 +96,27 @@ def damaged(folder: Place, error: Exception) -> UserError:
 
 
 def cut(rows: pa.Table, image_size: int) -> list[pa.Table]:
-    """The rows of each shard. They come in random order, so every shard is a fair sample."""
+    """The rows of each shard. Give them in random order: then every shard is a fair sample."""
     size = part_rows(image_size, rows.num_rows)
     starts = range(0, rows.num_rows, size)
     return [rows.slice(start, size).select(["path", "error"]) for start in starts]
 
 
 def begin(folder: Place, card: Card) -> None:
-    """Make the folder, and write down whose shards will lie in it."""
+    """Make the folder, and record which dataset its shards belong to."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / BEGUN, card.model_dump_json(indent=2))  # first: it says whose it is
+    write_atomically(folder / BEGUN, card.model_dump_json(indent=2))  # first: it names the dataset
     (folder / SHARDS).mkdir(exist_ok=True)
 
 
 def missing(folder: Place, shards: int) -> list[int]:
-    """The numbers of the shards that are not there yet."""
+    """The numbers of the shards that do not exist yet."""
     there = {file.name for file in (folder / SHARDS).iterdir()}
     return [number for number in range(shards) if shard_file(folder, number).name not in there]
 
 
 def finish(folder: Place, card: Card, manifest: Manifest) -> None:
-    """Write manifest and card, now that all shards are there."""
+    """Write manifest and card, once all shards exist."""
     manifest.write(folder / MANIFEST)
     write_atomically(folder / CARD, card.model_dump_json(indent=2))
     (folder / BEGUN).unlink(missing_ok=True)
@@ -168,8 +168,8 @@ def write_shard(
             "image": pa.array(images, pa.binary()),
         }
     )
-    # Pixels hardly compress, and a plain page is read back at the speed of memory. In groups: who
-    # wants an image or two, as a report does, need not read all of a shard.
+    # Pixels hardly compress, and a plain page is read back at the speed of memory. Row groups: the
+    # report reads an image or two without the rest of their shard.
     parquet.write(
         file,
         table,
@@ -201,7 +201,7 @@ def prepare_image(
 def read_images(file: Place, offsets: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The images at `offsets` of a shard, uint8 `(len(offsets), *shape)`.
 
-    UserError where the shard is missing, or not the one that was written.
+    Raises UserError if the shard is missing, damaged or too short.
     """
     try:
         chosen = parquet.take(file, "image", offsets)
@@ -211,7 +211,7 @@ def read_images(file: Place, offsets: np.ndarray, shape: tuple[int, ...]) -> np.
 
 
 def shard_manifests(folder: Place, shards: int) -> Iterator[pa.Table]:
-    """What each shard tells of its files, without the pixels; UserError where one is not whole."""
+    """The columns of each shard but the pixels; UserError if one is missing or incomplete."""
     for shard in range(shards):
         try:
             table = parquet.read(shard_file(folder, shard), ["path", "content_hash", "error"])

@@ -16,7 +16,7 @@ class Choice:
     values: tuple[Value, ...]
 
     def nearest(self, value: Value) -> Value:
-        """`value` or the number next to it; the first where no value is a number."""
+        """`value`, or the number nearest to it; the first choice if there is neither."""
 
         def distance(one: Value) -> float:
             if one == value:
@@ -28,7 +28,7 @@ class Choice:
         return min(self.values, key=distance)
 
     def reaching(self, value: Value) -> Self:
-        """The range that `value` is in, too."""
+        """The range extended to include `value`."""
         return self if value in self.values else replace(self, values=(*self.values, value))
 
     @property
@@ -45,12 +45,12 @@ class Between:
     high: float
 
     def nearest(self, value: Value) -> float:
-        """`value`, or the bound that it is beyond; `low` for what is no number."""
+        """`value` clipped to the bounds; `low` if it is not a number."""
         number = value if isinstance(value, int | float) else self.low
         return min(max(number, self.low), self.high)
 
     def reaching(self, value: Value) -> Self:
-        """The range that `value` is in, too, if it is a number."""
+        """The range extended to include `value`, if that is a number."""
         number = value if isinstance(value, int | float) else self.low
         return replace(self, low=min(self.low, number), high=max(self.high, number))
 
@@ -67,7 +67,7 @@ class Uniform(Between):
 
 @dataclass(frozen=True)
 class LogUniform(Between):
-    """A number between two bounds above 0; a factor of two is as likely anywhere."""
+    """A number between two bounds above 0, whose logarithm is uniform."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Integer(Between):
     high: int
 
     def nearest(self, value: Value) -> int:
-        """The whole number nearest to `value`; `low` for what is no number."""
+        """The whole number in range nearest to `value`; `low` if it is not a number."""
         return round(super().nearest(value))
 
     @property
@@ -91,7 +91,7 @@ Range: TypeAlias = Choice | Uniform | LogUniform | Integer
 
 
 def varies(limits: Range) -> bool:
-    """Whether there is more than one value to take."""
+    """Whether the range has more than one value."""
     return len(set(limits.samples)) > 1
 
 
@@ -103,14 +103,14 @@ def parse_range(given: Any) -> Range:
     numbers = as_numbers(values)
     if kind not in ("uniform", "loguniform", "int") or numbers is None:
         raise UserError(
-            f"{given!r} is no range: write {{choice: [a, b]}}, {{uniform: [low, high]}}, "
+            f"{given!r} is not a range: write {{choice: [a, b]}}, {{uniform: [low, high]}}, "
             "{loguniform: [low, high]} or {int: [low, high]}"
         )
     return between(kind, *numbers)
 
 
 def between(kind: str, low: float, high: float) -> Range:
-    """The `uniform`, `loguniform` or `int` range of these bounds; UserError if there is none."""
+    """The `uniform`, `loguniform` or `int` range; UserError if these cannot be its bounds."""
     if low > high:
         raise UserError(f"the range from {low:g} to {high:g} is empty: give the lower bound first")
     if kind == "uniform":
@@ -143,7 +143,7 @@ def is_pair(given: Any) -> bool:
 
 
 def as_numbers(values: Any) -> tuple[float, float] | None:
-    """Two finite numbers, or None; YAML takes 1e-4 for text."""
+    """Two finite numbers, or None; they may be text, because YAML reads 1e-4 as text."""
     if not isinstance(values, list) or len(values) != 2:
         return None
     try:
@@ -154,5 +154,5 @@ def as_numbers(values: Any) -> tuple[float, float] | None:
 
 
 def as_value(value: Any) -> Value:
-    """A choice that compares and prints well: a list, as of filters, becomes `32,64`."""
+    """A choice that compares and prints well: a list, such as filters, becomes `32,64`."""
     return ",".join(map(str, value)) if isinstance(value, list) else value

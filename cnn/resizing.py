@@ -14,15 +14,15 @@ Box = tuple[float, float, float, float]
 
 _MODES: Final = ("L", "RGB", "RGBa", "CMYK")
 _SIDE_LIMIT: Final = 2**14  # the fast resizer takes up to a kilobyte for each pixel of a side
-_GAP: Final = 32.0  # where a side is longer than this many times the size, Pillow first takes means
+_GAP: Final = 32.0  # if a side is more than this many times the size, Pillow averages first
 
 
 def resize(image: Image.Image, size: int, box: Box) -> Image.Image:
     """The box of a loaded image as `size` x `size` pixels, in the image's own mode.
 
-    Takes a fifth of Pillow's time, by SIMD, for ordinary images; the others, and all where there
-    is no fast resizer, are Pillow's. The two differ by rounding: 0.2 of 255 in the mean, 2 at most.
-    Neither takes much memory beside the image, however long and thin it is.
+    Ordinary images take a fifth of Pillow's time, by SIMD. Pillow resizes the others, and all if
+    the fast resizer is not installed. The two differ by rounding: 0.2 of 255 in the mean, 2 at
+    most. Neither needs much memory beside the image, however long and thin it is.
     """
     if Resizer is not None and _is_ordinary(image):
         return _resize_fast(image, size, box)
@@ -31,7 +31,7 @@ def resize(image: Image.Image, size: int, box: Box) -> Image.Image:
 
 
 def _is_ordinary(image: Image.Image) -> bool:
-    """Whether the fast resizer may have it.
+    """Whether the fast resizer may be used.
 
     It reads Pillow's memory by the size and mode that the image declares: both must be true.
     """
@@ -45,8 +45,8 @@ def _resize_fast(image: Image.Image, size: int, box: Box) -> Image.Image:
     square = Image.new(image.mode, (size, size))
     options = ResizeOptions(
         ResizeAlg.convolution(FilterType.bilinear),
-        use_alpha=False,  # it is none (CMYK), or the colours are weighted by it already (RGBa)
+        use_alpha=False,  # CMYK has none, and RGBa's colours are weighted by it already
         crop_box=CropBox(left, top, right - left, bottom - top),
     )
-    Resizer().resize_pil(image, square, options)  # made anew: threads would wait for one another
+    Resizer().resize_pil(image, square, options)  # a new one: threads would wait for a shared one
     return square

@@ -1,4 +1,4 @@
-"""The folder of a run: what lies where in it, and whether a command may go on with it."""
+"""The folder of a run: where its files are, and whether a command may resume it."""
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,15 +20,15 @@ from cnn.place import Place
 
 @dataclass(frozen=True)
 class RunFolder:
-    """What every run's folder holds; report.html is written last, and says that the run is done.
+    """The files of every run; report.html is written last, and marks the run as finished.
 
-    MAY_CHANGE: settings that leave the result as it is: a run may be gone on with under others. The
-        images are compared themselves, not the way that their folder is written.
+    MAY_CHANGE: settings that do not change the result: a run may resume with other values. Of the
+        images, the files are compared, not the name of their folder.
     """
 
     path: Place
     MAY_CHANGE: ClassVar[frozenset[str]]
-    ORDERED: ClassVar[bool] = False  # whether the order of the images means something
+    ORDERED: ClassVar[bool] = False  # whether the order of the images matters
 
     @property
     def config(self) -> Place:
@@ -51,9 +51,9 @@ class RunFolder:
         return self.report.is_file() and self.manifest.is_file()
 
     def check(self, settings: BaseModel, manifest: Manifest) -> None:
-        """Whether this run may be begun here or gone on with; UserError says what is in the way.
+        """Raise UserError if this run can neither start nor resume here.
 
-        Without a manifest it has done nothing yet, and may be begun anew under other settings.
+        A run without a manifest has done nothing yet, and may start again with other settings.
         """
         require_free(self.path)
         self.check_content(settings, manifest)
@@ -64,7 +64,7 @@ class RunFolder:
             self.check_settings(settings)
             self.check_images(manifest)
         elif holds_anything(self.path) and not self.is_of(settings):
-            raise UserError(f"{self.path} exists, and is not a run: give another --out")
+            raise UserError(f"{self.path} exists and is not a run: give another --out")
 
     def is_of(self, settings: BaseModel) -> bool:
         """Whether config.yaml is of such a run, whatever its values."""
@@ -80,10 +80,10 @@ class RunFolder:
 
     @contextmanager
     def begun(self, settings: BaseModel, manifest: Manifest) -> Iterator[None]:
-        """Work in the folder, which is made, for the length of a `with` block: no other job does.
+        """Make the folder, and keep other jobs out of it for the length of a `with` block.
 
-        Its settings are written down, which `--config` takes again. The folder is checked again:
-        another job may have worked here while this one waited for machines.
+        Writes the settings to config.yaml, which `--config` reads. The folder is checked again:
+        another job may have used it while this one waited for machines.
         """
         text = yaml.safe_dump(saved(settings), sort_keys=False)
         with ExitStack() as work:
@@ -101,9 +101,9 @@ class RunFolder:
             yield
 
     def check_settings(self, settings: BaseModel) -> None:
-        """Refuse other settings than the run began with, naming the first; epochs before others.
+        """Raise UserError if a setting differs from the run's; epochs are compared first.
 
-        Defaults follow the epochs: to name one of those would not tell what to mend.
+        Some defaults depend on the epochs: naming one of those would not show what to fix.
         """
         before, now = self.read_config(), flat(saved(settings))
         if not self.is_of(settings):
@@ -113,27 +113,27 @@ class RunFolder:
             free = {setting, name.split(".")[0]} & self.MAY_CHANGE
             if not free and before.get(name) != value:
                 raise UserError(
-                    f"{self.path} was begun with {setting} {before.get(name)}, not {value}: "
+                    f"{self.path} was started with {setting} {before.get(name)}, not {value}: "
                     "give the same settings, or another --out"
                 )
 
     def check_images(self, manifest: Manifest) -> None:
-        """Refuse other images than the run began with, telling how many differ."""
+        """Raise UserError if the images differ from the run's; it says how many do."""
         begun = Manifest.read(self.manifest)
-        # A million rows are compared in a moment as columns, and in many as rows.
+        # A million rows are compared fast as columns, and slowly as rows.
         if facts(begun).equals(facts(manifest)):
             return
         before, now = files(begun), files(manifest)
         if before == now and self.ORDERED:
             raise UserError(
-                f"{self.path} was begun with the folders in another order: give them in that order"
+                f"{self.path} was started with the folders in another order: give the same order"
             )
         added, removed = len(now.keys() - before.keys()), len(before.keys() - now.keys())
         changed = sum(now[path] != before[path] for path in now.keys() & before.keys())
         if added or removed or changed:
             raise UserError(
-                f"the images are not those that {self.path} was begun with "
-                f"({added} added, {removed} removed, {changed} changed or labelled otherwise): "
+                f"{self.path} was started with other images "
+                f"({added} added, {removed} removed, {changed} changed or labelled differently): "
                 "give another --out"
             )
 
@@ -165,9 +165,9 @@ class TrainFolder(RunFolder):
 
 
 class TuneFolder(TrainFolder):
-    """The folder of a search; what it shares with a training run's is the best trial's."""
+    """The folder of a search; the files of a training run are those of the best trial."""
 
-    # How many workers and trials there are at once is part of what Tune goes on with.
+    # Tune resumes with the same number of workers and of trials at once.
     MAY_CHANGE = TrainFolder.MAY_CHANGE - {"resources"} | {"gpu", "memory", "gpu_fraction", "space"}
 
     @property
@@ -187,18 +187,18 @@ class TuneFolder(TrainFolder):
         return self.path / "space.yaml"
 
     def check_space(self, text: str) -> None:
-        """Refuse another space than the search began with."""
+        """Raise UserError if the search was started with another space."""
         if self.manifest.is_file() and self.space.read_text(encoding="utf-8") != text:
-            raise UserError(f"{self.path} was begun with another space: give another --out")
+            raise UserError(f"{self.path} was started with another space: give another --out")
 
 
 def saved(settings: BaseModel) -> dict[str, Any]:
-    """The settings of a run, without what is asked of one command: another job takes them too."""
+    """The settings of a run, without those of one command, so that other jobs can read them."""
     return settings.model_dump(mode="json", exclude={"dry_run", "preview"})
 
 
 def facts(manifest: Manifest) -> pa.Table:
-    """What must be the same of every image."""
+    """The columns that must not change for a run to resume."""
     return manifest.table.select(["path", "label", "size", "mtime_ns"])
 
 

@@ -1,4 +1,4 @@
-"""The schema of a page of settings: its leaves, and values checked against it."""
+"""The schema of a class of settings: its leaves, and values validated against it."""
 
 import difflib
 from collections.abc import Collection, Iterator
@@ -18,7 +18,7 @@ Location = tuple[str, ...]
 def leaves(
     settings: type[BaseModel], above: Location = ()
 ) -> Iterator[tuple[str, Location, FieldInfo]]:
-    """Each setting with its place: groups are entered, so that flags are short."""
+    """The name, location and field of each setting, in all groups; a flag is the name alone."""
     for name, field in settings.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from leaves(field.annotation, (*above, name))
@@ -27,19 +27,19 @@ def leaves(
 
 
 def locations(settings: type[BaseModel]) -> dict[str, Location]:
-    """Setting name → its place in the page."""
+    """Setting name → its location in the groups."""
     return {name: location for name, location, _ in leaves(settings)}
 
 
 def kind(field: FieldInfo) -> str:
-    """What a flag takes, in a word."""
+    """The kind of value that a flag takes, in a word."""
     types = {field.annotation, *get_args(field.annotation)}
     types |= {get_args(one)[0] for one in types if get_origin(one) is Annotated}
     return "N" if int in types else "X" if float in types else "TEXT"
 
 
 def called(name: str, field: FieldInfo) -> str:
-    """What the command line calls a setting: `IMAGES`, or `--image-size`."""
+    """A setting's name on the command line: `IMAGES`, or `--image-size`."""
     return name.upper() if Positional in field.metadata else f"--{name.replace('_', '-')}"
 
 
@@ -49,7 +49,10 @@ def validate(
     source: str | None = None,
     flagged: Collection[str] = (),
 ) -> Config:
-    """`values`, from a file but for those of flags, as settings; what is wrong becomes one line."""
+    """`values` as settings; raises a one-line UserError for the first error.
+
+    `source` is the file that the values are from, except for those in `flagged`.
+    """
     try:
         return settings.model_validate(values)
     except ValidationError as error:
@@ -62,7 +65,7 @@ def explain(
     source: str | None,
     flagged: Collection[str],
 ) -> str:
-    """The first complaint of pydantic as one line that names file or flag, and the mend."""
+    """The first error of pydantic as one line that names the file or flag, and the fix."""
     first = error.errors()[0]
     place = tuple(str(part) for part in first["loc"] if isinstance(part, str))
     if first["type"] == "extra_forbidden":
@@ -76,7 +79,7 @@ def explain(
         field = settings.model_fields[place[-1]]
         return f"{called(place[-1], field)} is missing: give the {field.description}"
     name = next((called(n, field) for n, at, field in leaves(settings) if at == place), None)
-    if name is None and first["type"] == "value_error":  # settings that do not go together
+    if name is None and first["type"] == "value_error":  # settings that conflict
         return message
     if name is None:  # a value where a group belongs
         group = ".".join(map(str, first["loc"]))
@@ -87,8 +90,8 @@ def explain(
 
 
 def read_yaml(file: str, flag: str, wanted: str) -> dict[str, Any]:
-    """The mapping in the YAML file of a flag; UserError where it does not hold what is `wanted`."""
-    from cnn.place import place  # late: it brings pyarrow, for which --help should not wait
+    """The mapping in a flag's YAML file; if there is none, UserError that names the `wanted`."""
+    from cnn.place import place  # late: it imports pyarrow, for which --help should not wait
 
     try:
         content = yaml.load(place(file).read_text(encoding="utf-8"), UniqueKeys)  # a SafeLoader
@@ -103,13 +106,13 @@ def read_yaml(file: str, flag: str, wanted: str) -> dict[str, Any]:
 
 
 class UniqueKeys(yaml.SafeLoader):
-    """YAML without a key given twice: the first of the two would be lost in silence."""
+    """A SafeLoader that refuses a key given twice: PyYAML would silently drop the first value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set[str]()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
                 line = key.start_mark.line + 1
-                raise yaml.YAMLError(f"{key.value} is given twice, at last in line {line}")
+                raise yaml.YAMLError(f"{key.value} is given twice, the second time in line {line}")
             seen.add(str(key.value))
         return super().construct_mapping(node, deep)

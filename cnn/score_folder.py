@@ -1,4 +1,4 @@
-"""The folder of a scoring run: predictions in parts, each there whole or not at all."""
+"""The folder of a scoring run: predictions in parts, each written whole or not at all."""
 
 import hashlib
 from collections.abc import Iterator
@@ -18,15 +18,14 @@ from cnn.run_folder import RunFolder, facts, flat
 class ScoreFolder(RunFolder):
     """Names of a scoring run's files, and the commit of its parts.
 
-    A part appears whole or not at all; `_SUCCESS` follows the last of them, after all were
-    counted. So whoever kills the run leaves parts that count, and the next run makes those that
-    are missing.
+    A part appears whole or not at all; `_SUCCESS` is written after the last of them, once all were
+    checked. So a killed run leaves complete parts, and the next run makes the missing ones.
     """
 
     MAY_CHANGE = frozenset(
         {"model", "images", "out", "labels", "sort_into", "workers", "gpu", "gpu_fraction"}
     )
-    ORDERED = True  # parts are stretches of the list
+    ORDERED = True  # parts are ranges of the list
 
     @property
     def predictions(self) -> Place:
@@ -58,27 +57,27 @@ class ScoreFolder(RunFolder):
         return self.path / "model.sha256"
 
     def begin_with(self, manifest: Manifest, checksums: str) -> None:
-        """Write what the run works on, so that it is gone on with under the same only."""
+        """Record the images and the model, so that the run can resume with the same ones only."""
         self.check_model(checksums)
         self.predictions.mkdir(parents=True, exist_ok=True)
-        if not self.manifest.is_file():  # to write it again in a bucket is to have none meanwhile
+        if not self.manifest.is_file():  # rewriting it in a bucket would leave none meanwhile
             manifest.write(self.manifest)
         write_atomically(self.model, checksums)
 
     def check_model(self, checksums: str) -> None:
-        """Refuse another model than the run began with."""
+        """Raise UserError if the run was started with another model."""
         if self.model.is_file() and self.model.read_text(encoding="utf-8") != checksums:
-            raise UserError(f"{self.path} was begun with another model: give another --out")
+            raise UserError(f"{self.path} was started with another model: give another --out")
 
     def check_parts(self, parts: Parts) -> None:
-        """Refuse to go on with parts that were cut otherwise, as other versions of this do."""
+        """Raise UserError if the parts were divided differently, by another version."""
         if not self.predictions.is_dir():
             return
         there = set(range(len(parts))).difference(self.missing(parts))
-        for number in sorted(there)[:1]:  # one tells of all
+        for number in sorted(there)[:1]:  # one shows it for all
             if not parquet.read(self.part(number), ["path"])["path"].equals(parts[number]["path"]):
                 raise UserError(
-                    f"{self.path} was begun by another version, which cut the images otherwise: "
+                    f"{self.path} was started by a version that divides images differently: "
                     "give another --out"
                 )
 
@@ -86,7 +85,7 @@ class ScoreFolder(RunFolder):
         return self.predictions / f"part-{number:06d}.parquet"
 
     def missing(self, parts: Parts) -> list[int]:
-        """The numbers of the parts that are not there yet."""
+        """The numbers of the parts that do not exist yet."""
         there = {file.name for file in self.predictions.iterdir()}
         return [number for number in range(len(parts)) if self.part(number).name not in there]
 
@@ -95,7 +94,7 @@ class ScoreFolder(RunFolder):
         parquet.write(self.part(number), table)
 
     def seal(self, parts: Parts) -> None:
-        """Mark the predictions as complete, having seen that each image has exactly one row."""
+        """Check that each image has exactly one row, then mark the predictions as complete."""
         for number, rows in enumerate(parts):
             paths = parquet.read(self.part(number), ["path"])["path"]
             if not paths.equals(rows["path"]):
@@ -112,7 +111,7 @@ class ScoreFolder(RunFolder):
             yield self.table(number)
 
     def written(self) -> Iterator[pa.Table]:
-        """The predictions of a run that is done, part by part, however it was cut."""
+        """The predictions of a finished run, part by part, whatever the size of its parts."""
         number = 0
         while self.part(number).is_file():
             yield self.table(number)
@@ -120,7 +119,7 @@ class ScoreFolder(RunFolder):
 
 
 def checksums(model: Place) -> str:
-    """SHA-256 of each of a bundle's files, in the manner of sha256sum."""
+    """SHA-256 of each of a bundle's files, in the format of sha256sum."""
     lines = []
     for name in (bundle.CARD, bundle.WEIGHTS):
         digest = hashlib.sha256((model / name).read_bytes())
@@ -129,7 +128,7 @@ def checksums(model: Place) -> str:
 
 
 def identity(settings: BaseModel, manifest: Manifest, checksums: str) -> str:
-    """Hex that is the same only for the same predictions: of the same images, model, settings."""
+    """A hex digest of all that the predictions depend on: images, model and settings."""
     chosen = flat(settings.model_dump(mode="json")).items()
     own = sorted((k, v) for k, v in chosen if k.split(".")[-1] not in ScoreFolder.MAY_CHANGE)
     digest = hashlib.sha256(f"{own}{checksums}".encode())

@@ -1,8 +1,8 @@
 """A folder that images are sorted into: one folder per predicted class, one for the uncertain.
 
 The originals stay as they are. A sorted image of this machine is a second name of the same file (a
-hard link) where the file system allows: 60 µs and no room on the disk, whatever its size; but
-whoever edits such a file in place edits the original. All others are copies.
+hard link) if the file system allows: 60 µs and no room on the disk, whatever its size; but editing
+such a file in place edits the original. All others are copies.
 """
 
 import errno
@@ -30,28 +30,28 @@ ClassFolder = NewType("ClassFolder", str)
 """A safe folder name: `UNCERTAIN`, or what `class_folder` made. No raw class name passes mypy."""
 
 UNCERTAIN: Final = ClassFolder("uncertain")
-"""For images whose class is a guess; no class has this folder, whatever its name."""
+"""For images with an uncertain prediction; no class has this folder, whatever its name."""
 
 NAME_LIMIT: Final = 200
-"""Most bytes of a class folder's name; file systems take 255."""
+"""The most bytes in a class folder's name; file systems allow 255."""
 
 MARKER: Final = ".sorted"
 """The file in a sorted folder that holds its key. Class folders start with no dot."""
 
 Miss = Reason | Literal["no_place"]
-"""Why an image was not sorted: it cannot be had, or its path cannot be made in the sorted folder
-(a name too long or not allowed there, or something else that has its place)."""
+"""Why an image was not sorted: it cannot be read, or its path cannot be made in the sorted folder
+(a name is too long or not allowed there, or something else has that path)."""
 
 _DRAFT: Final = ".draft-"
 _HALF_MARKER: Final = f".{MARKER}.*.tmp"  # of a run killed while it wrote the marker
-_READERS = 16  # a remote image takes some 30 ms, nearly all of it waiting
+_READERS = 16  # a remote image takes about 30 ms, nearly all of it waiting
 
 _SAFE: Final = " -_.~"
 _EDGE = re.compile(r"^[ .~-]|[ .]$")  # hidden files, options, homes; ends that Windows drops
 _TAKEN = re.compile(r"(uncertain|con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE | re.DOTALL)
 _NO_PLACE = {
     errno.ENAMETOOLONG,
-    errno.EINVAL,  # a character that the file system of a memory card does not know
+    errno.EINVAL,  # a character that a memory card's file system does not allow
     errno.EILSEQ,
     errno.ENOTDIR,  # a file, or a link, where a folder should be
     errno.ELOOP,
@@ -64,8 +64,9 @@ class SortedFolder:
     """DIR/<class folder>/<path below the root>, with the root's number first if there are several.
 
     folder: DIR, made by `begin`.
-    roots: where the images lie, each as `Listing.root` names it; they are numbered from 1.
-    key: hex, the same for the same predictions only; a folder is gone on with under its own key.
+    roots: the folders of the images, each as in `Listing.root`; they are numbered from 1.
+    key: a hex digest of all that the predictions depend on; a folder takes images of its own key
+        only.
     """
 
     folder: Path
@@ -73,15 +74,15 @@ class SortedFolder:
     key: str
 
     def check(self) -> None:
-        """Whether images may be sorted into this folder; UserError says what is in the way."""
+        """Raises UserError if images cannot be sorted into this folder."""
         with self._mendable():
             self._check_place()
             self._check_content()
 
     def begin(self) -> None:
-        """Makes the folder under its key, and clears what a killed run was writing.
+        """Makes the folder, writes its key, and removes what a killed run was writing.
 
-        Raises UserError where the folder cannot be made.
+        Raises UserError if the folder cannot be made.
         """
         with self._mendable():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -92,14 +93,14 @@ class SortedFolder:
     def place(self, reader: Reader, images: Iterable[tuple[str, ClassFolder]]) -> Counter[Miss]:
         """Puts images of one root, (lossless path, class folder) each, into their folders.
 
-        Returns how many could not be sorted, by reason; all others are there, whole. One that
-        already was is not touched. Faults of the system (a full disk) stay OSErrors.
+        Returns how many could not be sorted, by reason; all others are sorted, as whole files. A
+        file that already exists is not touched. System errors (a full disk) stay OSErrors.
         """
         number = self.roots.index(reader.root) + 1
         above = str(number).encode() if len(self.roots) > 1 else b""
         with _opened(self.folder) as top, ThreadPoolExecutor(_READERS) as threads:
             placer = _Placer(top, above, reader, _real(reader.root))
-            mapped = threads.map if placer.root is None else map  # a link is no waiting
+            mapped = threads.map if placer.root is None else map  # linking does not wait
             return Counter(miss for miss in mapped(placer, images) if miss)
 
     def _check_place(self) -> None:
@@ -107,21 +108,21 @@ class SortedFolder:
         for root in self.roots:
             real = _real(root)
             if real is not None and _is_below(here, real):
-                raise self._refused(f"it lies in {root!r}, whose images it would add to")
+                raise self._refused(f"it is inside {root!r}, to which it would add images")
 
     def _check_content(self) -> None:
         marker = self.folder / MARKER
         if marker.is_file():
             if marker.read_bytes() != self.key.encode():
-                raise self._refused("it was begun with other images, model or settings")
+                raise self._refused("it was started with other images, model or settings")
         elif os.path.lexists(self.folder) and not self._is_free():
             raise self._refused("it is not empty")
         above = next(one for one in self.folder.absolute().parents if os.path.lexists(one))
         if not above.is_dir():
-            raise self._refused(f"{str(above)!r} is no folder")
+            raise self._refused(f"{str(above)!r} is not a folder")
 
     def _is_free(self) -> bool:
-        """Whether nothing is there but what a killed run was writing."""
+        """Whether the folder holds nothing, or only what a killed run was writing."""
         return set(self.folder.iterdir()) <= set(self.folder.glob(_HALF_MARKER))
 
     @contextmanager
@@ -140,13 +141,13 @@ class SortedFolder:
 def class_folder(name: str) -> ClassFolder:
     """The folder of a class: readable, safe on every file system, and no other class's.
 
-    Letters, digits and `_` stay, and a space or one of `-.~` does inside a name; the rest is
-    percent-encoded, as `urllib.parse.unquote` undoes it. What takes more than `NAME_LIMIT` bytes is
+    Letters, digits and `_` stay, as does a space or one of `-.~` inside a name; the rest is
+    percent-encoded, which `urllib.parse.unquote` undoes. A name of more than `NAME_LIMIT` bytes is
     cut and ends with `…` and a hash: `…` itself is always encoded, so no other name ends like this.
     """
     if not name:
-        return ClassFolder("%empty")  # no encoded byte, so it is no name's encoding
-    # macOS takes é in one and in two characters for one name: only the usual form stays readable.
+        return ClassFolder("%empty")  # not an encoded byte, so no other name gets it
+    # To macOS, é as one character and as two is the same: only the usual form stays readable.
     usual = unicodedata.is_normalized("NFC", name)
     readable = "".join(c if _is_readable(c, usual) else quote(c, safe="") for c in name)
     folder = _EDGE.sub(lambda edge: _encoded(edge[0]), readable)
@@ -167,7 +168,7 @@ def _is_readable(character: str, usual: bool) -> bool:
 
 
 def _encoded(character: str) -> str:
-    """A byte of ASCII, also one that `urllib` would leave."""
+    """An ASCII character percent-encoded, also one that `urllib` would leave."""
     return f"%{ord(character):02X}"
 
 
@@ -177,7 +178,7 @@ class _NoPlace(Exception):
 
 @contextmanager
 def _no_place_told() -> Iterator[None]:
-    """Turns the OSErrors that a path is to blame for into _NoPlace."""
+    """Turns OSErrors that a path causes into _NoPlace."""
     try:
         yield
     except OSError as error:
@@ -188,10 +189,10 @@ def _no_place_told() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Placer:
-    """Puts one image after the other into an open folder; safe to call from several threads.
+    """Puts images into an open folder, one per call; safe to call from several threads.
 
     top: descriptor of the sorted folder.
-    above: the number of the root; empty if there is but one.
+    above: the number of the root; empty if there is only one.
     root: the real path of a local root; None for a remote one.
     """
 
@@ -217,14 +218,14 @@ class _Placer:
         *folders, name = os.path.join(folder, below).split(b"/")
         target = _open_below(self.top, filter(None, folders))
         try:
-            # Only a whole file has its final name, and the key says that it is this one.
+            # Only a whole file has its final name, and the key ensures that it is this image.
             if not _is_placed(name, target):
                 self._fill(path, name, target)
         finally:
             os.close(target)
 
     def _fill(self, path: str, name: bytes, target: int) -> None:
-        """Makes the file under a name that is this thread's own, then gives it its final one."""
+        """Makes the file under a name that only this thread uses, then renames it."""
         draft = f"{_DRAFT}{threading.get_ident()}".encode()
         try:
             if not self._link(path, draft):
@@ -234,7 +235,7 @@ class _Placer:
             _remove(draft, self.top)
 
     def _link(self, path: str, draft: bytes) -> bool:
-        """Whether the file got a second name; if not, the reader copies it, or says why not."""
+        """Whether a hard link was made; if not, the file is copied, or reported as unreadable."""
         if self.root is None:
             return False
         file = os.path.realpath(os.path.join(self.root, to_bytes(path)))
@@ -260,7 +261,7 @@ def _is_below(real_path: bytes, real_root: bytes) -> bool:
 
 
 def _is_plain(path: bytes) -> bool:
-    """A remote store may name a file `../x`, or `a//x` beside `a/x`; no local listing does."""
+    """False for names such as `../x` or `a//x`: a remote store may have them, a disk does not."""
     return b"\0" not in path and not {b"", b".", b".."} & set(path.split(b"/"))
 
 
@@ -275,7 +276,7 @@ def _opened(folder: Path) -> Iterator[int]:
 
 @_no_place_told()
 def _open_below(top: int, names: Iterable[bytes]) -> int:
-    """Opens a folder, making what is missing: level by level, so that no link leads elsewhere."""
+    """Opens a folder, made if missing: level by level, so that no link leads elsewhere."""
     folder = os.dup(top)
     for name in names:
         try:
@@ -290,7 +291,7 @@ def _open_below(top: int, names: Iterable[bytes]) -> int:
 
 @_no_place_told()
 def _is_placed(name: bytes, folder: int) -> bool:
-    """Whether the file is there; a link in its place is not, and will be replaced."""
+    """Whether the file exists; a link of that name does not count, and will be replaced."""
     try:
         mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
     except FileNotFoundError:

@@ -44,14 +44,14 @@ def find_source(settings: Experiment, run: RunFolder) -> Source:
 
 
 def list_source(root: str, settings: Images) -> Source:
-    """List a folder; UserError where it is no folder of classes."""
+    """List a folder; UserError if it does not hold folders of classes."""
     listing = list_folder(root)
     key = listing_key(listing, settings.image_size, settings.fit, DECODER_VERSION)
     return Source(listing.root, label_images(listing), key, settings)
 
 
 def reuse(folder: Place, settings: Images) -> Source:
-    """A prepared dataset given in the place of images; its own image size and fit hold."""
+    """A prepared dataset given instead of images; its own image size and fit apply."""
     dataset = Prepared.open(folder)
     own = Images(image_size=dataset.card.image_size, fit=dataset.card.fit)
     for name in settings.model_fields_set:
@@ -64,12 +64,12 @@ def reuse(folder: Place, settings: Images) -> Source:
 
 
 def is_prepared_dataset(folder: str) -> bool:
-    """Whether a folder of images is one that is decoded already."""
+    """Whether a folder given as images is a prepared dataset."""
     return (place(folder) / prepared.CARD).is_file()
 
 
 def default_out(images: str | None) -> str:
-    """`runs/` and the images' name."""
+    """`runs/` and the name of the images' folder."""
     return f"runs/{place(images).resolve().name if images else 'digits'}"
 
 
@@ -87,7 +87,7 @@ def prepared_folder(source: Source, settings: Experiment, run: RunFolder) -> Pla
 def is_prepared(source: Source, folder: Place) -> bool:
     """Whether `folder` holds the whole prepared dataset of `source`.
 
-    UserError where it holds another's, or anything else.
+    Raises UserError if it holds another's, or anything else.
     """
     if not holds_anything(folder):
         return False
@@ -96,7 +96,7 @@ def is_prepared(source: Source, folder: Place) -> bool:
             card, whole = prepared.read_card(folder / name), name == prepared.CARD
             require_same(source, folder, card, whole)
             return whole
-    raise UserError(f"{folder} exists and is no prepared dataset: name another folder")
+    raise UserError(f"{folder} exists and is not a prepared dataset: name another folder")
 
 
 def open_prepared(source: Source, folder: Place) -> Prepared:
@@ -114,7 +114,7 @@ def passing_faults(dataset: Prepared) -> dict[str, int]:
 
 
 def require_same(source: Source, folder: Place, card: Card, whole: bool) -> None:
-    """UserError where a card is another source's, or tells of shards that were cut otherwise."""
+    """Raise UserError if a card is another source's, or its images were divided differently."""
     if card.key != source.key:
         raise UserError(
             f"{folder} was prepared from other images or with other settings: "
@@ -122,8 +122,8 @@ def require_same(source: Source, folder: Place, card: Card, whole: bool) -> None
         )
     if not whole and card.shards != len(prepared.cut(source.manifest.table, card.image_size)):
         raise UserError(
-            f"{folder} was begun by another version, which cut the images otherwise: "
-            "remove it, and they are decoded anew"
+            f"{folder} was started by a version that divides images differently: "
+            "remove it to decode them again"
         )
 
 
@@ -132,6 +132,6 @@ def source_pixels(source: Source) -> Pixels:
     if source.prepared is not None:
         return Gather(Prepared.open(source.prepared))
     images = source.settings
-    # No file has been looked at yet: one that crashes its decoder must not take the job along.
+    # No file has been decoded yet: one that crashes its decoder must not end the job.
     decode = Decode([Root(source.root, "")], images.image_size, images.fit, isolated=True)
     return lambda rows: decode(rows.append_column("root", pa.array([0] * len(rows), pa.int16())))

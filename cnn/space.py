@@ -29,13 +29,13 @@ Point: TypeAlias = Mapping[str, Value]
 """A value for each dimension of a space."""
 
 GROUPS = ("augmentation", "network", "training")
-"""Groups of settings that may be searched; of the data's, the image size alone may be."""
+"""Groups of settings that may be searched; of the group `data`, only the image size may be."""
 
-# Filters double from stage to stage, up to so many times the first stage's.
+# Filters double from stage to stage, up to this multiple of the first stage's.
 WIDEST = 8
 
-# The most that a strength makes of each augmentation. A shift or zoom by the whole side would
-# leave nothing to see.
+# The limit of each augmentation when it is multiplied by a strength. A shift or zoom by the whole
+# side would leave nothing to see.
 LARGEST = {"rotation": 180.0, "shift": 0.9, "zoom": 0.9}
 
 
@@ -52,7 +52,7 @@ class Compound(Settings):
 
     @classmethod
     def of(cls, base: TrainConfig) -> Self:
-        """What the given settings come nearest to."""
+        """The compound dimensions that are nearest to the given settings."""
         filters = base.network.filters
         return cls(stages=len(filters), width=filters[0], strength=1.0)
 
@@ -78,7 +78,7 @@ class Space:
 
     @property
     def start(self) -> dict[str, Value]:
-        """The point of the given settings, or the nearest to it that the ranges allow."""
+        """The point of the given settings, or the nearest point that the ranges allow."""
         own = given(self.base)
         return {name: limits.nearest(own[name]) for name, limits in self.ranges.items()}
 
@@ -90,16 +90,16 @@ class Space:
 
     @property
     def image_sizes(self) -> list[int]:
-        """Every image size that a trial may ask for, the smallest first."""
+        """Every image size that a trial may have, the smallest first."""
         return sorted(size for size in self.choices("image_size") if isinstance(size, int))
 
     @property
     def most_epochs(self) -> int:
-        """The most epochs that a trial may ask for."""
+        """The most epochs that a trial may have."""
         return max(epochs for epochs in self.choices("epochs") if isinstance(epochs, int))
 
     def as_yaml(self) -> str:
-        """The ranges as `read_space` takes them."""
+        """The ranges in the format that `read_space` reads."""
         ranges = {name: written(limits) for name, limits in self.ranges.items()}
         return yaml.safe_dump(ranges, sort_keys=False)
 
@@ -108,7 +108,7 @@ class Space:
         return self.ranges[name].samples if name in self.ranges else (given(self.base)[name],)
 
     def settings(self, point: Point) -> TrainConfig:
-        """The settings of a point: what it leaves at the given value stays as it was given."""
+        """The settings of a point: values that it does not change are kept exactly as given."""
         own, groups, values = given(self.base), searchable(), self.base.model_dump()
         changed = {name: value for name, value in point.items() if value != own[name]}
         for name in changed.keys() & groups.keys():
@@ -124,7 +124,8 @@ class Space:
 def searchable() -> dict[str, str]:
     """Every single setting that may be searched, and its group.
 
-    The others do not change what is learned, but for `fit`: images are prepared once per size.
+    The others, such as the seed, are the same for all trials; also `fit`, because images are
+    prepared once per size.
     """
     return {
         name: group
@@ -147,14 +148,15 @@ def given(base: TrainConfig) -> dict[str, Value]:
 
 
 def plain(value: Any) -> Value:
-    """A setting's value as a point holds it: filters become `32,64`."""
+    """A setting's value in the form that points have: filters become `32,64`."""
     return ",".join(map(str, value)) if isinstance(value, tuple) else value
 
 
 def default_space(base: TrainConfig) -> Space:
-    """The ranges that stand beside the settings, stretched so that the given value is in each.
+    """The ranges declared with the settings, each extended to include the given value.
 
-    What the given settings turn off stays off. UserError where they make no network.
+    A weight decay of 0 stays 0, and dimensions without effect are left out. Raises UserError if no
+    network can be built from the given settings.
     """
     alone, own = fitted(Space({}, base)), given(base)
     ranges = {
@@ -169,7 +171,7 @@ def default_space(base: TrainConfig) -> Space:
 
 
 def declared(base: TrainConfig) -> dict[str, Range]:
-    """The dimensions that have a range beside them, and the epochs: from half to all of them."""
+    """The dimensions with a declared range, and the epochs: from half to all of them."""
     marked = {
         name: mark
         for name, field in dimensions().items()
@@ -181,7 +183,7 @@ def declared(base: TrainConfig) -> dict[str, Range]:
 
 
 def possible(space: Space, name: str, limits: Range) -> Range:
-    """Of a choice, the values that go with the other settings, as of batch sizes the workers."""
+    """A choice without values that conflict with other settings, as a batch size with workers."""
 
     def goes(value: Value) -> bool:
         try:
@@ -193,19 +195,19 @@ def possible(space: Space, name: str, limits: Range) -> Range:
 
 
 def idle(space: Space, name: str) -> str | None:
-    """Why a dimension would change nothing, if so."""
+    """Why a dimension would have no effect; None if it has one."""
     shape = {*Network.model_fields, "stages", "width"} - {"network", "weights"}
     if name in shape and "cnn" not in space.choices("network"):
-        return f"{name} shapes the cnn, and the network is {space.choices('network')[0]}"
+        return f"{name} is for the cnn only, and the network is {space.choices('network')[0]}"
     if name == "strength" and not any(getattr(space.base.augmentation, n) for n in LARGEST):
         return "strength multiplies rotation, shift and zoom, and all of them are 0"
     return None
 
 
 def fitted(space: Space) -> Space:
-    """The space without the stages that its smallest images have no room for: each halves them.
+    """The space limited to the stages that its smallest images allow: each stage halves them.
 
-    UserError where no number of stages is left.
+    Raises UserError if no number of stages is left.
     """
     if "cnn" not in space.choices("network"):
         return space
@@ -217,7 +219,7 @@ def fitted(space: Space) -> Space:
     if fewest > room:
         raise UserError(
             f"{fewest} stages halve images of {smallest} pixels to nothing: "
-            f"take at most {room}, or larger images"
+            f"give at most {room}, or larger images"
         )
     if name not in space.ranges:
         return space
@@ -236,12 +238,12 @@ def shallow(limits: Range, room: int) -> Range:
 
 
 def depth(value: Value) -> int:
-    """The stages that a value of `stages`, or of `filters`, asks for."""
+    """The number of stages in a value of `stages` or of `filters`."""
     return len(value.split(",")) if isinstance(value, str) else int(value or 0)
 
 
 def read_space(file: str, base: TrainConfig) -> Space:
-    """The space in a YAML file; UserError says in one line what is wrong with it."""
+    """The space in a YAML file; a one-line UserError if it is wrong."""
     content = read_yaml(file, "--space", "ranges, such as lr: {loguniform: [0.001, 0.1]}")
     try:
         ranges = {name: dimension(name, limits) for name, limits in content.items()}
@@ -256,7 +258,7 @@ def read_space(file: str, base: TrainConfig) -> Space:
 
 
 def dimension(name: Any, given_range: Any) -> Range:
-    """The range of a dimension as YAML gives it; UserError where it has no such values."""
+    """The range of a dimension as YAML gives it; UserError if it cannot have such values."""
     fields = dimensions()
     if name in locations(TrainConfig).keys() - fields.keys():
         raise UserError(f"{name} is the same for all trials: leave it out, and give it as a flag")
@@ -271,11 +273,11 @@ def dimension(name: Any, given_range: Any) -> Range:
 
 
 def typed(field: FieldInfo, limits: Range) -> Range:
-    """The range with its values as the setting holds them: of 1e-4, which is text, a number."""
+    """The range with values of the setting's type: 1e-4, which is text, becomes a number."""
     if isinstance(limits, Choice):
         return Choice(tuple(dict.fromkeys(valued(field, value) for value in limits.values)))
     if kind(field) == "TEXT":
-        raise UserError("this is no number: write {choice: [a, b]}")
+        raise UserError("this is not a number: write {choice: [a, b]}")
     if kind(field) == "N" and not isinstance(limits, Integer):
         raise UserError("these are whole numbers: write {int: [low, high]} or {choice: [a, b]}")
     for value in limits.samples:
@@ -284,7 +286,7 @@ def typed(field: FieldInfo, limits: Range) -> Range:
 
 
 def valued(field: FieldInfo, value: Value) -> Value:
-    """A value as the setting holds it; UserError if it is none of the setting's."""
+    """A value in the setting's type; UserError if the setting cannot have it."""
     checked: Any = Annotated[field.annotation, field]
     setting = TypeAdapter(checked, config=ConfigDict(allow_inf_nan=False))
     try:
@@ -295,7 +297,7 @@ def valued(field: FieldInfo, value: Value) -> Value:
 
 
 def refuse_clashes(ranges: Mapping[str, Range]) -> None:
-    """Raise UserError where two dimensions stand for one setting."""
+    """Raise UserError if two dimensions change the same setting."""
     if "filters" in ranges and ranges.keys() & {"stages", "width"}:
         raise UserError("give filters, or stages and width, not both")
     if "strength" in ranges and ranges.keys() & LARGEST.keys():
@@ -305,14 +307,14 @@ def refuse_clashes(ranges: Mapping[str, Range]) -> None:
 
 
 def refuse_idle(space: Space) -> None:
-    """Raise UserError where a dimension would change nothing."""
+    """Raise UserError if a dimension would have no effect."""
     for reason in (idle(space, name) for name in space.ranges):
         if reason:
             raise UserError(f"{reason}: leave it out")
 
 
 def try_settings(space: Space) -> None:
-    """Raise UserError where settings do not go together; no rule ties more than two of them."""
+    """Raise UserError if settings conflict; no rule involves more than two of them."""
     for size in (1, 2):
         for names in combinations(space.ranges, size):
             for values in product(*(space.ranges[name].samples for name in names)):
@@ -320,17 +322,17 @@ def try_settings(space: Space) -> None:
 
 
 def try_networks(space: Space) -> None:
-    """Raise UserError where a torchvision network does not take an image size of the space."""
+    """Raise UserError if a torchvision network cannot take an image size of the space."""
     others = [str(name) for name in space.choices("network") if name != "cnn"]
     if not others:
         return
-    import torch  # late: it costs seconds, and the cnn needs none of it here
+    import torch  # late: it costs seconds, and the cnn does not need it here
 
     from cnn.network import build, check
 
     for name, image_size in product(others, space.image_sizes):
         try:
-            with torch.device("meta"):  # shapes alone: no memory, no arithmetic
+            with torch.device("meta"):  # shapes only: no memory, no arithmetic
                 check(build(Network(network=name), image_size, classes=2), image_size)
         except UserError as error:
             raise UserError(f"{name}: {error}") from None

@@ -1,8 +1,8 @@
-r"""Predictions as CSV for people: opened in a spreadsheet, no cell of it is taken for a formula.
+r"""Predictions as CSV for people: a spreadsheet reads no cell of it as a formula.
 
-A cell that would start like a formula is written with a ``'`` in front, the mark by which
-spreadsheets themselves know text; every other text comes back from a CSV reader as it was. Rows
-for programs are in the predictions' Parquet, where nothing is marked.
+A cell that would start like a formula is written with a ``'`` in front, by which spreadsheets
+mark text; a CSV reader returns every other text unchanged. Programs should read the predictions'
+Parquet, where nothing is marked.
 """
 
 from collections.abc import Iterable
@@ -35,8 +35,8 @@ COLUMNS = pa.schema(
 _SIGN = r"[=+\-@\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}]"
 _FORMULA = rf"^([\pZ\pC]*{_SIGN}|[\t\r\n])"
 
-# Where a comma is the decimal sign, cells end at semicolons, and a quote that does not open a line
-# is a sign like any other: what follows a semicolon, a tab or a line end may be a cell there, and
+# In locales with a decimal comma, cells end at semicolons, and a quote that does not open a line
+# is an ordinary character: what follows a semicolon, a tab or a line end may be a cell there, and
 # may be in quotes.
 _INNER_FORMULA = rf"([;\t\r\n][\pZ\pC\"]*)({_SIGN})"
 
@@ -44,8 +44,8 @@ _INNER_FORMULA = rf"([;\t\r\n][\pZ\pC\"]*)({_SIGN})"
 def write_csv(path: Place, parts: Iterable[pa.Table]) -> None:
     r"""Writes tables of `cnn.prediction.SCHEMA` as one CSV: `COLUMNS`, whole or not at all.
 
-    UTF-8 without a mark, lines end with "\n", every text is quoted, a null is empty. The header is
-    written for no tables, too. Parts are taken one by one: memory holds one of them.
+    UTF-8 without a byte order mark, lines end with "\n", every text is quoted, a null is empty. The
+    header is written even if there are no tables. Only one part at a time is in memory.
     """
     with (
         writing(path) as temporary,
@@ -79,10 +79,10 @@ def _text(values: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _share(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Rounded to four decimals; what is no number has no cell, for a decimal cannot hold it."""
+    """Rounded to four decimals; NaN and infinity become null, as a decimal cannot hold them."""
     return pc.if_else(pc.is_finite(values), values, None).cast(_SHARE)
 
 
 def _ranked(lists: pa.ChunkedArray, rank: int) -> pa.ChunkedArray:
-    """The entry of each list at a rank, from 1; null where the list is shorter, or null."""
+    """The entry of each list at a rank, from 1; null if the list is shorter, or null."""
     return pc.list_element(pc.list_slice(lists, rank - 1, rank, return_fixed_size_list=True), 0)

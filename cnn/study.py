@@ -1,4 +1,4 @@
-"""What Optuna makes of a search: ranges as its distributions, trials as its study."""
+"""A search in Optuna's terms: ranges as distributions, trials as a study."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,17 +18,17 @@ from cnn.ranges import Choice, Integer, LogUniform, Range, varies
 Trials = Iterable[tuple[Mapping[str, Any], float]]
 """Points with the accuracy that they reached."""
 
-# Fewer trials tell nothing about any dimension, and TPE has nothing to learn from.
+# Fewer trials show nothing about any dimension, and TPE has nothing to learn from.
 FEWEST = 4
 
 
 def distributions(ranges: Mapping[str, Range]) -> dict[str, BaseDistribution]:
-    """The ranges as Optuna writes them."""
+    """The ranges as Optuna's distributions."""
     return {name: distribution(limits) for name, limits in ranges.items()}
 
 
 def distribution(limits: Range) -> BaseDistribution:
-    """One range as Optuna writes it."""
+    """One range as Optuna's distribution."""
     match limits:
         case Choice(values):
             return CategoricalDistribution(values)
@@ -39,10 +39,10 @@ def distribution(limits: Range) -> BaseDistribution:
 
 
 def sampler(algorithm: str, trials: int, seed: int) -> BaseSampler:
-    """Who proposes the next point: `random`, or else TPE.
+    """The sampler that proposes the next point: `random`, or else TPE.
 
     TPE: Bergstra et al., "Algorithms for Hyper-Parameter Optimization" (NeurIPS, 2011), after a
-    third of the trials at random; `constant_liar`, because trials run beside one another.
+    third of the trials at random; `constant_liar`, because trials run in parallel.
     """
     if algorithm == "random":
         return RandomSampler(seed=seed)
@@ -52,10 +52,10 @@ def sampler(algorithm: str, trials: int, seed: int) -> BaseSampler:
 
 
 def importances(ranges: Mapping[str, Range], trials: Trials, seed: int = 0) -> dict[str, float]:
-    """How much of the trials' difference each dimension explains, 0..1, the largest first.
+    """How much of the variance between trials each dimension explains, 0..1, the largest first.
 
     Hutter et al., "An Efficient Approach for Assessing Hyperparameter Importance" (ICML, 2014).
-    Empty where there are too few trials to tell, where all were as good, or all at one point.
+    Empty if there are too few trials, if all were equally good, or if no setting differs.
     """
     trials = list(trials)
     known = distributions({name: limits for name, limits in ranges.items() if varies(limits)})
@@ -75,7 +75,7 @@ def importances(ranges: Mapping[str, Range], trials: Trials, seed: int = 0) -> d
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps Optuna from telling that it created a study."""
+    """Keeps Optuna from logging that it created a study."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:

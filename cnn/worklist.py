@@ -22,14 +22,14 @@ from cnn.plural import by_reason
 class Root:
     """A folder of images: where it is, and what its images' paths begin with in the worklist.
 
-    The prefix is empty where there is one folder only: its images are called by their path in it.
+    The prefix is empty if there is only one folder: an image then has its path in that folder.
     """
 
     place: str
     prefix: str
 
     def below(self, path: str) -> str:
-        """The path below this root of an image of the worklist."""
+        """The path below this root, from a path in the worklist."""
         return path[len(self.prefix) :]
 
 
@@ -37,9 +37,9 @@ class Root:
 class Worklist:
     """What is to be scored.
 
-    manifest: as in training, with a column more: `root`, the number of the image's root; labels
-        are null where none is known, and may name classes that the model does not.
-    unmatched: how many rows of the file of labels name no image here.
+    manifest: as in training, with one more column: `root`, the number of the image's root. Labels
+        are null if unknown, and may be classes that the model does not have.
+    unmatched: how many images of the labels file are not in the folders.
     """
 
     roots: list[Root]
@@ -52,7 +52,7 @@ class Worklist:
         return bool(labels.null_count < len(labels))
 
     def unknown(self, classes: Collection[str]) -> dict[str, int]:
-        """Labels that are no class of the model, and how many images have them."""
+        """Labels that are not a class of the model, and how many images have them."""
         counted = pc.value_counts(self.manifest.table["label"].drop_null())
         labels, counts = (column.to_pylist() for column in counted.flatten())
         found, known = sorted(zip(labels, counts, strict=True)), set(classes)
@@ -64,8 +64,8 @@ def list_images(
 ) -> Worklist:
     """List `folders`; labels come from the file, or from the first folder below each root.
 
-    Those folders are labels where one of them at least is a class of the model: others then are
-    classes that it never saw. UserError where a folder is in another, or where there is no image.
+    The folders below a root are labels if at least one is a class of the model: the others are
+    then classes unknown to it. Raises UserError if a folder is in another, or if no image is found.
     """
     listings = [list_folder(folder) for folder in folders]
     require_apart([listing.root for listing in listings])
@@ -94,7 +94,7 @@ def prefix_of(folder: str) -> str:
 
 
 def require_apart(roots: Sequence[str]) -> None:
-    """UserError where a root is, or lies in, another: its images would be scored twice."""
+    """Raise UserError if a root is another one or inside it: images would be scored twice."""
     real = [
         root.partition("?")[0] if "://" in root else os.path.realpath(root)  # without options
         for root in roots
@@ -102,7 +102,7 @@ def require_apart(roots: Sequence[str]) -> None:
     for number, inner in enumerate(real):
         for outer in real[:number] + real[number + 1 :]:
             if f"{inner}/".startswith(f"{outer.rstrip('/')}/"):
-                raise UserError(f"{roots[number]} is given twice, or lies in another: give it once")
+                raise UserError(f"{roots[number]} is given twice, or is in another: give it once")
 
 
 def rows(listing: Listing, root: int, prefix: str, classes: Collection[str]) -> pa.Table:
@@ -142,9 +142,9 @@ def set_labels(table: pa.Table, labels: pa.Array) -> pa.Table:
 
 
 def with_labels(table: pa.Table, file: Place) -> tuple[pa.Table, int]:
-    """The table with the labels of a CSV file, and how many of its rows name no image here.
+    """The table with the labels of a CSV file, and how many labelled images are not in it.
 
-    An image that the file does not name has no label. UserError where it names none of them.
+    An image that is not in the file has no label. Raises UserError if no image is in the file.
     """
     given = read_labels(file)
     labels = [given.get(path) for path in table["path"].to_pylist()]
@@ -158,10 +158,10 @@ def with_labels(table: pa.Table, file: Place) -> tuple[pa.Table, int]:
 
 
 def read_labels(file: Place) -> dict[str, str]:
-    """Path → label; UserError where the file does not tell, or contradicts itself."""
+    """Path → label; UserError if the file cannot be read or contradicts itself."""
     try:
         # Names such as NA and null are text: pandas would make them missing values. The header is
-        # read as a row, for one that is longer is then an error, and not cut or an index.
+        # read as a row: a longer row is then an error, and not truncated or read as an index.
         table = pd.read_csv(
             BytesIO(file.read_bytes()),
             dtype=str,
@@ -175,7 +175,7 @@ def read_labels(file: Place) -> dict[str, str]:
     table = table[1:].set_axis(table.iloc[0], axis="columns")
     if missing := {"path", "label"} - set(table.columns):
         found = ", ".join(map(str, table.columns))
-        raise UserError(f"--labels {file} has no column {sorted(missing)[0]!r}, but {found}")
+        raise UserError(f"--labels {file} has no column {sorted(missing)[0]!r}, only {found}")
     for name in ("path", "label"):
         if list(table.columns).count(name) > 1:
             raise UserError(

@@ -77,7 +77,7 @@ def test_what_sampling_does_to_streamed_images_is_told() -> None:
         (Network(network="resnet18"), []),
         (
             Network(network="resnet18", filters=(4,), hidden=8),
-            ["no effect: --filters, --hidden: the network is resnet18, and not the cnn"],
+            ["resnet18 ignores --filters, --hidden: leave out settings of the cnn"],
         ),
     ],
 )

@@ -257,5 +257,5 @@ def test_parts_are_gone_on_with_as_they_were_cut(tmp_path: Path, images: Path) -
     run.check_parts(coarse)
     run.commit(1, coarse[1])
     run.check_parts(coarse)
-    with pytest.raises(UserError, match="begun by another version"):
+    with pytest.raises(UserError, match="started by a version that divides images differently"):
         run.check_parts(fine)

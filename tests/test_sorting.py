@@ -132,7 +132,7 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path, images: P
     begun(tmp_path / "half", Reader(str(images)), key="ab12")
     assert [file.name for file in (tmp_path / "half").iterdir()] == [".sorted"]
     assert "Not a directory" in refusal(images / "a.jpg", tmp_path / "elsewhere")
-    assert "a.jpg' is no folder" in refusal(images / "a.jpg" / "b" / "c", tmp_path / "elsewhere")
+    assert "a.jpg' is not a folder" in refusal(images / "a.jpg" / "b" / "c", tmp_path / "elsewhere")
 
 
 def test_a_folder_that_cannot_be_made_is_refused(images: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_folder_that_cannot_be_made_is_refused(images: Path) -> None:
 @pytest.mark.parametrize("place", ["images", "images/sorted", "link/sorted"])
 def test_a_folder_among_the_images_is_refused(tmp_path: Path, images: Path, place: str) -> None:
     (tmp_path / "link").symlink_to("images")
-    assert "whose images it would add to" in refusal(tmp_path / place, images)
+    assert "to which it would add images" in refusal(tmp_path / place, images)
 
 
 # Placing

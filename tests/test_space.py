@@ -270,7 +270,7 @@ def test_no_setting_takes_a_value_that_it_refuses_elsewhere(tmp_path: Path, name
         ({"seed": {"int": [1, 2]}}, ["seed is the same for all trials"]),
         ({"fit": {"choice": ["crop", "squash"]}}, ["fit is the same for all trials"]),
         ({7: {"int": [1, 2]}}, ["no setting 7"]),
-        ({"lr": 0.1}, ["lr: 0.1 is no range"]),
+        ({"lr": 0.1}, ["lr: 0.1 is not a range"]),
         ({"lr": {"uniform": [2, 1]}}, ["lr: the range from 2 to 1 is empty"]),
         ({"lr": {"uniform": [0, 1]}}, ["lr: 0.0: ", "greater than 0"]),
         ({"lr": {"choice": [0.1, float("inf")]}}, ["lr: inf: ", "finite"]),
@@ -303,7 +303,7 @@ def test_no_setting_takes_a_value_that_it_refuses_elsewhere(tmp_path: Path, name
         ),
         (
             {"network": {"choice": ["resnet18"]}, "stages": {"int": [1, 2]}},
-            ["stages shapes the cnn", "resnet18", "leave it out"],
+            ["stages is for the cnn only", "resnet18", "leave it out"],
         ),
         ("", ["holds no ranges"]),
         ("[3]", ["holds no ranges"]),

@@ -52,7 +52,7 @@ def test_a_second_run_finds_the_dataset_and_other_images_are_refused(
     larger = list_source(str(digits), Images(image_size=24))
     with pytest.raises(UserError, match="other images or with other settings"):
         is_prepared(larger, dataset.folder)
-    with pytest.raises(UserError, match="is no prepared dataset"):
+    with pytest.raises(UserError, match="is not a prepared dataset"):
         is_prepared(larger, digits)
 
 
@@ -84,7 +84,7 @@ def test_shards_that_another_version_has_cut_are_refused(
     source = list_source(str(digits), SETTINGS)
     finer = dataset.card.model_copy(update={"shards": dataset.card.shards + 1})
     prepared.begin(tmp_path / "begun", finer)
-    with pytest.raises(UserError, match="begun by another version"):
+    with pytest.raises(UserError, match="started by a version that divides images differently"):
         is_prepared(source, tmp_path / "begun")
     whole = tmp_path / "whole"
     whole.mkdir()

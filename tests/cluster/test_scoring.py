@@ -188,7 +188,7 @@ def test_another_model_and_other_settings_and_images_are_refused(
     scored: Path, model: Path, images: Path, tmp_path: Path
 ) -> None:
     same = ["--out", scored, "--min-confidence", 0.6]
-    with pytest.raises(UserError, match="begun with another model"):
+    with pytest.raises(UserError, match="started with another model"):
         score(save_model(tmp_path / "other", seed=1), images, *same)
     with pytest.raises(UserError, match=r"min_confidence 0\.6, not 0\.5"):
         score(model, images, "--out", scored, "--min-confidence", 0.5)

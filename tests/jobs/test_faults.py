@@ -257,5 +257,5 @@ def test_a_damaged_shard_is_told_with_its_mend(
     refused = command("train", tmp_path / "set", "--out", tmp_path / "run", *small)
     assert refused.returncode == 2, refused.stderr
     last = refused.stderr.splitlines()[-1]
-    assert "is no whole prepared dataset" in last and "remove it" in last
+    assert "is incomplete, or from another version" in last and "remove it" in last
     assert "Traceback" not in refused.stderr
