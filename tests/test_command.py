@@ -12,11 +12,14 @@ from pydantic_core import PydanticUndefined
 from cnn.command import parse
 from cnn.config import PrepareConfig, TrainConfig, TuneConfig
 from cnn.errors import FULL_GPU, UserError
+from cnn.manifest import COLUMNS, Manifest
 from cnn.run_folder import TrainFolder
 from cnn.schema import leaves
 
 ROOT = Path(__file__).parents[1]
 JOBS = sorted(file.stem for file in (ROOT / "jobs").glob("*.py") if file.stem != "__init__")
+
+NO_IMAGES = Manifest(COLUMNS.empty_table(), {})
 
 # Runs a job's module as `python -m` does, then tells which heavy libraries it has loaded.
 LOADED = """
@@ -104,14 +107,15 @@ def test_the_settings_that_a_run_saves_are_read_back_equal(
     tmp_path: Path, arguments: list[str]
 ) -> None:
     settings, run = train(*arguments), TrainFolder(tmp_path / "run")
-    with run.begun(settings):
+    with run.begun(settings, NO_IMAGES):
         pass
     assert train("--config", str(run.config)) == settings
 
 
 def test_a_search_begins_with_the_settings_that_a_training_run_has_saved(tmp_path: Path) -> None:
     run = TrainFolder(tmp_path / "run")
-    with run.begun(train("photos", "--lr", "0.5", "--dry-run", "--out", str(run.path))):
+    given = train("photos", "--lr", "0.5", "--dry-run", "--out", str(run.path))
+    with run.begun(given, NO_IMAGES):
         pass
     search = parse(TuneConfig, ["--config", str(run.config), "--out", "elsewhere"])
     assert search.given() == train("photos", "--lr", "0.5")

@@ -222,7 +222,7 @@ def test_a_run_that_another_job_began_while_this_one_waited_is_refused(
     run.check(settings("--seed", "2"), manifest_of(images))  # and now it waits for machines
     begin(run, settings("--seed", "1"), images)
     manifest_of(images).write(run.manifest)
-    with pytest.raises(UserError, match="begun with seed 1, not 2"):
+    with pytest.raises(UserError, match="started with seed 1, not 2"):
         begin(run, settings("--seed", "2"), images)
     assert "seed: 1" in run.config.read_text()
 

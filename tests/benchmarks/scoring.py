@@ -22,7 +22,7 @@ import torch
 from cnn import bundle
 from cnn.bundle import Bundle
 from cnn.cluster import score_run
-from cnn.cluster.score_run import Task
+from cnn.cluster.score_run import ScoringJob
 from cnn.cluster.session import session
 from cnn.config import ScoreConfig
 from cnn.console import Console
@@ -73,18 +73,18 @@ def compare(asked: argparse.Namespace, few: Path, many: Path, folder: Path) -> N
 def score(model: Path, images: Path, out: Path) -> Spent:
     """What a scoring run does between its plan and its report."""
     settings = ScoreConfig(model=str(model), images=(str(images),), out=str(out))
-    task = begun(settings)
+    job = begun(settings)
     with metered() as spent:
-        score_run.fill(task, Console())
+        score_run.fill(job, Console())
     return spent
 
 
-def begun(settings: ScoreConfig) -> Task:
+def begun(settings: ScoreConfig) -> ScoringJob:
     """A run that has scored nothing yet."""
-    task = score_run.gather(settings, bundle.load(bundle.find(Path(settings.model))))
-    with task.run.begun(settings):
-        task.run.begin_with(task.work.manifest, "")
-    return task
+    job = score_run.gather(settings, bundle.load(bundle.find(Path(settings.model))))
+    with job.run.begun(settings, job.work.manifest):
+        job.run.begin_with(job.work.manifest, "")
+    return job
 
 
 def loop(model: Bundle, images: Path) -> float:
