@@ -37,6 +37,8 @@ Numbers = Annotated[
 
 def absolute(weights: str) -> str:
     """An absolute path, as Ray's workers have other working directories."""
+    if "://" in weights:
+        raise ValueError("give a file on this machine, not a URI")
     return weights if weights == "default" else str(Path(weights).absolute())
 
 
@@ -165,7 +167,10 @@ class Training(Settings):
         description="early stopping after this many epochs without a better validation accuracy",
     )
     max_minutes: float | None = Field(
-        None, gt=0, description="time limit for training; the schedule is shortened to fit"
+        None,
+        gt=0,
+        description="time limit for training, of each trial in a search; the schedule is "
+        "shortened to fit",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",

@@ -1,5 +1,6 @@
 """Console output of a running job: lines, tables and progress bars on standard error."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -59,8 +60,11 @@ class Console:
             return
         encoding = sys.stdout.encoding or "utf-8"
         shown = one_line(text).encode(encoding, "backslashreplace").decode(encoding)
-        sys.stdout.write(f"{shown}\n")
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(f"{shown}\n")
+            sys.stdout.flush()
+        except BrokenPipeError:  # its reader has ended; at exit Python would flush once more
+            sys.stdout = open(os.devnull, "w", encoding=encoding)  # noqa: SIM115
 
     @contextmanager
     def bar(self, title: str, unit: str = "") -> Iterator[Advance]:

@@ -90,6 +90,17 @@ class Integer(Between):
 Range: TypeAlias = Choice | Uniform | LogUniform | Integer
 
 
+def size_of(limits: Range) -> float:
+    """How many values the range has; infinity if it is continuous."""
+    match limits:
+        case Choice(values):
+            return len(set(values))
+        case Integer(low, high):
+            return high - low + 1
+        case _:
+            return math.inf if limits.low < limits.high else 1
+
+
 def varies(limits: Range) -> bool:
     """Whether the range has more than one value."""
     return len(set(limits.samples)) > 1

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations, product
+from math import prod
 from typing import Annotated, Any, Self, TypeAlias
 
 import yaml
@@ -12,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 from cnn.config import Augmentation, Network, Settings, TrainConfig
 from cnn.errors import UserError
+from cnn.plural import counted
 from cnn.ranges import (
     Choice,
     Integer,
@@ -20,6 +22,7 @@ from cnn.ranges import (
     Uniform,
     Value,
     parse_range,
+    size_of,
     varies,
     written,
 )
@@ -92,6 +95,14 @@ class Space:
     def image_sizes(self) -> list[int]:
         """Every image size that a trial may have, the smallest first."""
         return sorted(size for size in self.choices("image_size") if isinstance(size, int))
+
+    def require_points(self, trials: int) -> None:
+        """Raise UserError if there are fewer points than trials: one again shows nothing new."""
+        if (points := prod(map(size_of, self.ranges.values()))) < trials:
+            raise UserError(
+                f"the space has {counted(int(points), 'point')}, fewer than --trials {trials}: "
+                f"give --trials {int(points)}, or wider ranges"
+            )
 
     @property
     def most_epochs(self) -> int:

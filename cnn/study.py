@@ -1,6 +1,6 @@
 """A search in Optuna's terms: ranges as distributions, trials as a study."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +21,9 @@ Trials = Iterable[tuple[Mapping[str, Any], float]]
 # Fewer trials show nothing about any dimension, and TPE has nothing to learn from.
 FEWEST = 4
 
+# Random points to look at for one that is new: enough to find the last of a hundred.
+DRAWS = 500
+
 
 def distributions(ranges: Mapping[str, Range]) -> dict[str, BaseDistribution]:
     """The ranges as Optuna's distributions."""
@@ -36,6 +39,18 @@ def distribution(limits: Range) -> BaseDistribution:
             return IntDistribution(low, high)
         case _:
             return FloatDistribution(limits.low, limits.high, log=isinstance(limits, LogUniform))
+
+
+def unseen(
+    space: Mapping[str, BaseDistribution], seen: Collection[Mapping[str, Any]]
+) -> dict[str, Any] | None:
+    """A random point that is not among those `seen`; None if there seems to be none."""
+    optuna_study = optuna.create_study(sampler=RandomSampler(seed=len(seen)))
+    for _ in range(DRAWS):
+        point = optuna_study.ask(dict(space)).params
+        if point not in seen:
+            return point
+    return None
 
 
 def sampler(algorithm: str, trials: int, seed: int) -> BaseSampler:

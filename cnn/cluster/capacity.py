@@ -1,5 +1,6 @@
 """The capacity of the cluster: what it has, and what more it can start on request."""
 
+import os
 import sys
 import time
 
@@ -39,6 +40,12 @@ def gpus() -> int:
 def own_gpus() -> int:
     """GPUs that torch can use here; with an old driver, `device_count` alone is too high."""
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def require_any(gpu: bool | None) -> None:
+    """Raises UserError if GPUs were asked for on this machine alone, and it has none."""
+    if gpu and "RAY_ADDRESS" not in os.environ and not own_gpus():
+        raise UserError("torch can use no GPU of this machine: leave out --gpu")
 
 
 def require_usable(gpu: bool) -> None:

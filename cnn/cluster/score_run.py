@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from cnn import bundle
 from cnn.atomic import write_atomically
 from cnn.bundle import Bundle
-from cnn.cluster import nodes, scoring, scoring_plan
+from cnn.cluster import capacity, nodes, scoring, scoring_plan
 from cnn.cluster.passes import make_all
 from cnn.cluster.progress import patiently
 from cnn.cluster.scoring_plan import ScoringPlan
@@ -63,6 +63,7 @@ def score(settings: ScoreConfig, console: Console) -> None:
     The same call resumes an interrupted run. It scores nothing in a finished one, but still sorts.
     """
     nodes.require_lasting(place(settings.out))
+    capacity.require_any(settings.pool.gpu)
     if settings.sort_into is not None:
         nodes.require_lasting(place(settings.sort_into), "--sort-into")
     folder = bundle.find(place(settings.model))

@@ -10,7 +10,7 @@ from cnn import bundle, dry_run, parquet, preflight
 from cnn.atomic import write_atomically
 from cnn.bundle import Bundle
 from cnn.census import Census, take_census
-from cnn.cluster import nodes, scoring, training, training_plan
+from cnn.cluster import capacity, nodes, scoring, training, training_plan
 from cnn.cluster.passes import make_all
 from cnn.cluster.prepare_run import PREPARE_CPUS, ensure_prepared, require_lasting
 from cnn.cluster.progress import patiently
@@ -48,6 +48,7 @@ def train(settings: TrainConfig, console: Console) -> None:
     started = time.monotonic()
     run = TrainFolder(place(settings.out or default_out(settings.images)))
     require_lasting(settings, run)
+    capacity.require_any(settings.resources.gpu)
     source = find_source(settings, run)
     settings = settings.model_copy(update={"data": source.settings})
     preflight.check_network(settings.network, source.settings, source.manifest)

@@ -7,8 +7,9 @@ import yaml
 
 from cnn import preflight, study
 from cnn.atomic import write_atomically
-from cnn.cluster import nodes, training, tuning, tuning_plan
+from cnn.cluster import capacity, nodes, training, tuning, tuning_plan
 from cnn.cluster.prepare_run import PREPARE_CPUS, ensure_prepared, require_lasting
+from cnn.cluster.search_state import read_state
 from cnn.cluster.session import session
 from cnn.cluster.train_run import announce, keep, split, test
 from cnn.cluster.training import Trained
@@ -37,6 +38,7 @@ def tune(settings: TuneConfig, console: Console) -> None:
     started = time.monotonic()
     run = TuneFolder(place(settings.out or f"{default_out(settings.images)}-tune"))
     require_lasting(settings, run)
+    capacity.require_any(settings.resources.gpu)
     source = find_source(settings, run)
     settings = settings.model_copy(update={"data": source.settings})
     base = settings.given()
@@ -48,9 +50,10 @@ def tune(settings: TuneConfig, console: Console) -> None:
         announce(run, console)
         return
     streamed = not base.resources.hold(len(source.manifest.table), max(space.image_sizes))
-    cpus = tuning_plan.logical_cpus(settings, streamed)
+    before = read_state(run.trials)
+    cpus = tuning_plan.logical_cpus(settings, streamed, before)
     with session(max(PREPARE_CPUS, cpus), searching=True):
-        plan = tuning_plan.plan(settings, streamed, console)
+        plan = tuning_plan.plan(settings, streamed, console, before)
         nodes.require_shared_folder(run.path)
         with run.begun(settings, source.manifest):
             fill(settings, sources, space, run, plan, console, started)
@@ -68,15 +71,16 @@ def fill(
 ) -> None:
     """Prepare, search and evaluate the winner, and write the run folder, its report last."""
     resumed, base = run.manifest.is_file(), space.base
+    start = space.settings(space.start)
     run.check_space(space.as_yaml())
     write_atomically(run.space, space.as_yaml())
     datasets = {
         size: ensure_prepared(one, prepared_folder(one, settings, run), console)
         for size, one in sources.items()
     }
-    first = datasets[space.settings(space.start).data.image_size]
+    first = datasets[start.data.image_size]
     census = split(first, base, run, plan.training_plan)
-    about = preflight.describe(census, base, first.card.image_size, str(plan), console)
+    about = preflight.describe(census, start, first.card.image_size, str(plan), console)
     folders = {size: dataset.folder for size, dataset in datasets.items()}
     context = TrialContext(space, folders, plan, run.trials.resolve())
     tried = tuning.search(context, settings.search, settings.seed, console)
@@ -111,7 +115,9 @@ def space_of(search: Search, base: TrainConfig) -> Space:
 
 def check(settings: TuneConfig, source: Source, space: Space, run: TuneFolder) -> None:
     """Raises UserError if no network can be built, or if the folder holds something else."""
-    preflight.check_network(settings.network, source.settings, source.manifest)
+    start = space.settings(space.start)
+    preflight.check_network(start.network, start.data, source.manifest)
+    space.require_points(settings.search.trials)
     run.check(settings, source.manifest)
     run.check_space(space.as_yaml())
 

@@ -1,18 +1,19 @@
 """Ray Tune: a search over many training runs, with early stopping of the weak ones."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+from optuna.trial import TrialState
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
-from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from cnn import checkpoint, study
 from cnn.bundle import CARD, Bundle
+from cnn.cluster.halving import Halving, Rungs
 from cnn.cluster.progress import patiently
+from cnn.cluster.search_state import read_state
 from cnn.cluster.training import storage
 from cnn.cluster.trials import METRIC, NUMBER, TrialContext, folder_of, point_of, run_trial
 from cnn.cluster.watch import TABLE_HEAD, Watch, ending, reason_of
@@ -48,16 +49,21 @@ def search(context: TrialContext, settings: Search, seed: int, console: Console)
     with console.bar("tune", "trials") as advance:
         Watch.here = Watch(settings.trials, console, advance)
         path, filesystem = storage(context.folder)
-        if tune.Tuner.can_restore(path, filesystem):
-            require_state(context.folder)
+        before = read_state(context.folder)
+        if before.statuses:
             tuner = tune.Tuner.restore(
                 path, trainable, resume_unfinished=True, storage_filesystem=filesystem
             )
         else:
             tuner = new_tuner(trainable, context, settings, seed)
         console.say(TABLE_HEAD)
-        advance(0, settings.trials)
+        advance(before.ended, settings.trials)
         results = patiently(tuner.fit)
+    if len(results) != settings.trials:
+        raise UserError(
+            f"Tune lost a part of the search in {context.folder}: {len(results)} of "
+            f"{settings.trials} trials are there; give another --out"
+        )
     found = [tried(results[number], context) for number in range(len(results))]
     return sorted(found, key=lambda one: one.trial.number)
 
@@ -96,21 +102,10 @@ def epochs_of(result: tune.Result) -> pd.DataFrame:
     return table[columns].dropna().drop_duplicates("epoch", keep="last").astype({"epoch": int})
 
 
-def require_state(folder: Place) -> None:
-    """Raises UserError if a kill truncated Tune's state: Tune would silently start again."""
-    states = [file for file in folder.iterdir() if file.name.startswith("experiment_state-")]
-    last = max(states, key=str, default=None)
-    try:
-        json.loads(last.read_text(encoding="utf-8")) if last else None
-    except ValueError:
-        raise UserError(
-            f"{last} was only partly written, so the search cannot resume: give another --out"
-        ) from None
-
-
 def new_tuner(trainable: Any, context: TrialContext, settings: Search, seed: int) -> tune.Tuner:
     """A new search."""
     space, (path, filesystem) = context.space, storage(context.folder.parent)
+    scheduler = Halving.of(settings, space.most_epochs)
     proposals = Proposals(
         space=study.distributions(space.ranges),
         metric=METRIC,
@@ -122,17 +117,7 @@ def new_tuner(trainable: Any, context: TrialContext, settings: Search, seed: int
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=proposals,
-            scheduler=Halving(
-                time_attr="epoch",
-                metric=METRIC,
-                mode="max",
-                # Past the last epoch: at `max_t` Tune would stop the best trial at its last report.
-                max_t=space.most_epochs + 1,
-                grace_period=min(
-                    settings.grace or max(1, space.most_epochs // 12), space.most_epochs
-                ),
-                reduction_factor=settings.reduction,
-            ),
+            scheduler=scheduler,
             num_samples=settings.trials,
             max_concurrent_trials=context.plan.concurrent,
             reuse_actors=True,
@@ -146,37 +131,43 @@ def new_tuner(trainable: Any, context: TrialContext, settings: Search, seed: int
             checkpoint_config=tune.CheckpointConfig(
                 num_to_keep=1, checkpoint_score_attribute=METRIC
             ),
-            callbacks=[Watch.current()],
+            callbacks=[Watch.current(), Rungs(scheduler)],
             verbose=0,
         ),
     )
 
 
 class Proposals(OptunaSearch):
-    """Optuna's proposals, numbered because Tune lists trials in another order after a restore."""
+    """Optuna's proposals, each point once, numbered.
 
-    proposed = 0
+    Numbered, because Tune lists trials in another order after a restore. Once, because training
+    is deterministic: the same point again would show nothing new.
+    """
+
+    proposed: tuple[dict[str, Any], ...] = ()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         point: dict[str, Any] | None = super().suggest(trial_id)
+        if point in self.proposed:  # TPE likes to propose the best point again
+            point = self.another(trial_id) or point
         if point is None:
             return None
-        self.proposed += 1
-        return {**point, NUMBER: self.proposed - 1}
+        self.proposed = (*self.proposed, point)
+        return {**point, NUMBER: len(self.proposed) - 1}
+
+    def another(self, trial_id: str) -> dict[str, Any] | None:
+        """A random point instead of one that was proposed before; None if there is no other."""
+        space: Any = self._space
+        point = study.unseen(space, self.proposed)
+        if point is None:
+            return None
+        optuna_study: Any = self._ot_study
+        # Optuna learns nothing from a failed trial.
+        optuna_study.tell(self._ot_trials.pop(trial_id), state=TrialState.FAIL)
+        optuna_study.enqueue_trial(point)
+        return super().suggest(trial_id)
 
 
 def folder_name(trial: TuneTrial) -> str:
     """The name of a trial's folder: Tune's default would list all its settings."""
     return folder_of(trial.config[NUMBER], trial.trial_id)
-
-
-class Halving(AsyncHyperBandScheduler):
-    """Asynchronous successive halving that never stops trial 0, the baseline of the search.
-
-    Li et al., "A System for Massively Parallel Hyperparameter Tuning" (MLSys, 2020). Trial 0 has
-    the given settings, or the nearest to them in the space.
-    """
-
-    def on_trial_result(self, controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
-        action: str = super().on_trial_result(controller, trial, result)
-        return TrialScheduler.CONTINUE if trial.config[NUMBER] == 0 else action

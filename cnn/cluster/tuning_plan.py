@@ -1,10 +1,12 @@
 """The plan of a search: how many trials run at once, with how many workers each."""
 
+import os
 from dataclasses import dataclass
 
-from cnn import config
+from cnn import config, plural
 from cnn.cluster.autoscaler import Needs
 from cnn.cluster.capacity import counted, gpus, provides, slots, total, wants_gpu
+from cnn.cluster.search_state import NOTHING, SearchState
 from cnn.cluster.training_plan import DATA_CPUS, TrainingPlan, worker_needs
 from cnn.console import Console
 from cnn.errors import UserError
@@ -41,8 +43,8 @@ class TuningPlan:
         if self.workers == 1:
             alone = {"CPU": trial_cpus(1, self.streamed), "GPU": self.gpu_fraction}
             return [alone] * self.concurrent
-        each = [{"CPU": 1.0}] + [worker_needs(self.gpu_fraction > 0)] * self.workers
-        return each * self.concurrent
+        worker: Needs = {"CPU": 1 + self.streamed * DATA_CPUS, "GPU": self.gpu_fraction}
+        return ([{"CPU": 1.0}] + [worker] * self.workers) * self.concurrent
 
     @property
     def training_plan(self) -> TrainingPlan:
@@ -56,28 +58,46 @@ class TuningPlan:
 
     def __str__(self) -> str:
         each = counted(self.workers, self.gpu_fraction > 0)
-        return f"{self.concurrent} trials at once, {each} each: {self.cpus} CPUs in all"
+        at_once, cpus = plural.counted(self.concurrent, "trial"), plural.counted(self.cpus, "CPU")
+        return f"{at_once} at once, {each} each: {cpus} in all"
 
 
 def trial_cpus(workers: int, streamed: bool) -> int:
     """CPUs of a trial: one for itself, those of separate workers, and those for streamed data."""
     if workers > 1:
-        return 1 + workers * (1 + DATA_CPUS)
+        return 1 + workers * (1 + streamed * DATA_CPUS)
     return 1 + streamed * DATA_CPUS
 
 
-def logical_cpus(settings: config.TuneConfig, streamed: bool) -> int:
+def logical_cpus(settings: config.TuneConfig, streamed: bool, before: SearchState) -> int:
     """The logical CPUs that a local Ray must have, so that a search uses the whole machine."""
     workers = settings.resources.workers or 1
+    return at_once(settings, own_room(workers), before) * trial_cpus(workers, streamed)
+
+
+def own_room(workers: int) -> int:
+    """How many trials at once this machine's CPUs are enough for."""
+    return max(1, cores() // workers)
+
+
+def at_once(settings: config.TuneConfig, most: int, before: SearchState) -> int:
+    """How many trials run at once: as requested, or as many as there is room for.
+
+    Tune starts all `before` that were interrupted at once. Each of them holds a CPU of its own
+    while it waits for its workers: if all could not have theirs, none would.
+    """
     search = settings.search
-    at_once = min(search.concurrent or max(1, cores() // workers), search.trials)
-    return at_once * trial_cpus(workers, streamed)
+    fresh = min(search.concurrent or max(1, most), search.trials)
+    return max(fresh, before.unfinished) if (settings.resources.workers or 1) > 1 else fresh
 
 
-def plan(settings: config.TuneConfig, streamed: bool, console: Console) -> TuningPlan:
-    """The plan; UserError if the cluster can never provide for it.
+def plan(
+    settings: config.TuneConfig, streamed: bool, console: Console, before: SearchState = NOTHING
+) -> TuningPlan:
+    """The plan, also of a search that was interrupted `before` its end.
 
     As many trials at once as requested, for which a cluster may grow, or as there is room for.
+    Raises UserError if the cluster can never provide for it.
     """
     asked, search = settings.resources, settings.search
     workers = asked.workers or 1
@@ -85,13 +105,16 @@ def plan(settings: config.TuneConfig, streamed: bool, console: Console) -> Tunin
     gpu = wants_gpu(asked.gpu, alone if workers == 1 else worker_needs(gpu=True), console)
     fraction = (search.gpu_fraction if workers == 1 else 1.0) if gpu else 0.0
     most = room(workers, fraction, streamed)
-    at_once = min(search.concurrent or max(1, most), search.trials)
-    wanted = TuningPlan(at_once, workers, fraction, streamed)
+    if "RAY_ADDRESS" not in os.environ:  # its Ray may have more CPUs than there are, to decode with
+        most = min(most, own_room(workers))
+    wanted = TuningPlan(at_once(settings, most, before), workers, fraction, streamed)
     if provides(wanted.needs, console):
         return wanted
+    trials = plural.counted(wanted.concurrent, "trial")
     raise UserError(
-        f"{at_once} trials at once with {counted(workers, gpu)} each need {wanted.cpus} CPUs"
+        f"{trials} at once with {counted(workers, gpu)} each: {wanted.cpus} CPUs"
         + (f" and {wanted.gpus:g} GPUs" if gpu else "")
+        + " are needed"
         + f", and there are {total('CPU')} CPUs and {gpus()} GPUs: "
         + (f"give --concurrent {most}" if most else "give fewer --workers or --concurrent")
         + (", or leave out --gpu" if gpu else "")

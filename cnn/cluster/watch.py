@@ -6,12 +6,11 @@ from typing import Any, ClassVar
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
+from cnn.cluster.search_state import ENDED
 from cnn.cluster.trials import METRIC, NUMBER, point_of
 from cnn.console import Advance, Console
 from cnn.report.tuning import Outcome
 from cnn.space import Point
-
-ENDED = ("TERMINATED", "ERROR")  # Tune's statuses of a trial that has ended
 
 TABLE = "{trial:>7}  {outcome:>8}  {epochs:>6}  {accuracy:>7}  {best:>12}  {states:>20}  {point}"
 TABLE_HEAD = TABLE.format(
@@ -63,14 +62,17 @@ class Watch(tune.Callback):
         ends = [ending(one.last_result) for one in others if one.status == "TERMINATED"]
         running = sum(one.status == "RUNNING" for one in others)
         stopped = [*ends, outcome].count("stopped")
-        best = max(trials, key=best_of)
+        failed = [one for one in others if one.status == "ERROR"]
+        failed += [trial] if outcome == "failed" else []
+        compared = [one for one in trials if one not in failed]
+        best = max(compared, key=best_of, default=None)
         self.console.say(
             TABLE.format(
                 trial=trial.config[NUMBER],
                 outcome=outcome,
                 epochs=int((trial.last_result or {}).get("epoch", 0)),
                 accuracy=f"{best_of(trial):.3f}",
-                best=f"{best_of(best):.3f} ({best.config[NUMBER]})",
+                best=f"{best_of(best):.3f} ({best.config[NUMBER]})" if best else "none",
                 states=f"{running} / {stopped} / {done}",
                 point=point_text(point_of(trial.config)),
             )

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 from ray.tune.experiment import Trial
 
+from cnn import study
 from cnn.cluster import tuning
-from cnn.cluster.tuning import TrialContext, Tried
+from cnn.cluster.halving import Halving, Rungs
+from cnn.cluster.tuning import Proposals, TrialContext, Tried
 from cnn.cluster.tuning_plan import TuningPlan
 from cnn.cluster.watch import Watch
 from cnn.config import Resources, Search, TrainConfig
@@ -55,15 +57,75 @@ def test_the_given_settings_are_tried_first_and_run_to_their_end(tried: list[Tri
 
 @pytest.mark.parametrize(("number", "action"), [(0, "CONTINUE"), (3, "STOP")])
 def test_of_all_weak_trials_only_the_given_settings_go_on(number: int, action: str) -> None:
-    halving = tuning.Halving(
-        time_attr="epoch", metric="val_accuracy", mode="max", max_t=9, grace_period=1
-    )
+    halving = Halving(time_attr="epoch", metric="val_accuracy", mode="max", max_t=9, grace_period=1)
     last = None
     for name, accuracy in ((1, 0.9), (2, 0.8), (number, 0.1)):
         trial = Trial("trial", config={"trial": name}, stub=True)
         halving.on_trial_add(None, trial)
         last = halving.on_trial_result(None, trial, {"epoch": 1, "val_accuracy": accuracy})
     assert last == action
+
+
+def test_the_rungs_of_an_interrupted_search_are_those_of_the_resumed_one() -> None:
+    def halving() -> Halving:
+        return Halving.of(Search(grace=1, reduction=3), most_epochs=9)
+
+    def seen(by: Halving, number: int, accuracies: list[float]) -> str:
+        trial = Trial("trial", config={"trial": number}, stub=True, trial_id=str(number))
+        by.on_trial_add(None, trial)
+        last = ""
+        for epoch, accuracy in enumerate(accuracies, start=1):
+            last = by.on_trial_result(None, trial, {"epoch": epoch, "val_accuracy": accuracy})
+        return last
+
+    whole, before, after = halving(), halving(), halving()
+    for one in (whole, before):
+        seen(one, 0, [0.1, 0.5, 0.7])
+    Rungs(after).set_state(Rungs(before).get_state())
+    # Trial 0 goes on; then new ones begin, which must be compared with its first epoch.
+    again = Trial("trial", config={"trial": 0}, stub=True, trial_id="0")
+    after.on_trial_add(None, again)
+    for one in (whole, after):
+        trial = again if one is after else Trial("trial", config={"trial": 0}, stub=True)
+        trial.trial_id = "0"
+        one.on_trial_result(None, trial, {"epoch": 4, "val_accuracy": 0.8})
+    assert whole.rungs == after.rungs == [{}, {"0": 0.7}, {"0": 0.1}]
+    assert seen(whole, 1, [0.2]) == seen(after, 1, [0.2]) == "CONTINUE"
+    assert seen(whole, 2, [0.05]) == seen(after, 2, [0.05]) == "STOP"
+
+
+def test_a_failed_trial_is_not_the_best(capsys: pytest.CaptureFixture[str]) -> None:
+    trials = [Trial("trial", config={"trial": number}, stub=True) for number in range(2)]
+    for trial, accuracy in zip(trials, (0.99, 0.9), strict=True):
+        trial.run_metadata.last_result = {"epoch": 4, "epochs": 4}
+        trial.run_metadata.metric_analysis = {"val_accuracy": {"max": accuracy}}
+    trials[0].set_status("ERROR")
+    Watch(2, Console(), lambda done, total: None).on_trial_complete(1, trials, trials[1])
+    assert "0.900 (1)" in capsys.readouterr().err
+    Watch(2, Console(), lambda done, total: None).tell(trials[:1], trials[0], "failed")
+    assert "none" in capsys.readouterr().err
+
+
+def test_no_point_is_tried_twice(tmp_path: Path) -> None:
+    """TPE likes to propose the best point again, of which there is nothing more to learn."""
+    ranges: dict[str, Range] = {"a": Choice((1, 2, 3)), "b": Choice(("x", "y"))}
+    for algorithm in ("tpe", "random"):
+        proposals = Proposals(
+            space=study.distributions(ranges),
+            metric="val_accuracy",
+            mode="max",
+            points_to_evaluate=[{"a": 1, "b": "x"}],
+            sampler=study.sampler(algorithm, 6, 0),
+        )
+        points = []
+        for number in range(6):
+            point = proposals.suggest(str(number))
+            assert point is not None
+            proposals.on_trial_complete(str(number), {"val_accuracy": 1 / point["a"]})
+            points.append((point["a"], point["b"], point["trial"]))
+        assert points[0] == (1, "x", 0)
+        assert len({point[:2] for point in points}) == 6
+        assert [point[2] for point in points] == list(range(6))
 
 
 def test_a_search_that_is_gone_on_with_counts_what_it_had_stopped_and_no_failures(
@@ -89,7 +151,7 @@ def test_weak_trials_are_stopped_early_and_all_are_accounted_for(tried: list[Tri
 
 def test_the_best_epoch_of_a_trial_is_kept(tried: list[Tried]) -> None:
     for one in tried:
-        if one.trial.judged:
+        if one.trial.comparable:
             assert one.best().card.trained["val_accuracy"] == one.trial.accuracy
             assert one.trial.accuracy == max(accuracy for _, accuracy in one.trial.history)
 

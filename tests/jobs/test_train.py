@@ -70,7 +70,7 @@ def test_the_report_speaks_of_the_epoch_that_is_kept(
     card = json.loads((runs / "digits/model/model.json").read_text())
     history = pd.read_csv(runs / "digits/history.csv")
     assert card["trained"]["val_accuracy"] == history["val_accuracy"].max()
-    said = f"The model is that of epoch {card['trained']['epoch']}, the best"
+    said = f"The model is from epoch {card['trained']['epoch']}, the best"
     assert said in (runs / "digits/report.html").read_text()
 
 

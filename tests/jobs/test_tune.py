@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from runs import kill, said, wait_for
 
+from cnn.cluster.search_state import newest
 from cnn.command import parse
 from cnn.config import TrainConfig
 
@@ -29,9 +30,14 @@ def progress(run: Path) -> dict[str, str]:
     return {file.parent.name: file.read_text() for file in files}
 
 
-def ended(run: Path, epochs: int) -> list[str]:
-    """The trials that have run so many epochs."""
-    return [name for name, text in progress(run).items() if text.count("\n") > epochs]
+def ended(run: Path) -> list[str]:
+    """The trials that are over, as Tune has saved it: a kill forgets what came after."""
+    state = newest(run / "trials", "experiment_state-")
+    if state is None:
+        return []
+    trials = [json.loads(trial) for trial, _ in json.loads(state.read_text())["trial_data"]]
+    over = {trial["trial_id"] for trial in trials if trial["status"] == "TERMINATED"}
+    return [name for name in progress(run) if name.split("-")[1] in over]
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +46,9 @@ def killed(start: Start, runs: Path) -> tuple[list[object], dict[str, str], list
     arguments = ["tune", "--out", runs / "search", "--trials", 3, "--epochs", 3, "--seed", 1]
     arguments += ["--filters", "16,32"]
     process = start(*arguments)
-    wait_for(process, lambda: len(ended(runs / "search", 3)) >= 1)
+    wait_for(process, lambda: len(ended(runs / "search")) >= 1)
     kill(process)
-    return arguments, progress(runs / "search"), ended(runs / "search", 3)
+    return arguments, progress(runs / "search"), ended(runs / "search")
 
 
 @pytest.fixture(scope="module")
