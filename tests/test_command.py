@@ -319,3 +319,14 @@ def test_a_stopped_job_ends_so_also_where_nobody_reads_what_it_says() -> None:
     assert process.stderr is not None
     process.stderr.close()
     assert process.wait(60) == 130
+
+
+def test_a_date_that_is_none_is_told_as_yaml(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("images: 2024-02-30\n")
+    with pytest.raises(UserError, match="is not YAML: day is out of range"):
+        parse(TrainConfig, ["--config", str(tmp_path / "config.yaml")])
+
+
+def test_weights_at_a_uri_are_refused() -> None:
+    with pytest.raises(UserError, match=r"--weights s3://b/w\.pth: give a file on this machine"):
+        parse(TrainConfig, ["photos", "--network", "resnet18", "--weights", "s3://b/w.pth"])

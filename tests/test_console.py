@@ -196,3 +196,14 @@ def test_no_name_commands_the_terminal(capsys: pytest.CaptureFixture[str]) -> No
     console.result(name)
     shown = "\\x1b]0;owned\\x07\\x1b[2Jcat\\r\\n\\u202e\n"
     assert capsys.readouterr() == (shown, shown)
+
+
+def test_a_result_that_nobody_reads_ends_no_job() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)  # as `| head` does once it has seen enough
+    program = "from cnn.console import Console; Console().result('x'); Console().result('y')"
+    done = subprocess.run(
+        [sys.executable, "-c", program], stdout=writing, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -326,3 +326,11 @@ def test_a_strength_of_nothing_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--space no-such\.yaml: cannot be read: No such file"):
         read_space("no-such.yaml", PLAIN)
+
+
+def test_more_trials_than_points_are_refused() -> None:
+    space = Space({"batch_size": Choice((32, 64)), "epochs": Integer(1, 3)}, TrainConfig())
+    space.require_points(6)
+    with pytest.raises(UserError, match="has 6 points, fewer than --trials 7: give --trials 6"):
+        space.require_points(7)
+    Space({"lr": LogUniform(1e-3, 1e-2)}, TrainConfig()).require_points(10**6)

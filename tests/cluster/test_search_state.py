@@ -1,0 +1,52 @@
+"""Laws of a search's state: read whole before Tune reads it, or refused in one line."""
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+
+from cnn.cluster import tuning_plan
+from cnn.cluster.search_state import NOTHING, SearchState, read_state
+from cnn.config import TuneConfig
+from cnn.errors import UserError
+
+
+@pytest.fixture
+def trials(tmp_path: Path) -> Path:
+    """A folder as Tune leaves it: two sessions, of which the second is the one that counts."""
+    for session, statuses in (("1", ["RUNNING"]), ("2", ["TERMINATED", "ERROR", "RUNNING"])):
+        data = [[json.dumps({"status": status}), "{}"] for status in statuses]
+        (tmp_path / f"experiment_state-{session}.json").write_text(json.dumps({"trial_data": data}))
+        for name in ("searcher-state", "callback-states"):
+            (tmp_path / f"{name}-{session}.pkl").write_bytes(pickle.dumps({"of": session}))
+    return tmp_path
+
+
+def test_the_last_session_counts(trials: Path) -> None:
+    state = read_state(trials)
+    assert (state.ended, state.unfinished) == (2, 1)
+
+
+def test_a_search_that_has_saved_nothing_begins_anew(tmp_path: Path) -> None:
+    assert read_state(tmp_path / "nowhere") == NOTHING
+    (tmp_path / "tuner.pkl").write_bytes(b"written first")
+    assert read_state(tmp_path) == NOTHING
+
+
+@pytest.mark.parametrize(
+    "name", ["experiment_state-2.json", "searcher-state-2.pkl", "callback-states-2.pkl"]
+)
+def test_a_state_that_a_kill_cut_off_is_named(trials: Path, name: str) -> None:
+    file = trials / name
+    file.write_bytes(file.read_bytes()[:-5])
+    with pytest.raises(UserError, match=f"{name} cannot be read .*give another --out"):
+        read_state(trials)
+
+
+def test_all_interrupted_trials_get_room_for_their_workers() -> None:
+    before = SearchState(["RUNNING"] * 4 + ["TERMINATED"])
+    for workers, at_once in ((1, 1), (2, 4)):
+        settings = TuneConfig.model_validate({"resources": {"workers": workers}})
+        assert tuning_plan.at_once(settings, 1, before) == at_once
+        assert tuning_plan.at_once(settings, 1, NOTHING) == 1
