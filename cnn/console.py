@@ -106,15 +106,15 @@ class Milestones:
     def __init__(self, console: Console, title: str, unit: str, seconds: float = 30.0) -> None:
         self.console, self.title, self.unit, self.seconds = console, title, unit, seconds
         self.first: int | None = None  # done before this process, in a resumed run
-        self.begun = self.told = time.monotonic()
+        self.started = self.printed = time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
         self.first = done if self.first is None else self.first
-        if now - self.told < self.seconds or not self.unit:
+        if now - self.printed < self.seconds or not self.unit:
             return
-        self.told = now
-        speed = (done - self.first) / (now - self.begun)
+        self.printed = now
+        speed = (done - self.first) / (now - self.started)
         left = clock((total - done) / speed) if speed else "?"
         self.console.say(
             f"{self.title:8} {done:,} of {total:,}, {pace(speed, self.unit)}, left {left}"

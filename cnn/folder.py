@@ -144,9 +144,9 @@ def _locate(root: str) -> tuple[FileSystem | None, str]:
     return filesystem, os.path.abspath(base) if filesystem is None else base
 
 
-def _refused(root: str, why: Exception | str, mend: str) -> FolderError:
+def _refused(root: str, why: Exception | str, fix: str) -> FolderError:
     reason = (why.strerror if isinstance(why, OSError) else None) or " ".join(str(why).split())
-    return FolderError(f"cannot list the folder {root!r}: {reason}; {mend}")
+    return FolderError(f"cannot list the folder {root!r}: {reason}; {fix}")
 
 
 def _is_hidden(name: bytes) -> bool:
@@ -311,13 +311,13 @@ def _reason(error: OSError) -> Reason | None:
 
 
 def _list_remote(filesystem: FileSystem, base: str, root: str) -> _Found:
-    mend = "check the address and the credentials"
+    fix = "check the address and the credentials"
     try:
         if not base.strip("/") or filesystem.get_file_info(base).type != FileType.Directory:
-            raise _refused(root, "there is no such folder", mend)
+            raise _refused(root, "there is no such folder", fix)
         infos = filesystem.get_file_info(FileSelector(base, recursive=True))
     except (OSError, pa.ArrowInvalid) as error:  # the second: two slashes in a row
-        raise _refused(root, error, mend) from error
+        raise _refused(root, error, fix) from error
     found, hidden_folders = _Found(), set[str]()
     for info in infos:
         path = info.path.removeprefix(f"{base}/")

@@ -178,12 +178,12 @@ def _place(names: Sequence[str], own_splits: bool) -> tuple[str | None, Split | 
 
 
 def _require_two_classes(manifest: Manifest, root: str) -> None:
-    mend = "give a folder that holds one folder of images per class"
+    fix = "give a folder that holds one folder of images per class"
     if manifest.table.num_rows == 0:
         skips = by_reason(manifest.ignored) or "it is empty"
-        raise ManifestError(f"no image of any class found in {root!r} ({skips}); {mend}")
+        raise ManifestError(f"no image of any class found in {root!r} ({skips}); {fix}")
     if len(names := classes(manifest.table)) == 1:
-        raise ManifestError(f"only one class, {names[0]!r}, found in {root!r}; {mend}")
+        raise ManifestError(f"only one class, {names[0]!r}, found in {root!r}; {fix}")
 
 
 def assign_splits(table: pa.Table, seed: int) -> pa.Table:

@@ -36,8 +36,8 @@ def _is_ordinary(image: Image.Image) -> bool:
     It reads Pillow's memory by the size and mode that the image declares: both must be true.
     """
     memory = image.im
-    told = memory.size == image.size and memory.mode == image.mode
-    return told and image.mode in _MODES and max(image.size) < _SIDE_LIMIT
+    consistent = memory.size == image.size and memory.mode == image.mode
+    return consistent and image.mode in _MODES and max(image.size) < _SIDE_LIMIT
 
 
 def _resize_fast(image: Image.Image, size: int, box: Box) -> Image.Image:

@@ -59,7 +59,7 @@ class RunFolder:
         self.check_content(settings, manifest)
 
     def check_content(self, settings: BaseModel, manifest: Manifest) -> None:
-        """The same, whoever is at work in it."""
+        """The same check, but of the content only: the caller may hold the lock."""
         if self.manifest.is_file():
             self.check_settings(settings)
             self.check_images(manifest)
@@ -119,11 +119,11 @@ class RunFolder:
 
     def check_images(self, manifest: Manifest) -> None:
         """Raise UserError if the images differ from the run's; it says how many do."""
-        begun = Manifest.read(self.manifest)
+        earlier = Manifest.read(self.manifest)
         # A million rows are compared fast as columns, and slowly as rows.
-        if facts(begun).equals(facts(manifest)):
+        if facts(earlier).equals(facts(manifest)):
             return
-        before, now = files(begun), files(manifest)
+        before, now = files(earlier), files(manifest)
         if before == now and self.ORDERED:
             raise UserError(
                 f"{self.path} was started with the folders in another order: give the same order"

@@ -75,7 +75,7 @@ class SortedFolder:
 
     def check(self) -> None:
         """Raises UserError if images cannot be sorted into this folder."""
-        with self._mendable():
+        with self._user_errors():
             self._check_place()
             self._check_content()
 
@@ -84,7 +84,7 @@ class SortedFolder:
 
         Raises UserError if the folder cannot be made.
         """
-        with self._mendable():
+        with self._user_errors():
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(self.folder / MARKER, self.key)
             for draft in [*self.folder.glob(f"{_DRAFT}*"), *self.folder.glob(_HALF_MARKER)]:
@@ -126,7 +126,7 @@ class SortedFolder:
         return set(self.folder.iterdir()) <= set(self.folder.glob(_HALF_MARKER))
 
     @contextmanager
-    def _mendable(self) -> Iterator[None]:
+    def _user_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:

@@ -80,7 +80,7 @@ def provides(workers: list[Needs], console: Console) -> bool:
         return True
     if not grows():
         return False
-    told, asked = "", time.monotonic()
+    printed, asked = "", time.monotonic()
     with Request(workers) as request:
         while not has(workers):
             answer = request.answer()
@@ -91,8 +91,8 @@ def provides(workers: list[Needs], console: Console) -> bool:
                     f"no machines came in {PATIENCE // 60} minutes ({shortfall(workers)}): "
                     "see `ray status` for why, or ask for fewer --workers"
                 )
-            if answer == "heard" and told != (told := shortfall(workers)):
-                console.say(f"waiting  for machines: {told}")
+            if answer == "heard" and printed != (printed := shortfall(workers)):
+                console.say(f"waiting  for machines: {printed}")
             time.sleep(0.5)
     return True
 

@@ -192,9 +192,9 @@ def conclude(job: ScoringJob, seconds: float, images: int, console: Console) -> 
         Decode(job.work.roots, SIDE, job.model.card.fit, isolated=True),
         job.manifest,
     )
-    title, told = run.path.resolve().name, remarks(job.work, classes)
+    title, notes = run.path.resolve().name, remarks(job.work, classes)
     resumed = images < len(job.manifest)
-    page = scoring_report(title, settings, scored, summary, told, job.predictions, look, resumed)
+    page = scoring_report(title, settings, scored, summary, notes, job.predictions, look, resumed)
     write_atomically(run.report, page)
 
 

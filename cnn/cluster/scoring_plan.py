@@ -111,10 +111,8 @@ def plan(settings: config.Pool, parts: int, image_size: int, console: Console) -
     if provides(wanted.needs, console):
         return wanted
     each = f"{fraction:g} GPUs each, of {gpus()}" if gpu else "a CPU each"
-    mend = (
-        f"give --workers {most}" if most else "leave out --gpu" if gpu else "give fewer --workers"
-    )
-    raise UserError(f"{workers} workers need {each}: {mend}")
+    fix = f"give --workers {most}" if most else "leave out --gpu" if gpu else "give fewer --workers"
+    raise UserError(f"{workers} workers need {each}: {fix}")
 
 
 def room(gpu_fraction: float) -> int:

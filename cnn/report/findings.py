@@ -22,7 +22,7 @@ MISJUDGED = 0.03  # between confidence and accuracy
 BLURRED = 0.10  # half the width of an interval of recall
 GOALS = (0.99, 0.95, 0.9, 0.8)  # accuracies that a user may require
 LEAST_GAIN = 0.02  # of accuracy
-TOLD = 0.025  # how far below a goal the 95% interval of the accepted answers may reach
+SHORTFALL = 0.025  # how far below a goal the 95% interval of the accepted answers may reach
 WORTHWHILE = 0.3  # least share of images answered for a goal to be useful
 UNCERTAIN, DOMINANT = 0.2, 0.5  # of the scored images
 CHANCE = 0.05
@@ -241,7 +241,7 @@ def acceptance(evaluation: Evaluation) -> Iterator[Finding]:
         point = next((p for p in evaluation.coverage if p.accuracy >= goal), None)
         # A few answers may all be right by luck; among many thresholds, some are lucky.
         answered = round(point.coverage * judged) if point else 0
-        if wilson_interval(round(goal * answered), answered)[0] < goal - TOLD:
+        if wilson_interval(round(goal * answered), answered)[0] < goal - SHORTFALL:
             continue
         if point and goal > evaluation.accuracy + LEAST_GAIN and point.coverage >= WORTHWHILE:
             yield Finding(

@@ -60,8 +60,8 @@ def _judged_counts(evaluation: Evaluation) -> dict[str, str]:
     found["classes"] = count(len(evaluation.classes))
     known = {name: n for name, n in evaluation.images.items() if isinstance(n, int | float)}
     # Zero unreadable files and zero duplicates are shown; other counts of zero are left out.
-    told = {name: n for name, n in known.items() if n or name in ("unreadable", "duplicates")}
-    return found | {name: count(n) for name, n in told.items() if name != "judged"}
+    shown = {name: n for name, n in known.items() if n or name in ("unreadable", "duplicates")}
+    return found | {name: count(n) for name, n in shown.items() if name != "judged"}
 
 
 def _mix_counts(mix: Mix) -> dict[str, str]:

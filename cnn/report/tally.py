@@ -53,11 +53,11 @@ class Tally:
 
 def nothing(classes: int) -> Tally:
     """The tally of no predictions."""
-    nobody, never = np.zeros(0, np.int64), np.zeros(0, np.bool_)
+    no_labels, no_answers = np.zeros(0, np.int64), np.zeros(0, np.bool_)
     return Tally(
-        confusion=metrics.confusion_counts(nobody, nobody, classes),
-        calibration=metrics.calibration_counts(np.zeros(0), never),
-        coverage=metrics.coverage_counts(np.zeros(0), never),
+        confusion=metrics.confusion_counts(no_labels, no_labels, classes),
+        calibration=metrics.calibration_counts(np.zeros(0), no_answers),
+        coverage=metrics.coverage_counts(np.zeros(0), no_answers),
         own=np.zeros(classes),
         guessed=0,
         hits=0,
