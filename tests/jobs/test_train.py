@@ -178,7 +178,7 @@ def occupied(folder: Path) -> list[object]:
         (empty, ["empty", "one folder of images per class"]),
         (one_class, ["only one class, 'three'"]),
         (too_many_stages, ["--filters", "--image-size 32"]),
-        (no_such_gpus, ["32 GPU workers"]),
+        (no_such_gpus, ["GPU"]),
         (no_such_network, ["resnet81", "did you mean resnet18?"]),
         (occupied, ["is not a run", "--out"]),
     ],
