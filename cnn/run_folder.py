@@ -100,6 +100,11 @@ class RunFolder:
                 ) from None
             yield
 
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Write the manifest, once: a resumed run has the same images."""
+        if not self.manifest.is_file():
+            manifest.write(self.manifest)
+
     def check_settings(self, settings: BaseModel) -> None:
         """Raise UserError if a setting differs from the run's; epochs are compared first.
 

@@ -60,8 +60,7 @@ class ScoreFolder(RunFolder):
         """Record the images and the model, so that the run can resume with the same ones only."""
         self.check_model(checksums)
         self.predictions.mkdir(parents=True, exist_ok=True)
-        if not self.manifest.is_file():  # rewriting it in a bucket would leave none meanwhile
-            manifest.write(self.manifest)
+        self.write_manifest(manifest)
         write_atomically(self.model, checksums)
 
     def check_model(self, checksums: str) -> None:

@@ -30,7 +30,7 @@ from cnn.prediction import confident, uncertain
 from cnn.report.comparison import lost
 from cnn.report.evaluation import Evaluation, evaluate
 from cnn.report.mix import Mix, take_mix
-from cnn.report.scoring import Summary, scoring_report, summarise_scores
+from cnn.report.scoring import Baseline, Summary, scoring_report, summarise_scores
 from cnn.report.thumbnail import SIDE, thumbnails
 from cnn.score_folder import ScoreFolder, checksums, identity
 from cnn.sorting import UNCERTAIN, ClassFolder, SortedFolder, class_folder
@@ -180,9 +180,11 @@ def conclude(job: ScoringJob, seconds: float, images: int, console: Console) -> 
         write_csv(run.uncertain, (uncertain(table, limit) for table in job.predictions()))
     mix = take_mix(job.predictions(), classes, settings.min_confidence)
     evaluation = evaluated(job, mix, console) if job.work.labelled else None
-    if evaluation is not None and (other := other_run(settings)):
-        write_csv(run.lost, lost(job.predictions(), other[1], classes, other[0]))
-    scored = summarise_scores(job.predictions, mix, evaluation, other_run(settings))
+    baseline = baseline_of(settings)
+    if evaluation is not None and baseline is not None:
+        before = baseline.predictions()
+        write_csv(run.lost, lost(job.predictions(), before, classes, baseline.name))
+    scored = summarise_scores(job.predictions, mix, evaluation, baseline)
     ignored = job.work.manifest.ignored
     summary = Summary.of(scored, len(job.manifest), ignored, seconds, images)
     summary.write(run.summary)
@@ -208,12 +210,11 @@ def evaluated(job: ScoringJob, mix: Mix, console: Console) -> Evaluation | None:
         return None
 
 
-def other_run(settings: ScoreConfig) -> tuple[str, Iterator[pa.Table]] | None:
-    """The name and the predictions of the run to compare with; None without --compare."""
+def baseline_of(settings: ScoreConfig) -> Baseline | None:
+    """The run to compare with."""
     if settings.compare is None:
         return None
-    other = ScoreFolder(place(settings.compare))
-    return settings.compare, other.written()
+    return Baseline(settings.compare, ScoreFolder(place(settings.compare)).written)
 
 
 def check_other(job: ScoringJob) -> None:

@@ -127,8 +127,7 @@ def split(dataset: Prepared, settings: Experiment, run: TrainFolder, plan: Train
     census = take_census(manifest)
     census.require_trainable()
     plan.require_images(census.split_sizes["train"], settings.training.batch_size)
-    if not run.manifest.is_file():  # a rewrite in a bucket would leave none meanwhile
-        manifest.write(run.manifest)  # from here on, the settings of the run are fixed
+    run.write_manifest(manifest)  # from here on, the run keeps its settings
     return census
 
 

@@ -27,6 +27,14 @@ Predictions = Callable[[], Iterable[pa.Table]]
 
 
 @dataclass(frozen=True)
+class Baseline:
+    """A run to compare with, by its name."""
+
+    name: str
+    predictions: Predictions
+
+
+@dataclass(frozen=True)
 class Scored:
     """The results of a scoring run; `evaluation` is None if no image could be evaluated."""
 
@@ -115,15 +123,15 @@ def summarise_scores(
     predictions: Predictions,
     mix: Mix,
     evaluation: Evaluation | None,
-    other: tuple[str, Iterable[pa.Table]] | None,
+    baseline: Baseline | None,
 ) -> Scored:
-    """The results of a scoring run, compared with `other`: a run's name and predictions."""
+    """The results of a scoring run, compared with those of `baseline`."""
     album = take_album(predictions(), mix.classes, evaluation)
     if evaluation is None:
         return Scored(mix, None, album, findings_of_scoring(mix, None))
-    if other is not None:
-        name, before = other
-        comparison, changed = compare(predictions(), before, mix.classes, name)
+    if baseline is not None:
+        before = baseline.predictions()
+        comparison, changed = compare(predictions(), before, mix.classes, baseline.name)
         evaluation = evaluation.against(comparison)
         album = replace(album, changed=changed)
     evaluation = evaluation.showing(album.galleries | album.changed, album.suspects)
