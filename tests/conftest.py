@@ -8,16 +8,16 @@ import torch
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
-# A deadline tells how busy the machine is, and nothing of the law.
+# A deadline would test how busy the machine is, not the law.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
 
 def pytest_configure() -> None:
-    """Before any process of the tests starts.
+    """Runs before any test process starts.
 
-    Two of them at once train on all cores each. Threads that spin while they wait for each other
-    take the core of the one they wait for: three to five times the time, measured with two.
+    Two test processes at once each train on all cores. Threads that spin while they wait take the
+    cores of the threads that they wait for: measured with two, three to five times as long.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
@@ -27,7 +27,7 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-# What takes longer to make than to look at, by the tests that share it.
+# Fixtures that are slow to make, by the tests that share them.
 SHARED = {
     "tests/cluster/": "a Ray",
     "tests/jobs/test_score.py": "a trained run",
@@ -36,11 +36,11 @@ SHARED = {
 
 
 class Together(LoadScopeScheduling):
-    """The tests of a file are run by one process, and so are those that share something costly."""
+    """Runs the tests of a file in one process, and also the tests that share a slow fixture."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return next((it for path, it in SHARED.items() if file.startswith(path)), file)
+        return next((scope for path, scope in SHARED.items() if file.startswith(path)), file)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:

@@ -1,4 +1,4 @@
-"""Real faults to test against: a full disk, a killed process, a greedy one, forbidden files."""
+"""Real faults for tests: a full disk, a kill, a crashing decoder, high memory, no permission."""
 
 import os
 import resource
@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 NOBODY = 65534
 
-MORTAL = """
+KILLED_BY_ITS_LIMIT = """
 import resource, signal
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
@@ -22,7 +22,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 
 @contextmanager
 def full_disk(limit: int) -> Iterator[None]:
-    """For as long as the `with` block lasts, no file grows beyond `limit` bytes."""
+    """During the `with` block, no file can grow beyond `limit` bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
@@ -32,9 +32,9 @@ def full_disk(limit: int) -> Iterator[None]:
 
 
 def killed_while_writing(code: str, limit: int) -> None:
-    """Run `code` in a process that the system kills when it lets a file grow beyond `limit`."""
-    # -B: the process is to die of the file that is tested, not of a compiled module it caches.
-    command = [sys.executable, "-B", "-c", MORTAL.format(limit=limit) + code]
+    """Run `code` in a process that the system kills when a file grows beyond `limit` bytes."""
+    # -B caches no compiled modules, so only the tested file can exceed the limit.
+    command = [sys.executable, "-B", "-c", KILLED_BY_ITS_LIMIT.format(limit=limit) + code]
     assert subprocess.run(command, cwd=ROOT).returncode == -signal.SIGXFSZ
 
 
@@ -58,9 +58,9 @@ GifImagePlugin.GifImageFile._open = open_or_fail
 
 
 def faulty_decoder(folder: Path) -> Path:
-    """A folder for PYTHONPATH: GIFs that say so crash their decoder, or let it hang.
+    """A folder for PYTHONPATH: GIFs with CRASH or HANG in them crash or hang their decoder.
 
-    No file is known that does so to the real one; the signal is that of a fault in native code.
+    No file is known to do this to the real decoder; a fault in native code has the same signal.
     """
     path = folder / "faulty"
     path.mkdir()
@@ -69,16 +69,16 @@ def faulty_decoder(folder: Path) -> Path:
 
 
 def memory_beside(before: str, code: str) -> int:
-    """How many bytes more a process held at once while it ran `code` than `before` that."""
+    """The peak memory of a process that runs `code`, in bytes above its peak after `before`."""
     peak = "int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
     script = f"{before}\nbase = {peak}\n{code}\nprint({peak} - base)"
-    told = subprocess.check_output([sys.executable, "-c", script], cwd=ROOT / "tests", text=True)
-    return 1024 * int(told)
+    printed = subprocess.check_output([sys.executable, "-c", script], cwd=ROOT / "tests", text=True)
+    return 1024 * int(printed)
 
 
 @contextmanager
 def as_nobody() -> Iterator[None]:
-    """For as long as the `with` block lasts, permissions hold for this process, root's too."""
+    """During the `with` block, file permissions apply to this process, even if it is root."""
     user = os.geteuid()
     os.seteuid(NOBODY if user == 0 else user)
     try:

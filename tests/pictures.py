@@ -1,4 +1,4 @@
-"""Pictures to test with: encodings of one without symmetry, and containers made by hand."""
+"""Test pictures: encodings of one without symmetry, and handmade containers."""
 
 import struct
 import zlib
@@ -69,7 +69,7 @@ def png(width: int, height: int, pixels: bytes, depth: int = 8, colour: int = 2)
 
 
 def black_png(width: int, height: int, depth: int) -> bytes:
-    """A whole grey PNG, all black."""
+    """A complete grey PNG, all black."""
     return png(
         width, height, zlib.compress(bytes(height * (1 + -(-width * depth // 8))), 1), depth, 0
     )

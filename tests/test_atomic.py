@@ -1,4 +1,4 @@
-"""The law of atomic writing: the old content or the new, whatever happens, and nothing beside."""
+"""The law of atomic writing: the old content or the new, whatever happens, and no other file."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from cnn.atomic import write_atomically, writing
 @pytest.mark.parametrize(
     "text", ["", "new\n", "caf\u00e9 \u732b", "lines\nof\r\ntext", "x" * 10**6]
 )
-def test_the_new_text_takes_the_place_of_the_old(tmp_path: Path, text: str) -> None:
+def test_the_new_text_replaces_the_old(tmp_path: Path, text: str) -> None:
     file = tmp_path / "file.txt"
     for old in (None, "old" * 1000):
         if old is not None:
@@ -21,7 +21,7 @@ def test_the_new_text_takes_the_place_of_the_old(tmp_path: Path, text: str) -> N
         assert list(tmp_path.iterdir()) == [file]
 
 
-def test_a_name_that_is_not_utf_8_is_shown_and_not_fatal(tmp_path: Path) -> None:
+def test_text_that_is_not_utf_8_is_written_escaped(tmp_path: Path) -> None:
     write_atomically(tmp_path / "file", "cat-\udcff.jpg")
     assert (tmp_path / "file").read_bytes() == rb"cat-\udcff.jpg"
 
@@ -35,7 +35,7 @@ def test_a_full_disk_leaves_the_old_text_and_nothing_else(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_a_full_disk_leaves_no_file_where_there_was_none(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_new_file(tmp_path: Path) -> None:
     with full_disk(1000), pytest.raises(OSError, match="too large"):
         write_atomically(tmp_path / "file.txt", "new" * 1000)
     assert list(tmp_path.iterdir()) == []
@@ -51,7 +51,7 @@ def test_a_block_that_raises_leaves_the_old_content_and_nothing_else(tmp_path: P
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_where_the_name_is_taken_by_a_folder_nothing_is_left_over(tmp_path: Path) -> None:
+def test_a_failed_write_over_a_folder_leaves_no_temporary_file(tmp_path: Path) -> None:
     (tmp_path / "folder" / "inner").mkdir(parents=True)
     with pytest.raises(OSError):
         write_atomically(tmp_path / "folder", "new")

@@ -1,4 +1,4 @@
-"""Laws of augmentation: each image is warped by its own draw, within the limits, and not harmed."""
+"""Laws of augmentation: each image gets its own random warp, within the limits."""
 
 import math
 
@@ -38,7 +38,7 @@ def repeated(image: Tensor, count: int) -> Tensor:
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(1, 6), st.integers(1, 33), st.integers(0, 99))
-def test_no_strength_is_no_change(count: int, size: int, seed: int) -> None:
+def test_zero_strength_changes_nothing(count: int, size: int, seed: int) -> None:
     images = noise(count, size)
     assert torch.equal(augment(images, OFF, seeded(seed)), images)
 
@@ -53,21 +53,21 @@ def test_a_batch_stays_a_channels_last_batch_of_bytes(options: Augmentation) -> 
     assert torch.equal(before, untouched)
 
 
-def test_sources_are_those_of_affine_grid() -> None:
+def test_sources_equal_the_affine_grid_of_torch() -> None:
     matrices = draw(7, STRONG, seeded(3))
     expected = functional.affine_grid(matrices, [7, 3, 12, 20], align_corners=False)
     assert torch.allclose(sources(matrices, 12, 20), expected, atol=1e-6)
 
 
-def test_the_generator_alone_decides() -> None:
+def test_the_generator_alone_determines_the_result() -> None:
     images = noise(4, 8)
     first = augment(images, STRONG, seeded(1))
-    torch.rand(3)  # the global generator has no say
+    torch.rand(3)  # the global generator has no effect
     assert torch.equal(augment(images, STRONG, seeded(1)), first)
     assert not torch.equal(augment(images, STRONG, seeded(2)), first)
 
 
-def test_a_generator_goes_on_from_batch_to_batch() -> None:
+def test_a_generator_draws_differently_for_the_next_batch() -> None:
     images, generator = noise(4, 8), seeded()
     first = augment(images, STRONG, generator)
     assert not torch.equal(augment(images, STRONG, generator), first)
@@ -76,15 +76,13 @@ def test_a_generator_goes_on_from_batch_to_batch() -> None:
 @pytest.mark.parametrize(
     "options", [only(rotation=30), only(shift=0.2), only(zoom=0.4), STRONG], ids=str
 )
-def test_each_image_has_a_draw_of_its_own(options: Augmentation) -> None:
+def test_each_image_gets_its_own_draw(options: Augmentation) -> None:
     copies = augment(repeated(noise(1, 12), 8), options, seeded())
     assert len({copy.numpy().tobytes() for copy in copies}) == 8
 
 
 @pytest.mark.parametrize(("side", "axis"), [("flip", 3), ("vertical_flip", 2)])
-def test_a_flip_alone_gives_the_image_or_its_mirror_about_equally_often(
-    side: str, axis: int
-) -> None:
+def test_a_flip_mirrors_about_half_of_the_images_and_keeps_the_others(side: str, axis: int) -> None:
     image = noise(1, 7)
     copies = augment(repeated(image, 200), only(**{side: True}), seeded())
     same = (copies == image).flatten(1).all(dim=1)
@@ -95,14 +93,14 @@ def test_a_flip_alone_gives_the_image_or_its_mirror_about_equally_often(
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 255), st.integers(8, 20), st.integers(0, 99))
-def test_an_image_of_one_colour_stays_as_it_is_so_no_border_comes_in(
+def test_a_warp_adds_no_border_so_an_image_of_one_colour_is_unchanged(
     byte: int, size: int, seed: int
 ) -> None:
     images = torch.full((3, 3, size, size), byte, dtype=torch.uint8)
     assert torch.equal(augment(images, STRONG, seeded(seed)), images)
 
 
-def test_the_brightness_of_a_batch_is_roughly_kept() -> None:
+def test_a_batch_roughly_keeps_its_brightness() -> None:
     ramp = torch.linspace(0, 255, 16).round().to(torch.uint8)
     images = repeated(ramp.expand(1, 3, 16, 16), 100)
     brightness = augment(images, STRONG, seeded()).float().mean()
@@ -119,7 +117,7 @@ def parts(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def test_draws_fill_the_limits_and_stay_within_them() -> None:
     options = only(rotation=25, shift=0.2, zoom=0.5)
     angles, scales, shifts = parts(draw(2000, options, seeded()))
-    # A shift by the whole side is 2 where the image spans -1..1.
+    # The image spans -1..1, so a shift by its whole side is 2.
     for values, limit in ((angles, 25), (scales.log(), math.log(1.5)), (shifts, 0.4)):
         assert values.abs().max() <= limit * (1 + 1e-5)
         assert values.max() > 0.98 * limit
@@ -127,7 +125,7 @@ def test_draws_fill_the_limits_and_stay_within_them() -> None:
         assert values.mean().abs() < 0.05 * limit
 
 
-def test_shifts_across_and_down_are_drawn_apart() -> None:
+def test_shifts_across_and_down_are_independent() -> None:
     across, down = draw(500, only(shift=0.2), seeded())[:, :, 2].T
     assert np.corrcoef(across, down)[0, 1] == pytest.approx(0, abs=0.15)
 
@@ -145,7 +143,7 @@ SIDE = 32
 
 
 def blob(across: float, down: float) -> Tensor:
-    """A bright spot on black, at a place where the image spans -1..1."""
+    """A bright spot on black; the image spans -1..1."""
     centres = (torch.arange(SIDE) + 0.5) * 2 / SIDE - 1
     distance = (centres[None, :] - across) ** 2 + (centres[:, None] - down) ** 2
     return (255 * torch.exp(-distance / 0.02)).round().to(torch.uint8).expand(1, 3, SIDE, SIDE)
@@ -170,10 +168,10 @@ def places(images: Tensor) -> Tensor:
     ],
     ids=str,
 )
-def test_a_spot_goes_where_its_draw_says(options: Augmentation) -> None:
+def test_a_spot_moves_by_its_drawn_warp(options: Augmentation) -> None:
     start = torch.tensor([0.3, -0.15])
     moved = places(augment(repeated(blob(*start.tolist()), 20), options, seeded(3)))
-    # The draw says where each target comes from: the spot goes the other way.
+    # A draw maps each target to its source, so the spot moves the other way.
     warps = draw(20, options, seeded(3))
     expected = torch.linalg.solve(warps[:, :, :2], start - warps[:, :, 2])
     assert torch.allclose(moved, expected, atol=0.02)
@@ -191,8 +189,10 @@ def test_a_rotation_turns_about_the_centre_by_the_drawn_angle() -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(2, 6), st.integers(2, 20), st.integers(0, 99))
-def test_a_square_of_the_next_image_is_put_into_each(count: int, size: int, seed: int) -> None:
-    # Image n is all of the byte n + 1: every pixel tells where it comes from.
+def test_cutmix_pastes_a_rectangle_of_another_image_into_each(
+    count: int, size: int, seed: int
+) -> None:
+    # Every pixel of image n is the byte n + 1, which shows where it comes from.
     bytes_of = torch.arange(1, count + 1, dtype=torch.uint8)
     images = bytes_of[:, None, None, None].expand(-1, 3, size, size)
     torch.manual_seed(seed)
@@ -207,7 +207,7 @@ def test_a_square_of_the_next_image_is_put_into_each(count: int, size: int, seed
     assert torch.equal(inside, rows[:, None] & columns[None, :])  # one rectangle
 
 
-def test_mixing_leaves_the_images_it_was_given_and_their_layout() -> None:
+def test_cutmix_keeps_its_input_and_the_channels_last_layout() -> None:
     images, labels = noise(4, 8), torch.arange(4)
     before = images.clone()
     mixed, _, part = cutmix(images, labels, 1.0)
@@ -217,7 +217,7 @@ def test_mixing_leaves_the_images_it_was_given_and_their_layout() -> None:
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
-def test_images_are_mixed_as_often_as_asked_for(probability: float) -> None:
+def test_cutmix_mixes_batches_with_the_given_probability(probability: float) -> None:
     torch.manual_seed(0)
     images, labels = noise(2, 16), torch.arange(2)
     parts = torch.tensor([cutmix(images, labels, probability)[2] for _ in range(400)])

@@ -27,7 +27,7 @@ seeds = st.integers(0, 2**32)
 
 
 def numbered(rows: int, side: int = 2) -> tuple[Tensor, Tensor]:
-    """Images that tell their row by their bytes, and labels that are the row."""
+    """Images whose bytes encode their row, and labels that are the row."""
     row = torch.arange(rows)
     codes = torch.stack([row % 256, row // 256, 255 - row % 256], dim=1).to(torch.uint8)
     return codes[:, :, None, None].expand(-1, -1, side, side).contiguous(), row
@@ -59,7 +59,7 @@ def taken(
 
 @settings(deadline=None, max_examples=60)
 @given(workers_and_batch, st.integers(30, 90), seeds, st.integers(1, 50), st.booleans())
-def test_any_number_of_workers_shares_the_same_global_batches(
+def test_the_global_batches_are_the_same_for_any_number_of_workers(
     share: tuple[int, int], rows: int, seed: int, epoch: int, balanced: bool
 ) -> None:
     workers, batch_size = share
@@ -74,7 +74,7 @@ def test_any_number_of_workers_shares_the_same_global_batches(
 
 @settings(deadline=None, max_examples=60)
 @given(workers_and_batch, st.integers(5, 90), seeds)
-def test_ranks_take_equally_many_steps_and_no_row_twice_and_leave_less_than_a_batch(
+def test_ranks_take_equal_steps_repeat_no_row_and_drop_less_than_a_batch(
     share: tuple[int, int], rows: int, seed: int
 ) -> None:
     workers, batch_size = share
@@ -90,7 +90,7 @@ def test_ranks_take_equally_many_steps_and_no_row_twice_and_leave_less_than_a_ba
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
-def test_a_batch_larger_than_the_split_is_all_that_the_workers_can_share(workers: int) -> None:
+def test_a_batch_size_above_the_split_gives_one_batch_shared_equally(workers: int) -> None:
     together = [taken(10, 600, share, 0, 1) for share in shares(workers)]
     assert all(len(batches) == 1 for batches in together)
     assert len({row for batches in together for row in batches[0]}) == 10 // workers * workers
@@ -98,7 +98,7 @@ def test_a_batch_larger_than_the_split_is_all_that_the_workers_can_share(workers
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(1, 300), seeds, st.integers(0, 50))
-def test_an_epoch_is_every_row_once_in_an_order_that_seed_and_epoch_decide(
+def test_an_epoch_has_every_row_once_in_an_order_set_by_seed_and_epoch(
     rows: int, seed: int, epoch: int
 ) -> None:
     order = training_order(rows, None, seed, epoch)
@@ -106,7 +106,7 @@ def test_an_epoch_is_every_row_once_in_an_order_that_seed_and_epoch_decide(
     assert order.tolist() == training_order(rows, None, seed, epoch).tolist()
 
 
-def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+def test_each_seed_and_epoch_has_its_own_order() -> None:
     orders = {
         tuple(training_order(100, None, seed, epoch)) for seed in range(5) for epoch in range(5)
     }
@@ -114,7 +114,7 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     assert tuple(range(100)) not in orders
 
 
-def test_what_waits_in_one_epoch_comes_in_another() -> None:
+def test_rows_left_out_of_one_epoch_come_in_another() -> None:
     seen = {
         row for epoch in range(1, 9) for batch in taken(11, 4, Share(), 0, epoch) for row in batch
     }
@@ -148,7 +148,7 @@ def test_balanced_batches_hold_each_class_equally_often() -> None:
 
 @settings(deadline=None, max_examples=25)
 @given(workers_and_batch, st.integers(30, 90), seeds)
-def test_without_augmentation_images_come_as_they_are_with_their_own_labels(
+def test_without_augmentation_images_are_unchanged_and_keep_their_labels(
     share: tuple[int, int], rows: int, seed: int
 ) -> None:
     workers, batch_size = share
@@ -157,11 +157,11 @@ def test_without_augmentation_images_come_as_they_are_with_their_own_labels(
         batches = TrainingBatches(
             images, labels, batch_size=batch_size, augmentation=OFF, seed=seed, share=part
         )
-        for seen, said in batches.epoch(1):
-            assert torch.equal(seen, images[said])
+        for seen, numbers in batches.epoch(1):
+            assert torch.equal(seen, images[numbers])
 
 
-def test_augmentation_is_drawn_anew_for_each_epoch_and_rank_and_alike_for_the_same() -> None:
+def test_augmentation_differs_by_epoch_and_rank_and_is_reproducible() -> None:
     image = torch.randint(0, 256, (1, 3, 8, 8), dtype=torch.uint8)
     images, labels = image.repeat(8, 1, 1, 1), torch.zeros(8, dtype=torch.int64)
 
@@ -177,29 +177,32 @@ def test_augmentation_is_drawn_anew_for_each_epoch_and_rank_and_alike_for_the_sa
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 7), st.integers(1, 3 * EVALUATION_BATCH), st.integers(0, 5))
-def test_any_number_of_workers_judges_every_image_once(workers: int, rows: int, epoch: int) -> None:
+def test_any_number_of_workers_evaluates_every_image_once(
+    workers: int, rows: int, epoch: int
+) -> None:
     images, labels = numbered(rows)
-    judged: list[int] = []
+    evaluated: list[int] = []
     for share in shares(workers):
         batches = EvaluationBatches(images, labels, share)
         found = list(batches.epoch(epoch))
         assert len(found) == batches.steps
-        for seen, said in found:
+        for seen, numbers in found:
             assert 1 <= len(seen) <= EVALUATION_BATCH
-            assert torch.equal(seen, images[said])
-            judged += said.tolist()
-    assert sorted(judged) == list(range(rows))
+            assert torch.equal(seen, images[numbers])
+            evaluated += numbers.tolist()
+    assert sorted(evaluated) == list(range(rows))
 
 
 @given(st.integers(8, 4096))
-def test_larger_images_are_judged_in_smaller_batches(side: int) -> None:
+def test_larger_images_are_evaluated_in_smaller_batches(side: int) -> None:
     images = torch.empty(0, 3, side, side, dtype=torch.uint8)
     size = EvaluationBatches(images, torch.empty(0, dtype=torch.int64)).batch_size
     assert 1 <= size <= EVALUATION_BATCH
-    assert size == 1 or size * side**2 <= EVALUATION_PIXELS < (size + 1) * side**2 or side <= 128
+    assert size == 1 or size * side**2 <= EVALUATION_PIXELS
+    assert size == EVALUATION_BATCH or (size + 1) * side**2 > EVALUATION_PIXELS
 
 
-def test_seeds_of_near_numbers_are_far_apart_and_fit_torch() -> None:
+def test_seeds_of_similar_numbers_are_far_apart_and_valid_for_torch() -> None:
     found = {
         seed_of(seed, epoch, rank) for seed in range(9) for epoch in range(9) for rank in (0, 1)
     }

@@ -58,7 +58,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def test_a_loaded_bundle_says_what_the_saved_one_said(tmp_path: Path) -> None:
+def test_a_loaded_bundle_predicts_the_same_as_the_saved_one(tmp_path: Path) -> None:
     saved, images = used(), photos(6)
     saved.save(tmp_path / "deep" / "model")
     loaded = bundle.load(tmp_path / "deep" / "model")
@@ -67,21 +67,21 @@ def test_a_loaded_bundle_says_what_the_saved_one_said(tmp_path: Path) -> None:
     assert loaded.card.classes == CLASSES
 
 
-def test_a_bundle_of_warped_images_blurs_what_it_is_shown(tmp_path: Path) -> None:
+def test_a_bundle_trained_on_warped_images_blurs_its_input(tmp_path: Path) -> None:
     saved, images = used(CHOSEN.model_copy(update={"soft": True})), photos(6)
     sharp = saved.predict(images)
     network.scale_of(saved.network).soft = True
     saved.save(tmp_path)
-    told = bundle.load(tmp_path).predict(images)
-    assert torch.equal(told, saved.predict(images))
-    assert not torch.equal(told, sharp)
+    blurred = bundle.load(tmp_path).predict(images)
+    assert torch.equal(blurred, saved.predict(images))
+    assert not torch.equal(blurred, sharp)
 
 
-def test_saving_leaves_the_network_as_it_was(tmp_path: Path) -> None:
+def test_saving_leaves_the_network_unchanged(tmp_path: Path) -> None:
     saved = used()
     saved.save(tmp_path)
     kernels = [p for p in saved.network.parameters() if p.ndim == 4]
-    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
+    assert kernels and all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
     assert saved.network.training
 
 
@@ -114,7 +114,7 @@ def test_probabilities_are_positive_and_sum_to_one() -> None:
     assert torch.allclose(probabilities.sum(dim=1), torch.ones(20), atol=1e-6)
 
 
-def test_predicting_draws_no_lots_even_from_a_network_left_in_training() -> None:
+def test_predictions_are_deterministic_even_if_the_network_is_in_training_mode() -> None:
     chosen, images = used(), photos(4)
     first = chosen.predict(images)
     chosen.network.train()
@@ -122,7 +122,7 @@ def test_predicting_draws_no_lots_even_from_a_network_left_in_training() -> None
 
 
 def rewrite(folder: Path, **changes: Any) -> None:
-    """Change fields of the card; None takes a field away."""
+    """Change fields of the card; None removes a field."""
     card = json.loads((folder / CARD).read_text()) | changes
     kept = {name: value for name, value in card.items() if value is not None}
     (folder / CARD).write_text(json.dumps(kept))
@@ -143,14 +143,14 @@ DAMAGES: list[tuple[str, Damage, str]] = [
     ("gone", shutil.rmtree, "is not a bundle"),
     ("no card", lambda folder: (folder / CARD).unlink(), "is not a bundle"),
     ("no weights", lambda folder: (folder / WEIGHTS).unlink(), WEIGHTS),
-    ("no weights left", lambda folder: cut(folder / WEIGHTS, 0), "damaged"),
+    ("empty weights", lambda folder: cut(folder / WEIGHTS, 0), "damaged"),
     ("weights cut in the header", lambda folder: cut(folder / WEIGHTS, 100), "damaged"),
     ("weights cut in a tensor", lambda folder: cut(folder / WEIGHTS, 4000), "damaged"),
     ("weights of something else", drop_a_weight, "do not fit.*running_mean"),
     ("later format", lambda folder: rewrite(folder, format_version=3), "version 3"),
     ("no format", lambda folder: rewrite(folder, format_version=None), "version"),
-    ("class too many", lambda folder: rewrite(folder, classes=list("abcd")), "do not fit.*head"),
-    ("class too few", lambda folder: rewrite(folder, classes=list("ab")), "do not fit.*head"),
+    ("a class too many", lambda folder: rewrite(folder, classes=list("abcd")), "do not fit.*head"),
+    ("a class too few", lambda folder: rewrite(folder, classes=list("ab")), "do not fit.*head"),
     ("one class", lambda folder: rewrite(folder, classes=["a"]), "classes"),
     ("no classes", lambda folder: rewrite(folder, classes=None), "classes"),
     ("no image size", lambda folder: rewrite(folder, image_size=None), "image_size"),
@@ -161,31 +161,31 @@ DAMAGES: list[tuple[str, Damage, str]] = [
     ("unknown network", lambda folder: rewrite(folder, network={"network": "resnet81"}), "named"),
     ("even kernel", lambda folder: rewrite(folder, network={"kernel_size": 4}), "kernel_size"),
     ("card cut", lambda folder: cut(folder / CARD, 50), "JSON"),
-    ("card emptied", lambda folder: cut(folder / CARD, 0), "JSON"),
+    ("empty card", lambda folder: cut(folder / CARD, 0), "JSON"),
     ("card a list", lambda folder: (folder / CARD).write_text("[1]"), "JSON"),
     ("card not text", lambda folder: (folder / CARD).write_bytes(b"\xff\xfe{"), "JSON"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"), [row[1:] for row in DAMAGES], ids=[row[0] for row in DAMAGES]
+    ("damage", "message"), [row[1:] for row in DAMAGES], ids=[row[0] for row in DAMAGES]
 )
-def test_each_damage_is_one_line_that_names_the_folder(
-    folder: Path, damage: Damage, told: str
+def test_a_damaged_bundle_gives_a_one_line_error_that_names_the_folder(
+    folder: Path, damage: Damage, message: str
 ) -> None:
     damage(folder)
-    with pytest.raises(BundleError, match=told) as error:
+    with pytest.raises(BundleError, match=message) as error:
         bundle.load(folder)
     assert str(folder) in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_a_file_is_no_bundle(folder: Path) -> None:
+def test_a_file_is_not_a_bundle(folder: Path) -> None:
     with pytest.raises(BundleError, match="is not a bundle"):
         bundle.load(folder / WEIGHTS)
 
 
-def test_a_fine_tuned_bundle_needs_not_the_weights_it_started_from(tmp_path: Path) -> None:
+def test_a_fine_tuned_bundle_loads_without_its_pretrained_weights_file(tmp_path: Path) -> None:
     name, start = "shufflenet_v2_x0_5", tmp_path / "start.safetensors"
     save_file(torchvision.models.get_model(name).state_dict(), start)
     tuned = config.Network(network=name, weights=str(start))
@@ -199,7 +199,7 @@ def test_a_fine_tuned_bundle_needs_not_the_weights_it_started_from(tmp_path: Pat
     assert torch.equal(loaded.predict(images), saved.predict(images))
 
 
-def test_a_batch_is_the_same_pixels_seen_channels_last() -> None:
+def test_a_batch_is_a_channels_last_view_of_the_same_pixels() -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), dtype=np.uint8)
     batch = as_batch(images)
     assert batch.shape == (2, 3, 4, 5)
@@ -225,7 +225,7 @@ def stepped(state: State, seed: int) -> None:
 
 @pytest.fixture
 def saved_state(folder: Path) -> State:
-    """Training that has come some way, with a checkpoint of it in `folder`."""
+    """Training after one step, with a checkpoint of it in `folder`."""
     state = state_of(used().network, epochs=7)
     stepped(state, 1)
     state.history.append(
@@ -253,14 +253,14 @@ def test_a_checkpoint_restores_network_optimizer_schedule_and_history(
     checkpoint.load(folder, restored)
     assert restored.history == saved_state.history
     assert restored.epochs == 7
-    # The next step shows the momentum: without it the weights would part.
+    # The next step tests the momentum: without it the weights would differ.
     for state in (saved_state, restored):
         stepped(state, 2)
     ones, others = (state.network.state_dict() for state in (saved_state, restored))
     assert all(torch.equal(ones[name], others[name]) for name in ones)
 
 
-def test_of_epochs_that_did_equally_well_the_last_is_the_best(tmp_path: Path) -> None:
+def test_the_best_checkpoint_is_complete_and_the_last_of_equals(tmp_path: Path) -> None:
     for epoch, accuracy in enumerate([0.4, 0.5, 0.5, 0.3], start=1):
         trained = {"epoch": epoch, "val_accuracy": accuracy}
         small = network.build(NETWORK, 8, len(CLASSES))
@@ -273,7 +273,7 @@ def test_of_epochs_that_did_equally_well_the_last_is_the_best(tmp_path: Path) ->
     assert found.card.trained["epoch"] == 3
 
 
-def test_a_checkpoint_is_a_bundle_and_scoring_reads_nothing_else_of_it(
+def test_a_checkpoint_loads_as_a_bundle_without_its_training_state(
     folder: Path, saved_state: State
 ) -> None:
     (folder / checkpoint.TRAINING).unlink()
@@ -283,7 +283,7 @@ def test_a_checkpoint_is_a_bundle_and_scoring_reads_nothing_else_of_it(
 
 
 class Trap:
-    """A pickle that leaves a trace when it is run."""
+    """A pickle that creates a file when it is loaded."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -292,7 +292,7 @@ class Trap:
         return Path.touch, (self.trace,)
 
 
-def test_a_checkpoint_from_elsewhere_runs_no_code(folder: Path, saved_state: State) -> None:
+def test_loading_a_foreign_checkpoint_runs_no_code(folder: Path, saved_state: State) -> None:
     trace = folder.parent / "run"
     torch.save(Trap(trace), folder / checkpoint.TRAINING)
     bundle.load(folder)

@@ -1,4 +1,4 @@
-"""Laws of the census: every file is counted once, and what is wrong is said in one line each."""
+"""Laws of the census: every file is counted once, and each problem is one line."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ Row = tuple[str, str | None, bytes | None]
 
 
 def census_of(*rows: Row, ignored: dict[str, int] | None = None) -> Census:
-    """The census of images given by label, layout and content; no content is an unread file."""
+    """The census of images given by label, layout and content; None is an unreadable file."""
     table = pa.Table.from_pylist(
         [
             {
@@ -79,7 +79,7 @@ def test_imbalance_is_the_largest_training_class_over_the_smallest() -> None:
     assert census.imbalance == 3
 
 
-def test_copies_are_counted_and_torn_labels_are_named() -> None:
+def test_duplicates_are_counted_and_conflicting_labels_are_named() -> None:
     census = census_of(
         *FAIR, ("cat", "train", b"same"), ("cat", "train", b"same"), ("dog", "train", b"same")
     )
@@ -92,20 +92,20 @@ def test_copies_are_counted_and_torn_labels_are_named() -> None:
         assert f"{path!r} ({label!r})" in line
 
 
-def test_unread_files_are_no_copies_of_each_other() -> None:
+def test_unreadable_files_are_not_duplicates_of_each_other() -> None:
     census = census_of(*FAIR, ("cat", "train", None), ("dog", "train", None))
     assert census.duplicates == 0 and census.conflicts == {}
     assert census.unreadable == {"truncated": 2}
 
 
-def test_leaks_are_counted_apart_and_warned_of() -> None:
+def test_leaks_between_splits_are_counted_separately_with_a_warning() -> None:
     census = census_of(*FAIR, ("cat", "train", b"cat test 0"))
     assert census.leaks == {"duplicate_in_test": 1} and census.unreadable == {}
     assert census.images == len(FAIR) and census.duplicates == 0
     assert any("1 image left out" in line for line in census.warnings())
 
 
-def test_however_much_is_wrong_a_page_can_tell_it() -> None:
+def test_the_warnings_fit_on_a_page_however_many_problems_there_are() -> None:
     copies = [("cat", "train", b"none"), *[("dog", "train", b"none")] * 500]
     small = [row for n in range(300) for row in each(f"owl{n}", "train", 2)]
     lines = census_of(*FAIR, *copies, *small).warnings()
@@ -114,12 +114,12 @@ def test_however_much_is_wrong_a_page_can_tell_it() -> None:
     assert any("280 more classes lack images of a split" in line for line in lines)
 
 
-def test_a_folder_that_is_no_class_for_want_of_images_is_named() -> None:
+def test_a_folder_without_images_is_named_as_not_a_class() -> None:
     (line,) = replace(census_of(*FAIR), empty_folders=("owl", "sock")).warnings()
     assert "not classes" in line and "'owl', 'sock'" in line
 
 
-def test_a_class_too_small_to_split_is_warned_of_in_one_line() -> None:
+def test_a_class_too_small_to_split_gets_a_one_line_warning() -> None:
     (line,) = census_of(*FAIR, *each("owl\n", "train", 2)).warnings()
     assert line.startswith("class 'owl\\n' has 2 images and none of them is in validation or test")
     assert "cannot be evaluated" in line and "add images" in line
@@ -139,7 +139,7 @@ def test_a_class_too_small_to_split_is_warned_of_in_one_line() -> None:
         ),
     ],
 )
-def test_what_cannot_train_a_classifier_is_refused_in_one_line(
+def test_images_that_cannot_train_a_classifier_are_refused_in_one_line(
     rows: list[Row], reason: str
 ) -> None:
     with pytest.raises(ManifestError, match=reason) as caught:
@@ -147,7 +147,7 @@ def test_what_cannot_train_a_classifier_is_refused_in_one_line(
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_classes_that_look_alike_are_warned_of() -> None:
+def test_class_names_that_look_alike_get_a_warning() -> None:
     rows = [
         row
         for name in ("Heron", "heron", "caf\u00e9", "cafe\u0301", "owl")

@@ -1,4 +1,4 @@
-"""Laws of the command line: flags over file over defaults, and one line on all that is wrong."""
+"""Laws of the command line: flags over file over defaults, and each error is one line."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ JOBS = sorted(file.stem for file in (ROOT / "jobs").glob("*.py") if file.stem !=
 
 NO_IMAGES = Manifest(COLUMNS.empty_table(), {})
 
-# Runs a job's module as `python -m` does, then tells which heavy libraries it has loaded.
+# Runs a job's module as `python -m` does, then prints which heavy libraries it has loaded.
 LOADED = """
 import atexit, runpy, sys
 heavy = {"ray", "torch", "torchvision", "pandas", "sklearn", "matplotlib"}
@@ -41,8 +41,8 @@ def train(*arguments: str) -> TrainConfig:
     return parse(TrainConfig, list(arguments))
 
 
-def complaint(*arguments: str) -> str:
-    """The one line that these arguments earn."""
+def error_line(*arguments: str) -> str:
+    """The one-line error that these arguments give."""
     with pytest.raises(UserError) as caught:
         train(*arguments)
     (line,) = str(caught.value).splitlines()
@@ -55,7 +55,7 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_gpu_whose_memory_is_too_small_is_one_line() -> None:
+def test_too_little_gpu_memory_is_a_one_line_error() -> None:
     code = """
 import torch
 from cnn.command import run
@@ -80,10 +80,10 @@ def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) 
     settings = train("photos", "--config", file, "--epochs", "7", "--hidden", "9")
     assert (settings.training.epochs, settings.network.hidden) == (7, 9)  # flags
     assert (settings.seed, settings.training.lr) == (3, 0.25)  # file
-    told = {"seed": 3, "epochs": 7, "lr": 0.25, "hidden": 9, "images": "photos"}
+    given = {"seed": 3, "epochs": 7, "lr": 0.25, "hidden": 9, "images": "photos"}
     plain = TrainConfig.model_validate({"images": "photos", "training": {"epochs": 7}})
     for name, location, _ in leaves(TrainConfig):
-        assert look_up(settings, location) == told.get(name, look_up(plain, location))
+        assert look_up(settings, location) == given.get(name, look_up(plain, location))
 
 
 def look_up(settings: Any, location: tuple[str, ...]) -> Any:
@@ -103,7 +103,7 @@ def look_up(settings: Any, location: tuple[str, ...]) -> Any:
         ["photos", "--max-minutes", "0.5", "--memory", "0"],
     ],
 )
-def test_the_settings_that_a_run_saves_are_read_back_equal(
+def test_the_settings_that_a_run_saves_are_read_back_unchanged(
     tmp_path: Path, arguments: list[str]
 ) -> None:
     settings, run = train(*arguments), TrainFolder(tmp_path / "run")
@@ -112,7 +112,7 @@ def test_the_settings_that_a_run_saves_are_read_back_equal(
     assert train("--config", str(run.config)) == settings
 
 
-def test_a_search_begins_with_the_settings_that_a_training_run_has_saved(tmp_path: Path) -> None:
+def test_a_search_starts_from_the_saved_settings_of_a_training_run(tmp_path: Path) -> None:
     run = TrainFolder(tmp_path / "run")
     given = train("photos", "--lr", "0.5", "--dry-run", "--out", str(run.path))
     with run.begun(given, NO_IMAGES):
@@ -173,10 +173,10 @@ def test_each_kind_of_flag_is_understood() -> None:
         (["--config", "no-such.yaml"], ["--config no-such.yaml", "No such file"]),
     ],
 )
-def test_a_wrong_command_line_is_one_line_that_names_the_flag(
+def test_a_wrong_command_line_gives_a_one_line_error_that_names_the_flag(
     arguments: list[str], parts: list[str]
 ) -> None:
-    line = complaint(*arguments)
+    line = error_line(*arguments)
     assert all(part in line for part in parts), line
 
 
@@ -201,25 +201,25 @@ def test_a_wrong_command_line_is_one_line_that_names_the_flag(
         ("\x00", ["settings.yaml", "not YAML"]),
     ],
 )
-def test_a_wrong_file_of_settings_is_one_line_that_names_the_place(
+def test_a_wrong_settings_file_gives_a_one_line_error_that_names_the_place(
     tmp_path: Path, content: Any, parts: list[str]
 ) -> None:
     file = write(tmp_path, content)
     for more in ([], ["--image-size", "32", "--hidden", "0"]):  # flags do not hide it
-        line = complaint("--config", file, *more)
+        line = error_line("--config", file, *more)
         assert all(part in line for part in parts), line
 
 
-def test_a_file_that_is_no_text_is_one_line(tmp_path: Path) -> None:
+def test_a_settings_file_that_is_not_text_gives_a_one_line_error(tmp_path: Path) -> None:
     (tmp_path / "settings.yaml").write_bytes(b"\x89PNG\r\n\x1a\n\xff")
-    assert "not YAML" in complaint("--config", str(tmp_path / "settings.yaml"))
-    assert "--config" in complaint("--config", str(tmp_path))
+    assert "not YAML" in error_line("--config", str(tmp_path / "settings.yaml"))
+    assert "--config" in error_line("--config", str(tmp_path))
 
 
 @pytest.mark.parametrize(
     ("arguments", "missing"), [([], "IMAGES"), (["photos"], "--out"), (["--out", "x"], "IMAGES")]
 )
-def test_what_must_be_given_is_asked_for_by_name(arguments: list[str], missing: str) -> None:
+def test_a_missing_required_setting_is_named(arguments: list[str], missing: str) -> None:
     with pytest.raises(UserError, match=missing) as caught:
         parse(PrepareConfig, arguments)
     assert len(str(caught.value).splitlines()) == 1
@@ -234,7 +234,7 @@ def test_what_must_be_given_is_asked_for_by_name(arguments: list[str], missing: 
         ["x" * 300],  # longer than a name may be
     ],
 )
-def test_what_the_user_can_mend_ends_with_2_and_one_line_on_stderr(
+def test_a_user_error_exits_with_2_and_one_line_on_stderr(
     arguments: list[str], tmp_path: Path
 ) -> None:
     done = python("-m", "jobs.train", *arguments, "--out", str(tmp_path / "run"))
@@ -253,7 +253,7 @@ def test_help_is_the_same_for_a_module_and_a_script(job: str) -> None:
 
 
 @pytest.mark.parametrize(("job", "config"), [("train", TrainConfig), ("prepare", PrepareConfig)])
-def test_help_shows_every_setting_and_what_it_is(job: str, config: Any) -> None:
+def test_help_shows_every_setting_and_its_description(job: str, config: Any) -> None:
     shown = " ".join(python("-m", f"jobs.{job}", "--help").stdout.split())
     for name, _, field in leaves(config):
         flag = f"--{name.replace('_', '-')} "
@@ -262,7 +262,7 @@ def test_help_shows_every_setting_and_what_it_is(job: str, config: Any) -> None:
 
 
 @pytest.mark.parametrize("argument", ["--help", "--no-such-flag"])
-def test_help_and_mistakes_do_not_wait_for_heavy_libraries(argument: str) -> None:
+def test_help_and_wrong_flags_load_no_heavy_library(argument: str) -> None:
     done = python("-c", LOADED, "train", argument)
     assert done.stdout.splitlines()[-1].split() == ["loaded:"]
 
@@ -281,17 +281,17 @@ def test_help_and_mistakes_do_not_wait_for_heavy_libraries(argument: str) -> Non
         ("1 / 0", 1, "ZeroDivisionError: division by zero"),
     ],
 )
-def test_a_job_ends_with_the_code_it_deserves(job: str, code: int, line: str) -> None:
+def test_a_job_exits_with_the_code_of_its_outcome(job: str, code: int, line: str) -> None:
     names = "import os, signal; from cnn.command import *; from cnn.config import TrainConfig"
     done = python("-c", f"{names}; run(TrainConfig, lambda settings: {job})")
     assert done.returncode == code
     last = (done.stderr.splitlines() or [""])[-1]
-    assert last.endswith(line)
-    assert ("Traceback" in done.stderr) == (code == 1)  # for a bug alone
+    assert last.endswith(line) and bool(last) == bool(line)
+    assert ("Traceback" in done.stderr) == (code == 1)  # only for a bug
 
 
-def test_what_a_stopped_job_has_started_ends_with_it() -> None:
-    """Its thread, and the process of its process: either would be waited for, and too long."""
+def test_a_stopped_job_ends_its_threads_and_child_processes() -> None:
+    """Its thread and its grandchild process: the command would wait too long for either."""
     job = """
 import os, signal, subprocess, threading, time
 from cnn.command import run
@@ -311,8 +311,8 @@ run(TrainConfig, job)
     assert done.stderr == "stopped: run the same command to resume\n"
 
 
-def test_a_stopped_job_ends_so_also_where_nobody_reads_what_it_says() -> None:
-    """Ctrl-C stops `tee` as well."""
+def test_a_stopped_job_keeps_its_exit_code_if_standard_error_is_closed() -> None:
+    """As with `| tee`, which Ctrl-C stops as well."""
     names = "import os, signal; from cnn.command import *; from cnn.config import TrainConfig"
     job = f"{names}; run(TrainConfig, lambda settings: os.kill(os.getpid(), signal.SIGINT))"
     process = subprocess.Popen([sys.executable, "-c", job], cwd=ROOT, stderr=subprocess.PIPE)
@@ -321,7 +321,7 @@ def test_a_stopped_job_ends_so_also_where_nobody_reads_what_it_says() -> None:
     assert process.wait(60) == 130
 
 
-def test_a_date_that_is_none_is_told_as_yaml(tmp_path: Path) -> None:
+def test_an_impossible_date_in_a_settings_file_is_reported_as_not_yaml(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("images: 2024-02-30\n")
     with pytest.raises(UserError, match="is not YAML: day is out of range"):
         parse(TrainConfig, ["--config", str(tmp_path / "config.yaml")])

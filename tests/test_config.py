@@ -1,4 +1,4 @@
-"""Laws of the settings: they never change, and what the user says is obeyed or refused."""
+"""Laws of the settings: they never change, and each given value is used or refused."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,18 +27,18 @@ from cnn.run_folder import flat
 GROUPS: list[type[BaseModel]] = [Images, Augmentation, Network, Training, Resources]
 NAMES = ["data", "augmentation", "network", "training", "resources"]
 
-# A page of settings as a file may give it: some of the names, some of the groups, some of theirs.
+# Settings as a file may give them: some of the names and groups, and some names of each group.
 numbers = st.dictionaries(st.sampled_from("abc"), st.integers())
 page = st.fixed_dictionaries({}, optional={"one": numbers, "two": numbers, "seed": st.integers()})
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_every_group_has_defaults_and_they_pass_their_own_checks(group: type[BaseModel]) -> None:
+def test_every_group_has_valid_defaults(group: type[BaseModel]) -> None:
     assert group.model_validate(group().model_dump()) == group()
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_settings_never_change_once_read(group: type[BaseModel]) -> None:
+def test_settings_cannot_be_changed(group: type[BaseModel]) -> None:
     name = next(iter(group.model_fields))
     with pytest.raises(ValidationError, match="frozen"):
         setattr(group(), name, getattr(group(), name))
@@ -51,7 +51,7 @@ def test_unknown_names_are_refused(group: type[BaseModel]) -> None:
 
 
 @pytest.mark.parametrize("config", [PrepareConfig, TrainConfig])
-def test_every_setting_says_what_it_is_on_one_line(config: type[BaseModel]) -> None:
+def test_every_setting_has_a_one_line_description(config: type[BaseModel]) -> None:
     for group in [config, *GROUPS]:
         for name, field in group.model_fields.items():
             if not isinstance(field.default, BaseModel):
@@ -60,7 +60,7 @@ def test_every_setting_says_what_it_is_on_one_line(config: type[BaseModel]) -> N
 
 
 @pytest.mark.parametrize(
-    ("wrong", "mend"),
+    ("wrong", "hint"),
     [
         (
             lambda: TrainConfig(training=Training(batch_size=64), resources=Resources(workers=3)),
@@ -81,12 +81,12 @@ def test_every_setting_says_what_it_is_on_one_line(config: type[BaseModel]) -> N
         ),
     ],
 )
-def test_what_cannot_be_is_refused_with_the_mend(wrong: Callable[[], Any], mend: str) -> None:
-    with pytest.raises(ValidationError, match=mend):
+def test_impossible_settings_are_refused_with_a_hint(wrong: Callable[[], Any], hint: str) -> None:
+    with pytest.raises(ValidationError, match=hint):
         wrong()
 
 
-def test_a_weights_file_is_the_same_wherever_a_worker_stands(
+def test_a_weights_path_becomes_absolute_so_that_every_worker_finds_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -96,7 +96,7 @@ def test_a_weights_file_is_the_same_wherever_a_worker_stands(
 
 @settings(deadline=None)
 @given(st.integers(1, 9), st.integers(1, 99))
-def test_a_batch_is_shared_by_the_workers_without_a_rest_two_images_each_or_more(
+def test_the_workers_divide_a_batch_evenly_into_two_images_or_more_each(
     workers: int, batch_size: int
 ) -> None:
     values = {"training": {"batch_size": batch_size}, "resources": {"workers": workers}}
@@ -109,13 +109,13 @@ def test_a_batch_is_shared_by_the_workers_without_a_rest_two_images_each_or_more
 
 @settings(deadline=None)
 @given(page, page)
-def test_of_merged_settings_the_upper_win_and_no_other_is_lost(
+def test_merging_takes_the_upper_values_and_keeps_all_others(
     below: dict[str, Any], above: dict[str, Any]
 ) -> None:
     assert flat(merged(below, above)) == flat(below) | flat(above)
 
 
-def test_the_embedded_digits_bring_settings_that_images_do_not() -> None:
+def test_only_the_embedded_digits_bring_their_own_settings() -> None:
     digits, photos = TrainConfig().model_dump(), TrainConfig(images="photos").model_dump()
     plain = {name: group().model_dump() for name, group in zip(NAMES, GROUPS, strict=True)}
     assert {name: photos[name] for name in NAMES} == plain
@@ -125,7 +125,7 @@ def test_the_embedded_digits_bring_settings_that_images_do_not() -> None:
 
 
 def regularisers(settings: TrainConfig) -> dict[tuple[str, str], float]:
-    """The values of all that makes training harder."""
+    """The values of all settings that regularise."""
     values = settings.model_dump()
     return {
         (group, name): values[group][name] for group in REGULARISERS for name in REGULARISERS[group]
@@ -133,7 +133,7 @@ def regularisers(settings: TrainConfig) -> dict[tuple[str, str], float]:
 
 
 @given(st.integers(1, 200), st.integers(1, 200))
-def test_the_shorter_a_training_the_less_it_is_regularised(one: int, other: int) -> None:
+def test_shorter_training_is_regularised_less(one: int, other: int) -> None:
     fewer, more = (
         regularisers(TrainConfig.model_validate({"images": "photos", "training": {"epochs": n}}))
         for n in sorted((one, other))
@@ -144,14 +144,14 @@ def test_the_shorter_a_training_the_less_it_is_regularised(one: int, other: int)
 
 
 @given(st.integers(1, 200))
-def test_regularisation_that_is_given_is_taken_as_it_is(epochs: int) -> None:
+def test_given_regularisation_is_used_unchanged(epochs: int) -> None:
     given = {"augmentation": {"rotation": 30.0}, "training": {"cutmix": 0.25, "epochs": epochs}}
     chosen = TrainConfig.model_validate({"images": "photos", **given})
     assert (chosen.augmentation.rotation, chosen.training.cutmix) == (30.0, 0.25)
     assert TrainConfig.model_validate(chosen.model_dump(mode="json")) == chosen
 
 
-def test_over_the_settings_of_the_digits_the_users_own_win() -> None:
+def test_the_users_settings_win_over_those_of_the_digits() -> None:
     given: dict[str, Any] = {
         "data": {"image_size": 8, "fit": "crop"},
         "network": {"filters": [4], "hidden": 7},
@@ -162,7 +162,7 @@ def test_over_the_settings_of_the_digits_the_users_own_win() -> None:
     assert chosen.augmentation.flip == DIGITS["augmentation"]["flip"]
 
 
-def test_saved_settings_of_the_digits_are_read_back_as_they_were() -> None:
+def test_saved_settings_of_the_digits_are_read_back_unchanged() -> None:
     other = TrainConfig.model_validate(
         {
             "data": {"image_size": 64},
@@ -176,14 +176,14 @@ def test_saved_settings_of_the_digits_are_read_back_as_they_were() -> None:
 
 @settings(deadline=None)
 @given(st.integers(1, 10**6), st.integers(8, 1024))
-def test_a_worker_holds_just_what_fits_its_memory(images: int, image_size: int) -> None:
+def test_a_worker_holds_images_exactly_if_they_fit_its_memory(images: int, image_size: int) -> None:
     size = images * image_size * image_size * 3
     assert Resources(memory=(size + 1) / GIB).hold(images, image_size)
     assert not Resources(memory=(size - 1) / GIB).hold(images, image_size)
 
 
 @pytest.mark.parametrize("name", ["rotation", "shift", "zoom"])
-def test_all_warps_but_mirroring_blur(name: str) -> None:
+def test_every_warp_except_mirroring_blurs(name: str) -> None:
     still = Augmentation(rotation=0, shift=0, zoom=0, flip=True, vertical_flip=True)
     assert not still.blurs
     assert still.model_copy(update={name: 0.1}).blurs

@@ -1,4 +1,4 @@
-"""Laws of the console: results to standard output, remarks to standard error, text as it is."""
+"""Laws of the console: results to standard output, remarks to standard error, text unchanged."""
 
 import os
 import pty
@@ -33,7 +33,7 @@ LITERAL = [
 
 @pytest.fixture(autouse=True)
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the variables that tell rich to see a terminal where there is none."""
+    """Remove the variables that make rich assume a terminal."""
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
 
@@ -45,7 +45,7 @@ def row(**values: float) -> Epoch:
 
 
 def ends(line: str) -> list[int]:
-    """Where the columns of a table end; they are apart by two spaces at least."""
+    """Where the columns of a table end; at least two spaces separate them."""
     return [match.end() for match in re.finditer(r"\S+(?: \S+)*", line)]
 
 
@@ -58,7 +58,7 @@ def ends(line: str) -> list[int]:
     left=st.floats(0, 299_999),
     rate=st.floats(0, 9_999_999),
 )
-def test_each_number_ends_below_the_end_of_its_title(
+def test_each_number_is_right_aligned_below_its_title(
     epochs: int, loss: float, accuracy: float, lr: float, left: float, rate: float
 ) -> None:
     numbers = {"train_loss": loss, "val_loss": loss / 100, "lr": lr, "images_per_second": rate}
@@ -68,14 +68,14 @@ def test_each_number_ends_below_the_end_of_its_title(
     assert len(line) <= 80
 
 
-def test_an_epoch_tells_its_numbers_and_the_time_that_is_left() -> None:
+def test_an_epoch_line_shows_its_numbers_and_the_time_left() -> None:
     line = epoch_line(row(), epochs=10, left=420.0)
     assert line.split() == [
         "3/10", "1.235", "0.500", "2.000", "0.250", "0.00100", "1234", "7:00",
     ]  # fmt: skip
 
 
-def test_a_run_that_waits_for_images_is_told_so() -> None:
+def test_a_run_that_waits_for_images_gets_a_warning() -> None:
     assert starved([row(data_wait=0.1), row(data_wait=0.3)]) is None
     line = starved([row(data_wait=0.2), row(data_wait=0.6)])
     assert line is not None and "40% of the training" in line and "--memory" in line
@@ -93,13 +93,13 @@ def test_a_run_that_waits_for_images_is_told_so() -> None:
         (36_061, "10:01:01"),
     ],
 )
-def test_a_duration_reads_as_on_a_clock(seconds: float, shown: str) -> None:
+def test_a_duration_is_shown_in_hours_minutes_and_seconds(seconds: float, shown: str) -> None:
     assert clock(seconds) == shown
 
 
 @settings(deadline=None)
 @given(st.integers(0, 10**6))
-def test_no_second_is_lost_on_the_clock(seconds: int) -> None:
+def test_a_shown_duration_loses_no_second(seconds: int) -> None:
     total = 0
     for part in clock(seconds).split(":"):
         total = total * 60 + int(part)
@@ -107,13 +107,13 @@ def test_no_second_is_lost_on_the_clock(seconds: int) -> None:
 
 
 @pytest.mark.parametrize("text", LITERAL)
-def test_remarks_go_to_stderr_as_they_are(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_remarks_go_to_stderr_unchanged(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     Console().say(text)
     assert capsys.readouterr() == ("", f"{text}\n")
 
 
 @pytest.mark.parametrize("text", LITERAL)
-def test_results_go_to_stdout_as_they_are(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_go_to_stdout_unchanged(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     Console().result(text)
     assert capsys.readouterr() == (f"{text}\n", "")
 
@@ -121,10 +121,12 @@ def test_results_go_to_stdout_as_they_are(text: str, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("redirected", "shown"), [("", b"wrote \\xe9\\u732b\n"), (">&-", b"")], ids=["ascii", "closed"]
 )
-def test_a_result_is_told_as_far_as_the_output_goes(redirected: str, shown: bytes) -> None:
-    told = "from cnn.console import Console; Console().result('wrote \\u00e9\\u732b')"
+def test_a_result_is_escaped_for_an_ascii_output_and_dropped_for_a_closed_one(
+    redirected: str, shown: bytes
+) -> None:
+    program = "from cnn.console import Console; Console().result('wrote \\u00e9\\u732b')"
     done = subprocess.run(
-        ["sh", "-c", f'exec "$0" -c "{told}" {redirected}', sys.executable],
+        ["sh", "-c", f'exec "$0" -c "{program}" {redirected}', sys.executable],
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
         capture_output=True,
     )
@@ -142,7 +144,7 @@ def test_a_log_gets_lines_and_no_bar(capsys: pytest.CaptureFixture[str]) -> None
 
 @contextmanager
 def terminal() -> Iterator[int]:
-    """A terminal as standard error; yields the end at which its user looks."""
+    """A terminal as standard error; yields the user's end."""
     user, device = pty.openpty()
     with Path(os.ttyname(device)).open("w") as stderr, redirect_stderr(stderr):
         yield user
@@ -151,14 +153,14 @@ def terminal() -> Iterator[int]:
 
 
 def seen(user: int) -> str:
-    """All that has come to the user's end."""
+    """Everything that has arrived at the user's end."""
     pieces = []
     while select([user], [], [], 0.1)[0]:
         pieces.append(os.read(user, 10_000))
     return b"".join(pieces).decode()
 
 
-def test_at_a_terminal_there_is_a_bar_and_remarks_are_as_they_are(
+def test_a_terminal_gets_a_bar_and_unchanged_remarks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TERM", "xterm")
@@ -174,7 +176,7 @@ def test_at_a_terminal_there_is_a_bar_and_remarks_are_as_they_are(
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_log_hears_of_progress_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_gets_a_progress_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
     milestones = Milestones(Console(), "score", "images", seconds=0)
     for done in (100, 300):
         milestones(done, 1000)
@@ -185,11 +187,11 @@ def test_a_log_hears_of_progress_now_and_then(capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("speed", "text"), [(1234.5, "1,234 images/s"), (1, "1 images/s"), (0.5, "30.0 images/min")]
 )
-def test_a_pace_is_told_in_numbers_that_can_be_read(speed: float, text: str) -> None:
+def test_a_pace_below_one_a_second_is_shown_per_minute(speed: float, text: str) -> None:
     assert pace(speed, "images") == text
 
 
-def test_no_name_commands_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_characters_in_a_name_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     name = "\x1b]0;owned\x07\x1b[2Jcat\r\n\u202e"
     console = Console()
     console.say(name)
@@ -198,9 +200,9 @@ def test_no_name_commands_the_terminal(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr() == (shown, shown)
 
 
-def test_a_result_that_nobody_reads_ends_no_job() -> None:
+def test_a_reader_that_closes_the_pipe_does_not_fail_the_job() -> None:
     reading, writing = os.pipe()
-    os.close(reading)  # as `| head` does once it has seen enough
+    os.close(reading)  # as `| head` does once it has enough lines
     program = "from cnn.console import Console; Console().result('x'); Console().result('y')"
     done = subprocess.run(
         [sys.executable, "-c", program], stdout=writing, stderr=subprocess.PIPE, text=True

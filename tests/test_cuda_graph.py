@@ -1,4 +1,4 @@
-"""Laws of CUDA graphs: a replay does what the function would have done, with its own inputs."""
+"""Laws of CUDA graphs: a replay gives the function's result for the current inputs."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -25,7 +25,7 @@ on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no
 
 
 def colours(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Noisy images of 8x8 pixels, of which one channel is brighter: its number is the label."""
+    """Noisy images of 8x8 pixels; the number of the brighter channel is the label."""
     generator, labels = torch.Generator().manual_seed(0), torch.arange(96) % 3
     images = torch.randint(0, 100, (96, 3, 8, 8), dtype=torch.uint8, generator=generator)
     images[torch.arange(96), labels] += 60
@@ -39,7 +39,7 @@ def fresh(settings: config.Training, device: torch.device) -> State:
 
 
 def fit(state: State, settings: config.Training, device: torch.device) -> list[Epoch]:
-    """Train to the end, six steps an epoch: three of them are replayed, or all."""
+    """Train to the end, six steps an epoch; a GPU replays the last three, or all."""
     images, labels = colours(device)
     train = TrainingBatches(images, labels, batch_size=16, augmentation=WARPS, seed=0)
     Loop(settings, device, seed=0).fit(state, train, EvaluationBatches(images, labels))
@@ -47,12 +47,12 @@ def fit(state: State, settings: config.Training, device: torch.device) -> list[E
 
 
 def sgd(**values: object) -> config.Training:
-    """Settings under which rounding is not blown up: Adam's first steps are as large for it."""
+    """Settings that do not amplify rounding; Adam does, by making all first steps equally large."""
     given = {"epochs": 5, "optimizer": "sgd", "lr": 0.02, "precision": "float32"}
     return config.Training.model_validate(given | values)
 
 
-def test_where_there_is_nothing_to_record_the_function_is_called() -> None:
+def test_on_a_cpu_the_function_is_simply_called() -> None:
     calls: list[Tensor] = []
     graphed = Graphed(lambda x: calls.append(x) or x + 1, CPU)
     inputs = [torch.tensor(float(number)) for number in range(WARM_UP + 3)]
@@ -62,7 +62,7 @@ def test_where_there_is_nothing_to_record_the_function_is_called() -> None:
 
 
 @on_a_gpu
-def test_each_call_answers_to_its_own_inputs() -> None:
+def test_each_call_uses_its_own_inputs() -> None:
     calls = []
     graphed = Graphed(lambda x, y: calls.append(0) or x * 2 + y, GPU)
     for number in range(WARM_UP + 5):
@@ -72,7 +72,7 @@ def test_each_call_answers_to_its_own_inputs() -> None:
 
 
 @on_a_gpu
-def test_dropout_draws_anew_in_each_replay_and_by_the_seed() -> None:
+def test_dropout_differs_in_each_replay_and_follows_the_seed() -> None:
     graphed = Graphed(lambda x: functional.dropout(x, 0.5), GPU)
     ones = torch.ones(1000, device=GPU)
     seen = [graphed(ones).clone() for _ in range(WARM_UP + 4)]
@@ -86,9 +86,10 @@ def test_dropout_draws_anew_in_each_replay_and_by_the_seed() -> None:
 
 @on_a_gpu
 @pytest.mark.parametrize("growing", [0.0, 0.9])
-def test_training_goes_as_it_does_on_a_cpu(growing: float) -> None:
+def test_training_on_a_gpu_gives_the_losses_of_a_cpu(growing: float) -> None:
     settings = sgd(growing=growing)
     ones, others = (fit(fresh(settings, device), settings, device) for device in (CPU, GPU))
+    assert len(ones) == settings.epochs
     for one, other in zip(ones, others, strict=True):
         assert other["train_loss"] == pytest.approx(one["train_loss"], rel=0.02)
         assert other["val_loss"] == pytest.approx(one["val_loss"], rel=0.02)
@@ -97,7 +98,7 @@ def test_training_goes_as_it_does_on_a_cpu(growing: float) -> None:
 
 @on_a_gpu
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimizer_learns_there(name: str) -> None:
+def test_every_optimizer_learns_on_a_gpu(name: str) -> None:
     settings = sgd(optimizer=name, lr=0.01, epochs=8, precision="auto")
     history = fit(fresh(settings, GPU), settings, GPU)
     assert history[-1]["val_loss"] < 0.5 * history[0]["val_loss"]
@@ -105,7 +106,7 @@ def test_every_optimizer_learns_there(name: str) -> None:
 
 @on_a_gpu
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "mobilenet_v3_small", "swin_t"])
-def test_torchvision_s_networks_can_be_captured(name: str) -> None:
+def test_torchvision_networks_can_be_captured(name: str) -> None:
     settings = config.Training(batch_size=16, cutmix=0.0, clip=10.0)
     torch.manual_seed(0)
     built = network.build(config.Network(network=name), 64, 3).to(GPU).train()
@@ -115,7 +116,8 @@ def test_torchvision_s_networks_can_be_captured(name: str) -> None:
     images[range(16), labels] += 99
     losses = []
     for _ in range(WARM_UP + 20):
-        weights = [p.detach().clone() for p in built.parameters()]  # before the last step, at last
+        # After the loop: the weights before its last step.
+        weights = [p.detach().clone() for p in built.parameters()]
         sums = Sums.zero(GPU)
         loop.step(state, images.byte(), labels, 1e-4, sums)
         losses.append(sums.reduce()[0])
@@ -126,7 +128,7 @@ def test_torchvision_s_networks_can_be_captured(name: str) -> None:
 
 @on_a_gpu
 @pytest.mark.parametrize("first", [CPU, GPU])
-def test_a_run_goes_on_there_from_a_checkpoint_of_either_device(
+def test_a_gpu_run_resumes_from_a_checkpoint_of_either_device(
     first: torch.device, tmp_path: Path
 ) -> None:
     settings = sgd(epochs=4)
@@ -146,7 +148,7 @@ def test_a_run_goes_on_there_from_a_checkpoint_of_either_device(
 
 
 @on_a_gpu
-def test_a_recorded_step_reads_the_rate_of_its_time() -> None:
+def test_a_captured_step_uses_the_current_learning_rate() -> None:
     line = nn.Linear(4, 1, bias=False).to(GPU)
     settings = sgd(weight_decay=0.0)
     chosen = optim.optimizer(line, settings)

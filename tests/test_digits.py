@@ -1,4 +1,4 @@
-"""Laws of the embedded digits: all are there, as they came, and the final name is for the whole."""
+"""Laws of the embedded digits: all images are written unchanged, also after a kill."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from cnn import digits
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The digits, written below folders that were not there yet."""
+    """The digits, written into a folder whose parent did not exist."""
     return digits.write(tmp_path_factory.mktemp("digits") / "runs" / "digits-images")
 
 
@@ -23,13 +23,13 @@ def files(folder: Path) -> dict[str, tuple[int, int]]:
     return {str(file): (stat.st_mtime_ns, stat.st_ino) for file, stat in found.items()}
 
 
-def test_1797_images_lie_in_a_folder_per_digit_and_nothing_else(folder: Path) -> None:
+def test_there_are_1797_images_in_a_folder_per_digit_and_nothing_else(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == [str(digit) for digit in range(10)]
     assert len(files(folder)) == len(list(folder.glob("?/????.png"))) == 1797
     assert list(folder.parent.iterdir()) == [folder]
 
 
-def test_each_image_is_the_one_of_scikit_learn_on_0_to_255(folder: Path) -> None:
+def test_each_image_is_scikit_learns_scaled_to_0_to_255(folder: Path) -> None:
     source = load_digits()
     for number, (values, label) in enumerate(zip(source.images, source.target, strict=True)):
         pixels = np.asarray(Image.open(folder / str(label) / f"{number:04d}.png"))
@@ -37,13 +37,13 @@ def test_each_image_is_the_one_of_scikit_learn_on_0_to_255(folder: Path) -> None
         assert np.array_equal(pixels, np.rint(values / 16 * 255))
 
 
-def test_a_second_call_leaves_every_file_as_it_is(folder: Path) -> None:
+def test_a_second_call_changes_no_file(folder: Path) -> None:
     before = files(folder)
     assert digits.write(folder) == folder
     assert files(folder) == before
 
 
-def test_what_a_killed_run_has_left_is_made_whole(folder: Path, tmp_path: Path) -> None:
+def test_a_second_call_completes_what_a_killed_run_left(folder: Path, tmp_path: Path) -> None:
     sizes = sorted(file.stat().st_size for file in folder.glob("?/*.png"))
     copy = tmp_path / "digits-images"
     killed_while_writing(
@@ -53,6 +53,6 @@ def test_what_a_killed_run_has_left_is_made_whole(folder: Path, tmp_path: Path) 
     there = files(copy)
     assert 0 < len(list(copy.glob("?/????.png"))) < 1797
     digits.write(copy)
-    assert there.items() <= files(copy).items()  # what another job may have listed
+    assert there.items() <= files(copy).items()  # another job may have listed these
     for file in folder.glob("?/????.png"):
         assert (copy / file.relative_to(folder)).read_bytes() == file.read_bytes()

@@ -70,7 +70,7 @@ def test_any_name_survives_as_text(name: bytes) -> None:
 
 @settings(deadline=None)
 @given(st.text(st.characters(exclude_characters="\\", codec="utf-8")))
-def test_a_plain_name_is_its_own_text(name: str) -> None:
+def test_a_plain_name_is_unchanged_as_text(name: str) -> None:
     assert to_text(name.encode()) == name
 
 
@@ -101,7 +101,7 @@ def test_a_file_as_deep_as_the_system_allows_is_listed_and_read(tmp_path: Path) 
     assert Reader(str(tmp_path))(f"{deep}/x.jpg") == b"image"
 
 
-def test_rows_and_skips_add_up_to_what_is_there(tmp_path: Path) -> None:
+def test_listed_and_ignored_files_add_up_to_all_files(tmp_path: Path) -> None:
     root = put(tmp_path, "a/x.jpg", "a/b/y.PNG", "a/b/c/.z.jpg", "a/n.txt", "a/b/none", "empty.jpg")
     os.mkfifo(root / "a/b/fifo.jpg")
     for name, target in (
@@ -118,7 +118,7 @@ def test_rows_and_skips_add_up_to_what_is_there(tmp_path: Path) -> None:
     assert listing.files.num_rows + sum(listing.ignored.values()) == there + 2
 
 
-def test_rows_are_sorted_and_tell_size_time_and_first_folder(tmp_path: Path) -> None:
+def test_rows_are_sorted_and_hold_size_time_and_first_folder(tmp_path: Path) -> None:
     put(tmp_path, "b/deep/er/y.PNG", "a/x.jpeg", "z.webp", "_under/u.HEIC", content=b"12345")
     os.utime(tmp_path / "a/x.jpeg", ns=(0, 1_700_000_000_123_456_789))
     files = list_folder(str(tmp_path)).files
@@ -129,7 +129,7 @@ def test_rows_are_sorted_and_tell_size_time_and_first_folder(tmp_path: Path) -> 
     assert files["error"].null_count == 4
 
 
-def test_every_file_that_is_no_candidate_is_counted(tmp_path: Path) -> None:
+def test_every_ignored_file_is_counted_by_its_reason(tmp_path: Path) -> None:
     put(tmp_path, "a/x.jpg", "a/._x.jpg", ".DS_Store", ".git/deep/x.jpg", "a/notes.txt", "a/jpg")
     listing = list_folder(str(tmp_path))
     assert listing.files["path"].to_pylist() == ["a/x.jpg"]
@@ -145,23 +145,23 @@ def test_links_to_folders_are_counted_and_never_followed(tmp_path: Path) -> None
     assert listing.ignored == {"directory_link": 2}
 
 
-def test_folders_in_the_root_that_hold_no_image_are_named(tmp_path: Path) -> None:
+def test_folders_in_the_root_without_images_are_named(tmp_path: Path) -> None:
     put(tmp_path, "a/deep/x.jpg", "notes/n.txt", "no ending/image", ".git/x.jpg")
     (tmp_path / "empty").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "a")
     assert list_folder(str(tmp_path)).empty_folders == ("empty", "link", "no ending", "notes")
-    (tmp_path / "link").unlink()  # a store has none
+    (tmp_path / "link").unlink()  # remote stores have no links
     assert list_folder(f"fsspec+file://{tmp_path}").empty_folders == ("empty", "no ending", "notes")
 
 
-def test_a_root_that_is_a_link_is_the_folder_it_names(tmp_path: Path) -> None:
+def test_a_root_that_is_a_link_is_followed(tmp_path: Path) -> None:
     put(tmp_path / "real", "a/x.jpg")
     (tmp_path / "link").symlink_to("real")
     assert paths_of(tmp_path / "link") == ["a/x.jpg"]
     assert Reader(str(tmp_path / "link"))("a/x.jpg") == b"image"
 
 
-def test_what_cannot_be_read_is_a_row_with_its_reason(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_a_row_with_a_reason(tmp_path: Path) -> None:
     root = put(tmp_path / "root", "a/x.jpg", "a/empty.jpg", content=b"")
     put(tmp_path, "root-secret.jpg")
     os.mkfifo(root / "fifo.jpg")
@@ -201,8 +201,8 @@ def test_a_folder_whose_path_is_too_long_to_open_is_counted(tmp_path: Path) -> N
     assert listing.ignored == {"unreadable_folder": 1}
 
 
-def test_what_permissions_forbid_is_counted_or_named() -> None:
-    with TemporaryDirectory() as folder:  # pytest's own lets nobody else in
+def test_a_forbidden_folder_is_counted_and_a_forbidden_file_has_a_reason() -> None:
+    with TemporaryDirectory() as folder:  # pytest's own folder is closed to other users
         root = put(Path(folder), "open/x.jpg", "shut/y.jpg")
         root.chmod(0o755)
         (root / "open/x.jpg").chmod(0)
@@ -215,7 +215,7 @@ def test_what_permissions_forbid_is_counted_or_named() -> None:
         (root / "shut").chmod(0o700)
 
 
-def test_a_root_that_may_not_be_listed_is_refused_in_one_line() -> None:
+def test_a_root_without_permission_is_refused_in_one_line() -> None:
     with TemporaryDirectory() as folder:
         Path(folder).chmod(0)
         with as_nobody(), pytest.raises(FolderError) as caught:
@@ -228,7 +228,7 @@ def test_a_root_that_may_not_be_listed_is_refused_in_one_line() -> None:
 @pytest.mark.parametrize(
     "root", ["nowhere", "a/x.jpg", "nosuch://bucket/x", "file:///nowhere", "nul\0"]
 )
-def test_a_root_that_is_no_folder_is_refused_in_one_line(
+def test_a_root_that_is_not_a_folder_is_refused_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str
 ) -> None:
     monkeypatch.chdir(put(tmp_path, "a/x.jpg"))
@@ -239,7 +239,7 @@ def test_a_root_that_is_no_folder_is_refused_in_one_line(
     assert len(message.splitlines()) == 1
 
 
-def test_a_file_uri_and_a_relative_path_list_as_the_absolute_path(
+def test_a_file_uri_and_a_relative_path_list_the_same_as_the_absolute_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = put(tmp_path / "my images", "a/x.jpg", "b/.hidden.jpg", "b/é.jpg")
@@ -272,7 +272,7 @@ def test_remote_files_are_read_or_refused_with_a_reason() -> None:
         list_folder(uri)
 
 
-def test_a_reader_travels_and_still_reads_from_anywhere(
+def test_a_pickled_reader_reads_from_any_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(tmp_path, "here/a/x.jpg")
@@ -288,7 +288,7 @@ def test_a_link_within_the_root_is_read(tmp_path: Path) -> None:
     assert Reader(str(tmp_path))("link.jpg") == b"image"
 
 
-def test_what_replaced_a_listed_file_cannot_lead_out_or_block(tmp_path: Path) -> None:
+def test_a_replaced_file_cannot_lead_out_of_the_root_or_block(tmp_path: Path) -> None:
     root = put(tmp_path / "root", "a/x.jpg")
     put(tmp_path, "secret/x.jpg")
     read, file, huge = Reader(str(root)), root / "a/x.jpg", root / "huge.jpg"
@@ -302,7 +302,7 @@ def test_what_replaced_a_listed_file_cannot_lead_out_or_block(tmp_path: Path) ->
 
     assert replaced(lambda: os.mkfifo(file)) == "not_a_regular_file"
     assert replaced(lambda: os.mknod(file, stat.S_IFSOCK | 0o600)) == "not_a_regular_file"
-    if not os.geteuid():  # only root may make a device: /dev/zero's twin, which never ends
+    if not os.geteuid():  # only root may make a device: a copy of /dev/zero, which never ends
         zero = stat.S_IFCHR | 0o600, os.makedev(1, 5)
         assert replaced(lambda: os.mknod(file, *zero)) == "not_a_regular_file"
     assert replaced(lambda: file.symlink_to("../../secret/x.jpg")) == "outside_root"
@@ -327,8 +327,10 @@ def test_a_path_that_leads_out_of_the_root_is_never_read(tmp_path: Path, path: s
 
 
 @pytest.mark.parametrize("gone", ["removed", "emptied"])
-def test_a_root_that_goes_away_is_no_fault_of_its_files(tmp_path: Path, gone: str) -> None:
-    """An unplugged disk, or a share that is unmounted: its mount point is there, and empty."""
+def test_a_root_that_vanishes_is_an_error_and_not_a_fault_of_its_files(
+    tmp_path: Path, gone: str
+) -> None:
+    """An unplugged disk, or an unmounted share, which leaves an empty mount point."""
     root = put(tmp_path / "disk", "a/x.jpg", "a/y.jpg")
     read = Reader(str(root))
     assert read("a/x.jpg") == b"image"
@@ -341,7 +343,7 @@ def test_a_root_that_goes_away_is_no_fault_of_its_files(tmp_path: Path, gone: st
         read("a/x.jpg")
 
 
-def test_a_remote_root_that_goes_away_is_no_fault_of_its_files() -> None:
+def test_a_remote_root_that_vanishes_is_an_error_and_not_a_fault_of_its_files() -> None:
     store = fsspec.filesystem("memory")
     store.pipe("/lent/cat/1.jpg", b"cat")
     read = Reader("fsspec+memory://lent")
@@ -351,7 +353,7 @@ def test_a_remote_root_that_goes_away_is_no_fault_of_its_files() -> None:
         read("cat/1.jpg")
 
 
-def test_a_file_that_a_fault_of_the_system_hides_is_named(
+def test_a_system_error_names_the_file_that_it_made_unreadable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = put(tmp_path, "a/x.jpg")
@@ -368,7 +370,7 @@ def test_a_file_that_a_fault_of_the_system_hides_is_named(
 
 
 @pytest.mark.parametrize("year", [1601, 2400])
-def test_a_time_that_no_column_holds_is_listed(tmp_path: Path, year: int) -> None:
+def test_a_file_with_a_time_out_of_range_is_listed(tmp_path: Path, year: int) -> None:
     put(tmp_path, "a/x.jpg", "a/y.jpg")
     seconds = (year - 1970) * 31_556_952
     os.utime(tmp_path / "a/x.jpg", (seconds, seconds))

@@ -1,4 +1,4 @@
-"""A sample of the fuzzing: damaged images give images or reasons; the rest runs on demand."""
+"""A sample of the decoder's fuzzing; the rest runs on demand."""
 
 from tests.fuzz.decoder import fuzz
 from tests.fuzz.inputs import damaged, seeds
@@ -14,6 +14,6 @@ def test_damaged_images_give_images_or_reasons_in_little_time_and_memory() -> No
     assert findings.peak < 2**30
 
 
-def test_an_input_is_made_again_from_its_number() -> None:
+def test_an_input_is_reproducible_from_its_number() -> None:
     whole, again = seeds(), seeds()
     assert [damaged(whole, 1, n) for n in range(50)] == [damaged(again, 1, n) for n in range(50)]

@@ -79,7 +79,7 @@ def test_any_container_gives_a_contiguous_square_of_rgb_bytes(
 
 
 @pytest.mark.parametrize("container", LOSSLESS)
-def test_an_image_of_the_right_size_in_a_lossless_container_is_not_changed(container: str) -> None:
+def test_a_lossless_image_of_the_right_size_is_unchanged(container: str) -> None:
     picture = photo(32, 32)
     data = encode(picture, container, **LOSSLESS[container])
     assert np.array_equal(decode(data, 32), np.asarray(picture))
@@ -112,7 +112,7 @@ def test_crop_and_squash_agree_on_squares(side: int, size: int) -> None:
 
 
 def stored(picture: Image.Image, orientation: int) -> Image.Image:
-    """As a camera stores the picture, for it to be upright once the orientation is applied."""
+    """The picture as a camera stores it: applying the orientation makes it upright."""
     turn = TURNS[orientation]
     return picture if turn is None else picture.transpose(turn)
 
@@ -148,7 +148,7 @@ def test_all_eight_orientations_of_a_jpeg_decoded_at_reduced_scale_agree(fit: Fi
         assert difference(decode(data, 32, fit), upright) < 0.5, orientation
 
 
-def test_damaged_metadata_costs_no_image() -> None:
+def test_damaged_metadata_is_ignored() -> None:
     picture, garbage = photo(61, 47), PngInfo()
     garbage.add_text("Raw profile type exif", "\nexif\n8\nnot hexadecimal")
     for options in ({"exif": b"Exif\0\0II*\0\xff\xff\xff\xff"}, {"pnginfo": garbage}):
@@ -188,7 +188,7 @@ def test_a_deep_grey_ramp_is_scaled_to_eight_bits_and_not_clipped(data: bytes) -
         expected = Image.fromarray(RAMP_IN_BYTES.astype(np.uint8)).resize(
             (size, size), Image.Resampling.BILINEAR
         )
-        stretched = 3 if size < 64 else 1  # from the shrunk image's own least to greatest value
+        stretched = 3 if size < 64 else 1  # the shrunk image is stretched over its own range
         assert np.abs(pixels - np.asarray(expected, dtype=float)[..., None]).max() <= stretched
 
 
@@ -208,7 +208,7 @@ def test_a_float_image_keeps_its_order_whatever_its_values(values: list[float]) 
     assert np.all(np.diff(pixels[ranked].astype(int)) >= 0)
 
 
-def test_a_constant_deep_image_has_no_contrast_to_stretch() -> None:
+def test_a_constant_deep_image_stays_constant() -> None:
     for value in (-7.0, 1e9, np.nan):
         assert np.ptp(decode(encode(np.full((5, 5), value, np.float32), "TIFF"), 3)) == 0
 
@@ -246,7 +246,7 @@ def test_alpha_is_composited_on_white(mode: str, container: str, fit: Fit) -> No
 def test_colours_behind_full_transparency_do_not_bleed_into_the_edge() -> None:
     picture = np.zeros((32, 32, 4), np.uint8)
     picture[:, :16] = (255, 0, 0, 255)
-    picture[:, 16:] = (0, 255, 0, 0)  # green, that nobody can see
+    picture[:, 16:] = (0, 255, 0, 0)  # green, but invisible
     pixels = decode(encode(picture, "PNG"), 5)
     assert np.all(pixels[..., 0] == 255)
     assert np.all(pixels[..., 1] == pixels[..., 2])
@@ -277,7 +277,7 @@ def test_a_palette_is_averaged_as_colours_not_as_indices() -> None:
     assert np.abs(pixels - np.array([125.0, 0, 125])).max() <= 12
 
 
-def test_one_bit_images_are_black_white_and_grey_between() -> None:
+def test_one_bit_images_are_black_and_white_and_shrink_to_grey() -> None:
     checks = np.indices((64, 64)).sum(0) % 2 == 0
     pixels = decode(encode(checks, "PNG"), 8)
     assert 100 < pixels.min() <= pixels.max() < 155
@@ -285,7 +285,7 @@ def test_one_bit_images_are_black_white_and_grey_between() -> None:
 
 
 @pytest.mark.parametrize("mode, container", [("CMYK", "JPEG"), ("CMYK", "TIFF"), ("LAB", "TIFF")])
-def test_print_colours_are_shown_as_pillow_converts_them(mode: str, container: str) -> None:
+def test_cmyk_and_lab_are_converted_as_by_pillow(mode: str, container: str) -> None:
     colours = {"CMYK": (0, 200, 200, 30), "LAB": (120, 180, 160)}[mode]
     picture = Image.new(mode, (16, 16), colours)
     expected = np.asarray(picture.convert("RGB"), dtype=float)
@@ -293,9 +293,9 @@ def test_print_colours_are_shown_as_pillow_converts_them(mode: str, container: s
     assert expected[0, 0, 0] > expected[0, 0, 1] + 30, "the colour is a red"
 
 
-def test_a_jpeg_of_luminance_chrominance_and_black_is_shown_as_pillow_converts_it() -> None:
+def test_a_ycck_jpeg_is_converted_as_by_pillow() -> None:
     data = bytearray(encode(photo(61, 47).convert("CMYK"), "JPEG", quality=95))
-    data[data.index(b"Adobe") + 11] = 2  # that its inks are coded as YCC
+    data[data.index(b"Adobe") + 11] = 2  # marks its inks as coded in YCCK
     expected = Image.open(BytesIO(data)).convert("RGB").resize((24, 24), Image.Resampling.BILINEAR)
     assert difference(decode(bytes(data), 24), np.asarray(expected)) < 2
     assert np.ptp(expected) > 100
@@ -308,7 +308,7 @@ def test_sixteen_bit_colours_are_scaled_and_not_clipped() -> None:
     assert np.abs(pixels - RAMP_IN_BYTES[..., None]).max() <= 1
 
 
-def test_a_progressive_jpeg_is_the_baseline_one() -> None:
+def test_a_progressive_jpeg_gives_the_pixels_of_a_baseline_one() -> None:
     for width, height in ((61, 47), (801, 535)):  # the second is decoded at reduced scale
         plain, progressive = (
             decode(encode(photo(width, height), "JPEG", progressive=way), 32)
@@ -317,7 +317,7 @@ def test_a_progressive_jpeg_is_the_baseline_one() -> None:
         assert np.array_equal(plain, progressive)
 
 
-def test_an_arithmetic_jpeg_is_an_image() -> None:
+def test_an_arithmetic_coded_jpeg_is_decoded() -> None:
     pixels = decode(base64.b85decode(ARITHMETIC), 16).astype(int)
     y, x = np.mgrid[0:16, 0:16] * 16
     assert np.abs(pixels - np.stack([x, y, 255 - x], axis=-1)).mean() < 12
@@ -371,7 +371,7 @@ def test_a_large_jpeg_is_not_decoded_in_full() -> None:
 # The process around it
 
 
-def test_pillows_own_limit_is_neither_heeded_nor_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pillows_own_pixel_limit_is_ignored_and_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = {container: decode(data, 16) for container, data in ENCODED.items()}
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with warnings.catch_warnings():
@@ -381,7 +381,7 @@ def test_pillows_own_limit_is_neither_heeded_nor_changed(monkeypatch: pytest.Mon
     assert Image.MAX_IMAGE_PIXELS == 100
 
 
-def test_threads_decode_alike_and_leave_pillows_limit_as_it_was(
+def test_threads_decode_the_same_and_leave_pillows_limit_unchanged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)

@@ -1,4 +1,4 @@
-"""Laws of what the decoder refuses: any bytes give an image or one reason, and no more memory."""
+"""Laws of what the decoder refuses: any bytes give an image or a reason, in limited memory."""
 
 import pickle
 import struct
@@ -98,14 +98,14 @@ def test_a_damaged_image_is_called_truncated(data: bytes) -> None:
     assert reason(data) == "truncated"
 
 
-def test_a_png_whose_pixels_are_whole_needs_no_checksum_after_them() -> None:
+def test_a_png_with_complete_pixels_needs_no_valid_checksum() -> None:
     whole = ENCODED["PNG"]
     checksum = whole.index(b"IEND") - 8
     unchecked = whole[:checksum] + bytes(4) + whole[checksum + 4 :]
     assert np.array_equal(decode(unchecked, 24), decode(whole, 24))
 
 
-def test_the_handmade_png_is_an_image_when_it_is_whole() -> None:
+def test_the_handmade_png_is_an_image_if_it_is_complete() -> None:
     assert reason(png(8, 8, zlib.compress(bytes(8 * 25)))) is None
 
 
@@ -124,7 +124,7 @@ def test_the_handmade_png_is_an_image_when_it_is_whole() -> None:
         b"\xff\xd8",
     ],
 )
-def test_bytes_of_no_image_container_are_not_an_image(data: bytes) -> None:
+def test_files_of_other_kinds_are_not_an_image(data: bytes) -> None:
     assert reason(data) == "not_an_image"
 
 
@@ -186,7 +186,7 @@ def test_a_bomb_is_refused_by_its_header(data: bytes) -> None:
         pytest.param("WEBP", {"method": 0, "quality": 1}, marks=pytest.mark.slow),
     ],
 )
-def test_a_whole_image_above_the_limit_is_refused_before_it_is_decoded(
+def test_a_complete_image_above_the_limit_is_refused_before_it_is_decoded(
     container: str, options: dict[str, int]
 ) -> None:
     data = encode(Image.new("1", TOO_LARGE), container, **options)
@@ -218,10 +218,10 @@ def test_an_image_of_ninety_megapixels_is_decoded_within_bounds(
     assert memory_beside(LARGE.format(data), decoded) < bytes_a_pixel * 9488**2
 
 
-def test_an_image_at_the_pixel_limit_is_judged_by_its_pixels() -> None:
+def test_an_image_at_the_pixel_limit_is_not_a_bomb() -> None:
     assert reason(png(PIXEL_LIMIT // 10, 10, b"not zlib")) == "truncated"
 
 
-def test_an_image_that_memory_does_not_hold_is_too_large() -> None:
+def test_an_image_that_does_not_fit_in_memory_is_too_large() -> None:
     row_bits_overflow = png(PIXEL_LIMIT, 1, zlib.compress(b""))
     assert reason(row_bits_overflow) == "too_large"

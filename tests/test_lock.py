@@ -1,4 +1,4 @@
-"""Laws of locks: a folder is one job's at a time, and nobody's once that is gone."""
+"""Laws of locks: one job uses a folder at a time, and its lock ends with it."""
 
 import subprocess
 import sys
@@ -20,8 +20,8 @@ with locked(Path(sys.argv[1])):
 """
 
 
-# A file that only one may make, while it is in.
-COMING_AND_GOING = """
+# Creates a file while it holds the lock; fails if another process holds the lock too.
+LOCK_REPEATEDLY = """
 import os, sys
 from pathlib import Path
 from cnn.errors import UserError
@@ -31,6 +31,7 @@ for _ in range(2000):
         with locked(Path(sys.argv[1])):
             os.close(os.open(sys.argv[2], os.O_CREAT | os.O_EXCL))
             os.unlink(sys.argv[2])
+            print("in")
     except UserError:
         pass
 """
@@ -48,7 +49,7 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     process.wait()
 
 
-def test_the_folder_of_a_job_at_work_is_refused_in_one_line_until_it_is_killed(
+def test_a_folder_in_use_is_refused_in_one_line_until_its_job_is_killed(
     tmp_path: Path, holder: subprocess.Popen[str]
 ) -> None:
     with pytest.raises(UserError, match=r"another job is using .* another --out"):
@@ -63,7 +64,7 @@ def test_the_folder_of_a_job_at_work_is_refused_in_one_line_until_it_is_killed(
 
 
 @pytest.mark.parametrize("fault", [None, ZeroDivisionError])
-def test_a_job_that_has_ended_leaves_no_lock(tmp_path: Path, fault: type[Exception] | None) -> None:
+def test_an_ended_job_leaves_no_lock(tmp_path: Path, fault: type[Exception] | None) -> None:
     try:
         with locked(tmp_path):
             if fault is not None:
@@ -74,15 +75,19 @@ def test_a_job_that_has_ended_leaves_no_lock(tmp_path: Path, fault: type[Excepti
     assert not list(tmp_path.iterdir())
 
 
-def test_however_jobs_come_and_go_one_alone_is_in(tmp_path: Path) -> None:
+def test_only_one_of_many_competing_jobs_holds_the_lock(tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     arguments = [
         sys.executable,
         "-c",
-        COMING_AND_GOING,
+        LOCK_REPEATEDLY,
         str(tmp_path / "work"),
         str(tmp_path / "in"),
     ]
-    jobs = [subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) for _ in range(3)]
-    for job in jobs:
-        assert job.communicate(timeout=60)[1] == ""
+    jobs = [
+        subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    outputs = [job.communicate(timeout=60) for job in jobs]
+    assert [errors for _, errors in outputs] == [""] * 3
+    assert any(entered for entered, _ in outputs)

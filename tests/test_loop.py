@@ -1,4 +1,4 @@
-"""Laws of training: it learns, it counts right, it resumes, and it ends when it is told to."""
+"""Laws of training: it learns, counts correctly, resumes, and ends in time."""
 
 import math
 import time
@@ -70,7 +70,7 @@ def training(**values: object) -> config.Training:
 
 
 def colours(count: int, seed: int = 0) -> Batch:
-    """Noisy images of 8x8 pixels, of which one channel is brighter: its number is the label."""
+    """Noisy images of 8x8 pixels; the number of the brighter channel is the label."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % 3
     images = torch.randint(0, 100, (count, 3, 8, 8), dtype=torch.uint8, generator=generator)
@@ -104,7 +104,7 @@ def trained(
 
 
 def untimed(history: list[Epoch]) -> list[dict[str, object]]:
-    """A history without what the clock decides."""
+    """A history without its measured times."""
     return [{k: v for k, v in row.items() if k not in TIMES} for row in history]
 
 
@@ -114,7 +114,7 @@ def assert_same_weights(one: nn.Module, other: nn.Module) -> None:
     assert all(torch.equal(ones[name], others[name]) for name in ones)
 
 
-def test_colours_are_learned() -> None:
+def test_the_network_learns_colours() -> None:
     history = trained(training(epochs=8)).history
     assert [row["epoch"] for row in history] == list(range(1, 9))
     assert history[-1]["train_loss"] < 0.5 * history[0]["train_loss"]
@@ -122,22 +122,25 @@ def test_colours_are_learned() -> None:
     assert history[-1]["val_accuracy"] > 0.95
 
 
-def test_an_epoch_row_says_what_the_network_it_leaves_says() -> None:
+def test_an_epoch_row_holds_the_validation_results_of_the_network_it_leaves() -> None:
     images, labels = colours(30, seed=1)
+    checked: list[int] = []
 
-    def judge(state: State) -> None:
+    def check(state: State) -> None:
         logits, row = state.network.eval()(images), state.history[-1]
         accuracy = (logits.argmax(1) == labels).float().mean().item()
         assert row["val_loss"] == pytest.approx(functional.cross_entropy(logits, labels).item())
         assert row["val_accuracy"] == pytest.approx(accuracy)
+        checked.append(row["epoch"])
 
     settings = training(epochs=4, growing=0.5)
     state = fresh(settings)
-    Loop(settings, CPU, 0).fit(state, training_batches(settings), VALIDATION, judge)
+    Loop(settings, CPU, 0).fit(state, training_batches(settings), VALIDATION, check)
+    assert checked == [1, 2, 3, 4]
     assert [row["side"] for row in state.history] == [4, 6, 8, 8]
 
 
-def test_a_checkpoint_of_an_early_epoch_looks_at_images_as_that_epoch_did(tmp_path: Path) -> None:
+def test_a_checkpoint_of_an_early_epoch_keeps_the_image_side_of_that_epoch(tmp_path: Path) -> None:
     settings = training(epochs=4, growing=0.5)
     state = fresh(settings)
     state.history.append(
@@ -151,7 +154,7 @@ def test_a_checkpoint_of_an_early_epoch_looks_at_images_as_that_epoch_did(tmp_pa
     assert not torch.equal(loaded.network(images), state.network(images))
 
 
-def test_the_rate_follows_the_schedule_from_step_to_step() -> None:
+def test_the_learning_rate_follows_the_schedule_at_every_step() -> None:
     settings = training(epochs=3)
     state, rates = fresh(settings), []
     loop = Loop(
@@ -168,7 +171,7 @@ def test_the_rate_follows_the_schedule_from_step_to_step() -> None:
 
 @examples(deadline=None, max_examples=40)
 @given(st.lists(st.integers(0, 40), max_size=5), st.integers(0, 999))
-def test_sums_over_batches_are_those_of_the_whole_however_it_is_cut(
+def test_sums_over_batches_of_any_size_equal_the_sums_of_the_whole(
     cuts: list[int], seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -192,7 +195,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another() -> None:
     assert untimed(first.history) != untimed(other.history)
 
 
-def test_dropout_draws_lots_of_its_own_for_each_seed_and_rank() -> None:
+def test_dropout_differs_for_each_seed_and_rank() -> None:
     def loss(seed: int, rank: int) -> float:
         state, loop = fresh(TRAINING), Loop(TRAINING, CPU, seed, Share(rank, 2))
         return loop.run_epoch(state, training_batches(TRAINING), VALIDATION)["train_loss"]
@@ -202,10 +205,10 @@ def test_dropout_draws_lots_of_its_own_for_each_seed_and_rank() -> None:
 
 
 class Interrupted(Exception):
-    """The run is cut off here."""
+    """The run is interrupted here."""
 
 
-def test_a_run_that_was_cut_off_and_resumed_is_the_run_that_was_not(tmp_path: Path) -> None:
+def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     card = Card(classes=CLASSES, image_size=8, fit="squash", network=NETWORK)
     settings = training(growing=0.6, cutmix=0.5)
     loop, batches = Loop(settings, CPU, 0), training_batches(settings, ON)
@@ -228,7 +231,7 @@ def test_a_run_that_was_cut_off_and_resumed_is_the_run_that_was_not(tmp_path: Pa
     assert_same_weights(resumed.network, whole.network)
 
 
-def test_a_finished_run_is_left_as_it_is() -> None:
+def test_a_finished_run_is_not_changed() -> None:
     state = trained(training(epochs=1))
     before = {name: value.clone() for name, value in state.network.state_dict().items()}
     Loop(training(epochs=1), CPU, 0).fit(state, training_batches(TRAINING), VALIDATION)
@@ -259,12 +262,12 @@ def row(epoch: int, val_accuracy: float = 0.5, seconds: float = 1.0) -> Epoch:
         ([0.5, 0.4], 1, True),
         ([0.5, 0.4], 2, False),
         ([0.5, 0.4, 0.4], 2, True),
-        ([0.5, 0.5, 0.5], 2, True),  # as good is not better
+        ([0.5, 0.5, 0.5], 2, True),  # equal is not better
         ([0.5, 0.4, 0.6], 2, False),
         ([0.5, 0.4, 0.3, 0.2], None, False),
     ],
 )
-def test_patience_is_epochs_without_a_better_one(
+def test_patience_counts_epochs_without_a_better_one(
     accuracies: list[float], patience: int | None, ended: bool
 ) -> None:
     state = fresh(TRAINING)
@@ -272,15 +275,15 @@ def test_patience_is_epochs_without_a_better_one(
     assert Loop(training(patience=patience), CPU, 0).out_of_patience(state) == ended
 
 
-def test_a_run_without_progress_ends_when_patience_does() -> None:
-    # So small a rate changes no answer, once the batch norms' statistics have settled.
+def test_a_run_without_progress_ends_when_patience_runs_out() -> None:
+    # Such a small rate changes no prediction once the batch norms' statistics have settled.
     state = trained(training(epochs=50, lr=1e-12, patience=3))
     assert len(state.history) == state.best["epoch"] + 3 < 50
 
 
 @dataclass
 class Watched:
-    """Batches that take their time and remember for which epochs they were asked."""
+    """Batches that pause before each batch and record which epochs were requested."""
 
     batches: TrainingBatches
     pause: float = 0.0
@@ -299,19 +302,19 @@ class Watched:
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-def test_only_what_is_streamed_is_waited_for(streamed: bool) -> None:
+def test_only_streamed_batches_count_as_waiting(streamed: bool) -> None:
     watched = Watched(training_batches(TRAINING), pause=0.05, streamed=streamed)
     row = Loop(TRAINING, CPU, 0).run_epoch(fresh(TRAINING), watched, VALIDATION)
     assert row["data_wait"] > 0.3 if streamed else row["data_wait"] == 0
 
 
-def test_each_epoch_asks_for_batches_of_its_own() -> None:
+def test_each_epoch_requests_its_own_batches() -> None:
     watched, state = Watched(training_batches(TRAINING)), fresh(TRAINING)
     Loop(TRAINING, CPU, 0).fit(state, watched, VALIDATION)
     assert watched.asked == [1, 2, 3, 4]
 
 
-def test_a_run_plans_its_end_by_the_clock() -> None:
+def test_a_time_budget_shortens_the_run_and_its_schedule() -> None:
     settings = training(epochs=100, max_minutes=0.5 / 60)
     state = fresh(settings)
     Loop(settings, CPU, 0).fit(state, Watched(training_batches(settings), 0.02), VALIDATION)
@@ -319,7 +322,7 @@ def test_a_run_plans_its_end_by_the_clock() -> None:
     assert state.epochs == len(state.history)
 
 
-def test_the_time_to_keep_an_epoch_is_part_of_what_a_run_may_take() -> None:
+def test_saving_an_epoch_counts_towards_the_time_budget() -> None:
     settings = training(epochs=100, max_minutes=1 / 60)
     state = fresh(settings)
     batches = training_batches(settings)
@@ -329,7 +332,7 @@ def test_the_time_to_keep_an_epoch_is_part_of_what_a_run_may_take() -> None:
 
 @examples(deadline=None, max_examples=50)
 @given(st.integers(1, 30), st.integers(1, 200), st.integers(1, 40))
-def test_at_a_steady_pace_the_epochs_fill_the_time_and_the_rate_ends_near_zero(
+def test_at_a_steady_pace_epochs_fill_the_budget_and_the_rate_ends_near_zero(
     seconds: int, budget: int, asked: int
 ) -> None:
     settings = training(epochs=asked, max_minutes=(budget + 0.5) / 60)
@@ -345,9 +348,7 @@ def test_at_a_steady_pace_the_epochs_fill_the_time_and_the_rate_ends_near_zero(
 
 @examples(deadline=None, max_examples=50)
 @given(st.integers(10, 100), st.integers(0, 20), st.floats(2, 40))
-def test_an_epoch_that_is_held_up_takes_its_own_time_and_no_other_s(
-    budget: int, held_up: int, times: float
-) -> None:
+def test_one_slow_epoch_costs_only_its_own_time(budget: int, held_up: int, times: float) -> None:
     settings = training(epochs=200, max_minutes=budget / 60)
     loop, state = Loop(settings, CPU, 0), fresh(settings)
     while len(state.history) < state.epochs:
@@ -357,10 +358,10 @@ def test_an_epoch_that_is_held_up_takes_its_own_time_and_no_other_s(
         state.epochs = loop.epochs_that_fit(state)
     spent = sum(one["seconds"] for one in state.history)
     assert spent <= max(budget, times + held_up)
-    assert spent > budget - 1 or times > budget / 2  # so long that no other tells the pace
+    assert spent > budget - 1 or times > budget / 2  # so slow that no other epoch shows the pace
 
 
-def test_the_time_left_is_that_of_the_pixels_left() -> None:
+def test_the_time_left_is_proportional_to_the_pixels_left() -> None:
     settings = training(epochs=4, growing=0.5)
     state = fresh(settings)
     state.history = [{**row(1, seconds=3.0), "side": 4}]
@@ -370,7 +371,7 @@ def test_the_time_left_is_that_of_the_pixels_left() -> None:
 
 @examples(deadline=None, max_examples=50)
 @given(st.integers(1, 200), st.integers(2, 60), st.floats(0, 0.9))
-def test_a_budget_is_kept_while_images_grow(budget: int, asked: int, growing: float) -> None:
+def test_the_time_budget_holds_while_images_grow(budget: int, asked: int, growing: float) -> None:
     settings = training(epochs=asked, growing=growing, max_minutes=budget / 60)
     loop, state, spent = Loop(settings, CPU, 0), fresh(settings), 0.0
     while len(state.history) < state.epochs:
@@ -383,7 +384,7 @@ def test_a_budget_is_kept_while_images_grow(budget: int, asked: int, growing: fl
     assert len(state.history) == asked or spent >= budget - 1 - 1e-6  # at most an epoch unspent
 
 
-def test_a_rate_that_blows_up_is_said_with_the_epoch_and_what_to_lower() -> None:
+def test_divergence_is_reported_with_the_epoch_and_what_to_lower() -> None:
     settings = training(optimizer="sgd", lr=1e30, warmup=0.0)
     with pytest.raises(DivergedError, match=r"loss became (nan|inf) in epoch 1: lower --lr"):
         trained(settings)
@@ -391,7 +392,7 @@ def test_a_rate_that_blows_up_is_said_with_the_epoch_and_what_to_lower() -> None
 
 @examples(deadline=None, max_examples=40)
 @given(st.lists(st.integers(1, 30), min_size=2, max_size=6))
-def test_class_weights_leave_the_mean_image_at_one_and_classes_equal(counts: list[int]) -> None:
+def test_class_weights_average_one_per_image_and_make_classes_equal(counts: list[int]) -> None:
     labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     weights = class_weights(labels, len(counts))
     assert weights[labels].mean().item() == pytest.approx(1, rel=1e-5)
@@ -403,40 +404,40 @@ def test_a_class_without_images_has_a_finite_weight() -> None:
     assert class_weights(torch.tensor([0, 0, 2]), 4).isfinite().all()
 
 
-def test_weights_in_the_loss_turn_the_answers_to_the_heavy_class() -> None:
-    def answers(weights: Tensor) -> Tensor:
+def test_class_weights_shift_predictions_to_the_heavy_class() -> None:
+    def predictions(weights: Tensor) -> Tensor:
         settings = training(epochs=4, lr=0.05)
         state = fresh(settings)
         loop = Loop(settings, CPU, 0, class_weights=weights)
         loop.fit(state, training_batches(settings), VALIDATION)
         return state.network.eval()(VALIDATION.images).argmax(dim=1)
 
-    assert (answers(torch.tensor([1.0, 0.0, 0.0])) == 0).all()
-    assert (answers(torch.tensor([0.0, 1.0, 0.0])) == 1).all()
+    assert (predictions(torch.tensor([1.0, 0.0, 0.0])) == 0).all()
+    assert (predictions(torch.tensor([0.0, 1.0, 0.0])) == 1).all()
 
 
-def test_smoothed_labels_keep_the_network_from_certainty() -> None:
+def test_label_smoothing_lowers_the_confidence() -> None:
     def confidence(smoothing: float) -> float:
         state = trained(training(epochs=15, lr=0.02, label_smoothing=smoothing))
         return state.network.eval()(VALIDATION.images).softmax(dim=1).amax(dim=1).mean().item()
 
     assert confidence(0.0) > 0.95
-    # Spread over three classes, 0.6 leaves 0.4 and a third of 0.6 to the right one.
+    # A smoothing of 0.6 over three classes makes the right one's target 0.4 + 0.6 / 3.
     assert confidence(0.6) < 0.8
 
 
-def test_of_mixed_images_both_labels_are_learned() -> None:
+def test_both_labels_of_mixed_images_are_learned() -> None:
     settings = training(cutmix=1.0, label_smoothing=0.0)
     state, loop = fresh(settings), Loop(settings, CPU, 0)
     images, labels = colours(16)
     for _ in range(60):
-        torch.manual_seed(7)  # the same squares and the same dropout in each step
+        torch.manual_seed(7)  # the same rectangles and the same dropout in each step
         loop.step(state, images, labels, 0.01, Sums.zero(CPU))
     torch.manual_seed(7)
     mixed, others, _ = cutmix(images, labels, 1.0)
-    told = state.network(mixed).softmax(dim=1)
+    shares = state.network(mixed).softmax(dim=1)
     differ = labels != others
-    both = told[differ, labels[differ]] + told[differ, others[differ]]
+    both = shares[differ, labels[differ]] + shares[differ, others[differ]]
     assert both.mean() > 0.8
 
 
@@ -447,11 +448,11 @@ def test_the_gradient_is_clipped() -> None:
     Loop(settings, CPU, 0).step(state, *colours(16), 1.0, Sums.zero(CPU))
     after = state.network.parameters()
     moved = torch.cat([(a - b).flatten() for a, b in zip(after, before, strict=True)])
-    # At a rate of 1, Nesterov's first step is the gradient and 0.9 of it again.
+    # At a rate of 1, Nesterov's first step is 1.9 times the gradient.
     assert moved.norm().item() == pytest.approx(1.9e-3, rel=0.01)
 
 
-def test_bfloat16_is_used_where_it_is_asked_for() -> None:
+def test_bfloat16_is_used_if_it_is_requested() -> None:
     seen: list[torch.dtype] = []
     for precision in ("float32", "bfloat16"):
         settings = training(epochs=1, precision=precision)

@@ -18,13 +18,13 @@ OFF = Augmentation(rotation=0, shift=0, zoom=0, flip=False, vertical_flip=False)
 SETTINGS = Training(
     epochs=2,
     batch_size=8,
-    optimizer="sgd",  # Adam would blow rounding up: it divides by the gradient's size
+    optimizer="sgd",  # Adam would amplify rounding: it divides by the gradient's size
     lr=0.05,
     weight_decay=0.01,
     warmup=0.0,
     clip=0.5,
     label_smoothing=0.1,
-    cutmix=0.0,  # each worker mixes the images it has
+    cutmix=0.0,  # each worker would mix only its own images
     max_minutes=60,
     precision="float32",
 )
@@ -57,14 +57,14 @@ def run(share: Share, normalised: bool) -> tuple[dict[str, Tensor], list[Epoch]]
     train = TrainingBatches(
         *images_and_labels(16), batch_size=8, augmentation=OFF, seed=0, share=share
     )
-    # An odd number: the workers judge 4 and 3.
+    # An odd number: the workers evaluate 4 and 3.
     validation = EvaluationBatches(*images_and_labels(7), share)
     Loop(SETTINGS, torch.device("cpu"), 0, share, WEIGHTS).fit(state, train, validation)
     return plain.state_dict(), state.history
 
 
 def epochs_by_own_clock(rank: int) -> int:
-    """How many epochs a worker plans whose own clock says another pace than its peer's."""
+    """How many epochs a worker plans if its clock measured another pace than its peer's."""
     settings = SETTINGS.model_copy(update={"epochs": 1000, "max_minutes": 1.0})
     plain = tiny(normalised=False)
     state = State(plain, plain, optim.optimizer(plain, settings), settings.epochs)
@@ -86,7 +86,7 @@ def epochs_by_own_clock(rank: int) -> int:
 
 
 def work(rank: int, folder: Path) -> None:
-    """A worker of two: leaves what it found in a file of its own."""
+    """One of two workers: saves its results in its own file."""
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", f"file://{folder}/meet", world_size=2, rank=rank)
     share = Share(rank, 2)
@@ -101,21 +101,23 @@ def work(rank: int, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What two real worker processes found."""
+    """The results of two real worker processes."""
     folder = tmp_path_factory.mktemp("workers")
     multiprocessing.spawn(work, args=(folder,), nprocs=2)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
 def figures(history: list[Epoch], names: Callable[[str], bool]) -> list[float]:
-    return [value for row in history for name, value in row.items() if names(name)]  # type: ignore[misc]
+    found = [value for row in history for name, value in row.items() if names(name)]
+    assert found
+    return found  # type: ignore[return-value]
 
 
 def measured(name: str) -> bool:
     return name.endswith(("loss", "accuracy", "lr"))
 
 
-def test_two_workers_reach_the_weights_of_one(workers: list[dict[str, Any]]) -> None:
+def test_two_workers_reach_the_same_weights_as_one(workers: list[dict[str, Any]]) -> None:
     alone, _ = run(Share(), normalised=False)
     untrained = dict(tiny(normalised=False).named_parameters())
     for found in workers:
@@ -142,7 +144,7 @@ def test_workers_agree_bit_for_bit_also_on_batch_norm_statistics(
     assert figures(one_history, measured) == figures(other_history, measured)
 
 
-def test_workers_with_different_clocks_plan_by_the_first_ones(
+def test_workers_with_different_clocks_plan_by_the_clock_of_rank_0(
     workers: list[dict[str, Any]],
 ) -> None:
     assert [found["epochs"] for found in workers] == [1 + (60 - 7) // 7] * 2

@@ -1,4 +1,4 @@
-"""Laws of labels and splits: content alone decides a side, and a folder's own layout is kept."""
+"""Laws of labels and splits: content alone decides the split, and a folder's own layout is kept."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,13 +81,13 @@ def test_adding_images_moves_no_other_image(old: list[bytes], new: list[bytes], 
 
 @settings(deadline=None)
 @given(contents, seeds)
-def test_identical_images_land_on_one_side(images: list[bytes], seed: int) -> None:
+def test_identical_images_get_the_same_split(images: list[bytes], seed: int) -> None:
     splits = assign_splits(hashed(images * 2), seed)["split"].to_pylist()
     assert splits[: len(images)] == splits[len(images) :]
 
 
 @pytest.mark.parametrize("seed", [0, 1, 42])
-def test_shares_are_80_to_20_within_the_spread_of_a_binomial(seed: int) -> None:
+def test_split_sizes_are_72_8_and_20_percent_within_binomial_spread(seed: int) -> None:
     images = 20_000
     splits = assign_splits(hashed(numbered(images)), seed)["split"].to_pylist()
     for split, share in {"train": 0.72, "validation": 0.08, "test": 0.20}.items():
@@ -95,7 +95,7 @@ def test_shares_are_80_to_20_within_the_spread_of_a_binomial(seed: int) -> None:
         assert abs(splits.count(split) - images * share) < 4 * deviation
 
 
-def test_another_seed_draws_another_split_and_the_same_seed_the_same() -> None:
+def test_the_same_seed_gives_the_same_split_and_another_seed_another() -> None:
     table = hashed(numbered(200))
     first, again, other = (assign_splits(table, seed)["split"] for seed in (1, 1, 2))
     assert first.equals(again)
@@ -137,19 +137,19 @@ def test_a_folder_with_its_own_splits_keeps_them(
     assert classes(manifest.table) == ["cat", "dog"]
 
 
-def test_classes_of_all_the_splits_are_united(tmp_path: Path) -> None:
+def test_the_classes_are_the_union_over_all_splits(tmp_path: Path) -> None:
     manifest = manifest_of(tmp_path, each("train/cat", "train/dog", "test/cat", "test/owl"))
     assert classes(manifest.table) == ["cat", "dog", "owl"]
 
 
-def test_what_lies_outside_the_splits_is_counted(tmp_path: Path) -> None:
+def test_images_outside_the_splits_are_counted(tmp_path: Path) -> None:
     files = {**each("train/cat", "test/dog", "unlabelled"), "train/s.jpg": b"", "s.jpg": b""}
     manifest = manifest_of(tmp_path, files)
     assert manifest.ignored == {"outside_the_splits": 3, "no_class_folder": 2}
     assert manifest.table.num_rows == 6
 
 
-def test_a_layout_without_validation_lends_it_a_tenth_of_train(tmp_path: Path) -> None:
+def test_a_layout_without_validation_takes_a_tenth_of_train_for_it(tmp_path: Path) -> None:
     files = each("train/cat", "train/dog", images=150) | each("test/cat", "test/dog")
     splits = column(assign_splits(manifest_of(tmp_path, files).table, 0), "split")
     train = [split for path, split in splits.items() if path.startswith("train/")]
@@ -159,7 +159,7 @@ def test_a_layout_without_validation_lends_it_a_tenth_of_train(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("lone_test", [{}, {"test/1.jpg": b"unlabelled"}])
-def test_a_layout_without_labelled_test_images_lends_it_a_fifth_of_train(
+def test_a_layout_without_labelled_test_images_takes_a_fifth_of_train(
     tmp_path: Path, lone_test: dict[str, bytes]
 ) -> None:
     files = each("train/cat", "train/dog", images=150) | each("val/cat", "val/dog") | lone_test
@@ -180,22 +180,20 @@ def test_a_layout_without_labelled_test_images_lends_it_a_fifth_of_train(
         ("train", "test", "val"),
     ],
 )
-def test_a_class_that_is_called_train_stays_a_class(
-    tmp_path: Path, folders: tuple[str, ...]
-) -> None:
+def test_a_class_called_train_stays_a_class(tmp_path: Path, folders: tuple[str, ...]) -> None:
     manifest = manifest_of(tmp_path, each(*folders))
     assert classes(manifest.table) == sorted({folder.split("/")[0] for folder in folders})
     assert manifest.table["layout"].null_count == manifest.table.num_rows
 
 
-def test_a_training_image_whose_twin_is_in_a_split_above_is_left_out(tmp_path: Path) -> None:
+def test_an_image_whose_duplicate_is_in_a_later_split_is_left_out(tmp_path: Path) -> None:
     own = each("train/cat", "train/dog", "val/cat", "val/dog", "test/cat", "test/dog")
-    twins = {
+    duplicates = {
         "train/cat/t.jpg": own["test/cat/0.jpg"],
         "val/dog/t.jpg": own["test/cat/0.jpg"],
         "train/dog/v.jpg": own["val/cat/0.jpg"],
     }
-    table = assign_splits(manifest_of(tmp_path, own | twins).table, 0)
+    table = assign_splits(manifest_of(tmp_path, own | duplicates).table, 0)
     errors = {path: error for path, error in column(table, "error").items() if error}
     assert errors == {
         "train/cat/t.jpg": "duplicate_in_test",
@@ -207,16 +205,17 @@ def test_a_training_image_whose_twin_is_in_a_split_above_is_left_out(tmp_path: P
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["train", "validation", "test"]), st.binary(max_size=1))))
-def test_no_content_is_ever_in_two_splits(images: list[tuple[str, bytes]]) -> None:
+def test_every_content_is_in_exactly_one_split(images: list[tuple[str, bytes]]) -> None:
     table = hashed([content for _, content in images])
     table = assign_splits(with_column(table, "layout", [layout for layout, _ in images]), 0)
     sides: dict[str, set[str]] = {}
     for row in table.filter(pc.is_valid(table["split"])).to_pylist():
         sides.setdefault(row["content_hash"], set()).add(row["split"])
+    assert sides.keys() == {hash_content(content) for _, content in images}
     assert all(len(splits) == 1 for splits in sides.values())
 
 
-def test_splits_can_be_assigned_again(tmp_path: Path) -> None:
+def test_assigning_splits_again_changes_nothing(tmp_path: Path) -> None:
     files = {**each("train/cat", "train/dog", "test/cat"), "train/cat/t.jpg": b"test/cat 0"}
     table = assign_splits(manifest_of(tmp_path, files).table, 0)
     assert assign_splits(table, 0).equals(table)
@@ -261,7 +260,7 @@ def key(listing: Listing, image_size: int = 64, version: int = 1) -> str:
     return listing_key(listing, image_size, "squash", version)
 
 
-def test_the_key_follows_the_listing_and_the_settings_and_nothing_else(tmp_path: Path) -> None:
+def test_the_key_depends_on_the_listing_and_the_settings_and_nothing_else(tmp_path: Path) -> None:
     manifest_of(tmp_path, each("cat", "dog"))
     listing = list_folder(str(tmp_path))
     backwards = Listing("elsewhere", listing.files[::-1], {"hidden": 1})

@@ -44,7 +44,7 @@ def test_confusion_counts_of_parts_add_up_to_those_of_the_whole(labels: Labels, 
 
 @settings(max_examples=30)
 @given(pairs)
-def test_scores_from_counts_are_those_scikit_learn_finds_on_the_labels(labels: Labels) -> None:
+def test_scores_from_counts_equal_those_of_scikit_learn_from_labels(labels: Labels) -> None:
     true, predicted = labels
     scores = summarise(confusion_counts(true, predicted, CLASSES))
     assert scores["accuracy"] == pytest.approx(accuracy_score(true, predicted))
@@ -71,8 +71,8 @@ def test_perfect_predictions_score_one_and_inverse_predictions_zero() -> None:
 
 def test_the_macro_mean_is_over_the_classes_that_have_images() -> None:
     assert summarise(np.diag([3, 4, 0]))["macro_f1"] == 1
-    taken_for_the_third = np.array([[3, 0, 1], [0, 4, 0], [0, 0, 0]])
-    found = summarise(taken_for_the_third)
+    predicted_as_the_third = np.array([[3, 0, 1], [0, 4, 0], [0, 0, 0]])
+    found = summarise(predicted_as_the_third)
     assert found["macro_recall"] == pytest.approx((3 / 4 + 1) / 2)
     assert found["per_class"][2] == {"precision": 0, "recall": 0, "f1": 0, "support": 0}
 
@@ -98,14 +98,16 @@ def test_empty_counts_have_no_scores() -> None:
         (20, 20, 0.8389, 1.0),
     ],
 )
-def test_the_wilson_interval_is_the_published_one(
+def test_wilson_intervals_equal_the_published_ones(
     correct: int, total: int, low: float, high: float
 ) -> None:
     assert wilson_interval(correct, total) == pytest.approx((low, high), abs=5e-5)
 
 
 @given(st.integers(1, 10**6).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_the_wilson_interval_holds_the_share_and_mirrors_with_it(counts: tuple[int, int]) -> None:
+def test_the_wilson_interval_contains_the_share_and_mirrors_with_it(
+    counts: tuple[int, int],
+) -> None:
     correct, total = counts
     low, high = wilson_interval(correct, total)
     assert 0 <= low <= correct / total + 1e-12
@@ -113,7 +115,7 @@ def test_the_wilson_interval_holds_the_share_and_mirrors_with_it(counts: tuple[i
     assert wilson_interval(total - correct, total) == pytest.approx((1 - high, 1 - low))
 
 
-def test_nothing_known_is_the_widest_interval() -> None:
+def test_without_images_the_interval_is_the_widest() -> None:
     assert wilson_interval(0, 0) == (0.0, 1.0)
 
 
@@ -129,7 +131,7 @@ def test_calibration_counts_of_parts_add_up_to_those_of_the_whole(
     assert whole.sum(axis=0) == pytest.approx([len(rows), confidence.sum(), correct.sum()])
 
 
-def test_predictions_as_often_right_as_confident_have_almost_no_calibration_error() -> None:
+def test_calibrated_predictions_have_almost_no_calibration_error() -> None:
     rng = np.random.default_rng(0)
     confidence = rng.uniform(size=100_000)
     correct = rng.uniform(size=100_000) < confidence
@@ -137,7 +139,7 @@ def test_predictions_as_often_right_as_confident_have_almost_no_calibration_erro
 
 
 @pytest.mark.parametrize("confidence", [0.0, 0.5, 1.0])
-def test_certainty_in_the_wrong_is_an_error_of_that_certainty(confidence: float) -> None:
+def test_the_calibration_error_of_wrong_predictions_is_their_confidence(confidence: float) -> None:
     counts = calibration_counts(np.full(10, confidence), np.zeros(10, bool))
     assert math.isclose(calibration_error(counts), confidence)
 

@@ -1,4 +1,4 @@
-"""A mix is sums: every row is in one of them, and parts add up to their union."""
+"""Laws of the mix: every row is counted once, and parts add up to their union."""
 
 from dataclasses import asdict
 from itertools import pairwise
@@ -27,7 +27,7 @@ def part(
 
 
 def sure(*confidence: float) -> pa.Table:
-    """Readable images, all taken for ants."""
+    """Readable images, all predicted as ants."""
     return part(["ant"] * len(confidence), list(confidence), [None] * len(confidence))
 
 
@@ -59,34 +59,34 @@ def test_every_row_is_counted_once() -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.integers(0, 8), max_size=5))
-def test_the_mix_of_parts_is_that_of_their_union_whatever_the_cut(cuts: list[int]) -> None:
+def test_parts_give_the_same_mix_as_the_whole_wherever_it_is_cut(cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), 8]
     parts = [ROWS.slice(low, high - low) for low, high in pairwise(edges)]
     whole = take_mix([ROWS], CLASSES, 0.5)
-    # Exactly: float64 adds this many float32 without rounding, so no order can show.
+    # Exactly equal: float64 adds this many float32 without rounding, so the order has no effect.
     assert sums(take_mix(parts, CLASSES, 0.5)) == sums(whole)
     assert sums(take_mix(reversed(parts), CLASSES, 0.5)) == sums(whole)
 
 
-def test_no_parts_are_a_mix_of_nothing() -> None:
+def test_no_parts_give_an_empty_mix() -> None:
     nothing = take_mix([], CLASSES)
     assert sums(nothing) == sums(take_mix([sure()], CLASSES))
     assert (nothing.scored, nothing.mean_confidence) == (0, None)
 
 
-def test_an_unreadable_file_is_not_scored_even_where_it_has_a_prediction() -> None:
+def test_an_unreadable_file_is_not_scored_even_if_it_has_a_prediction() -> None:
     mix = take_mix([part(["ant"], [0.9], ["vanished"])], CLASSES)
     assert (mix.scored, mix.unreadable) == (0, {"vanished": 1})
 
 
 @pytest.mark.parametrize("edge", range(BINS))
-def test_uncertain_is_what_lies_in_the_bins_below_the_confidence_asked_for(edge: int) -> None:
+def test_uncertain_images_are_those_in_bins_below_the_min_confidence(edge: int) -> None:
     edges = [i / BINS for i in range(BINS + 1)]
     mix = take_mix([sure(*edges)], CLASSES, min_confidence=edge / BINS)
     assert mix.uncertain == mix.histogram[:edge].sum() == edge
 
 
-def test_nobody_is_uncertain_where_nobody_asked() -> None:
+def test_no_image_is_uncertain_without_a_min_confidence() -> None:
     mix = take_mix([sure(0.0, 0.1)], CLASSES)
     assert (mix.min_confidence, mix.uncertain) == (None, 0)
 
