@@ -13,7 +13,15 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from cnn.config import Positional
-from cnn.errors import FULL_GPU, UserError, is_full_disk, is_full_gpu, is_refused, reasons
+from cnn.errors import (
+    FULL_GPU,
+    UserError,
+    is_full_disk,
+    is_full_gpu,
+    is_refused,
+    raised_by_task,
+    reasons,
+)
 from cnn.schema import Config, called, kind, leaves, locations, read_yaml, validate
 from cnn.terminal import one_line
 
@@ -39,6 +47,8 @@ def run(settings: type[Config], job: Callable[[Config], None]) -> None:
         for reason in reasons(error):
             if isinstance(reason, UserError):
                 end(f"error: {reason}", 2)
+            if message := raised_by_task(reason):
+                end(f"error: {message}", 2)
             if is_full_disk(reason):
                 end(FULL_DISK, 1)
             if is_full_gpu(reason):

@@ -2,11 +2,16 @@
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 
 FULL_GPU = (
     "a GPU's memory is too small: give a smaller --batch-size, or stop other programs on the GPU"
 )
+
+
+# The last line of a traceback, of an exception of this package.
+_IN_TEXT = re.compile(r"^cnn(?:\.\w+)*\.(?P<name>\w+): (?P<message>.+)$", re.MULTILINE)
 
 
 class UserError(ValueError):
@@ -29,6 +34,17 @@ def reasons(error: BaseException) -> Iterator[BaseException]:
         wrapped = [found.__cause__, found.__context__, getattr(found, "cause", None)]
         wrapped += getattr(found, "worker_failures", {}).values()
         pending += [one for one in wrapped if isinstance(one, BaseException)]
+
+
+def raised_by_task(error: BaseException) -> str | None:
+    """The message of a UserError that a task of Ray Data raised: Ray keeps only its text."""
+    found = _IN_TEXT.search(str(error))
+    return found["message"] if found and found["name"] in _names(UserError) else None
+
+
+def _names(kind: type[BaseException]) -> set[str]:
+    """The names of an exception and of all that are derived from it."""
+    return {kind.__name__}.union(*map(_names, kind.__subclasses__()))
 
 
 def is_refused(error: BaseException) -> bool:

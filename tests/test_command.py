@@ -71,6 +71,22 @@ run(TrainConfig, job)
     assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", f"error: {FULL_GPU}\n")
 
 
+def test_the_text_of_a_user_error_in_a_task_is_a_one_line_error() -> None:
+    """Ray Data raises an error of its own with the traceback of the task's as its text."""
+    code = """
+import cnn.folder
+from cnn.command import run
+from cnn.config import TrainConfig
+def job(settings):
+    raise RuntimeError("ray::Decode\\n  File x\\ncnn.folder.FolderError: gone: bring it back\\n\\nmore")
+run(TrainConfig, job)
+"""
+    ended = python("-c", code)
+    assert (ended.returncode, ended.stderr) == (2, "error: gone: bring it back\n")
+    other = python("-c", code.replace("cnn.folder.FolderError", "cnn.loop.DivergedError"))
+    assert other.returncode == 1 and "Traceback" in other.stderr
+
+
 def test_without_arguments_all_settings_are_the_defaults() -> None:
     assert train() == TrainConfig()
 

@@ -7,14 +7,12 @@ import numpy as np
 import pyarrow as pa
 import ray
 import torch
-from ray.exceptions import RayTaskError
 from torch import Tensor
 
 from cnn.bundle import Bundle, as_batch
-from cnn.cluster.capacity import UNUSABLE, own_gpus, require_usable
+from cnn.cluster.capacity import own_gpus, require_usable
 from cnn.cluster.passes import TASK_RETRIES
 from cnn.cluster.scoring_plan import ScoringPlan
-from cnn.errors import UserError
 from cnn.pixels import Pixels
 from cnn.prediction import predictions
 
@@ -31,14 +29,9 @@ def score(
     if not blocks:
         return
     scored = scored_blocks(ray.data.from_arrow(blocks), pixels, bundle, plan)
-    try:
-        for batch in scored.iter_batches(batch_size=None, batch_format="pyarrow"):
-            table = pa.table(batch)
-            yield table["part"][0].as_py(), table.drop_columns("part")
-    except RayTaskError as error:  # only the text of a task's error survives
-        if UNUSABLE in str(error):
-            raise UserError(UNUSABLE) from None
-        raise
+    for batch in scored.iter_batches(batch_size=None, batch_format="pyarrow"):
+        table = pa.table(batch)
+        yield table["part"][0].as_py(), table.drop_columns("part")
 
 
 def scored_blocks(
