@@ -78,7 +78,7 @@ import cnn.folder
 from cnn.command import run
 from cnn.config import TrainConfig
 def job(settings):
-    raise RuntimeError("ray::Decode\\n  File x\\ncnn.folder.FolderError: gone: bring it back\\n\\nmore")
+    raise RuntimeError("File x\\ncnn.folder.FolderError: gone: bring it back\\n\\nmore")
 run(TrainConfig, job)
 """
     ended = python("-c", code)
