@@ -76,7 +76,7 @@ def test_the_first_module_scales_bytes_as_torchvision_weights_expect() -> None:
             )
 
 
-def test_only_a_judged_image_is_softened() -> None:
+def test_softening_applies_in_evaluation_only() -> None:
     scale, images = Scale(8, smallest=2), photos(4, 8)
     sharp = scale(images)
     scale.soft = True
@@ -91,7 +91,7 @@ def test_a_softened_image_has_the_contrast_of_a_warped_one() -> None:
     warped = augment(stripes, shifts, torch.Generator().manual_seed(0)).float()
 
     def contrast(images: Tensor) -> float:
-        return images[..., 4:-4].var(dim=3).mean().item()  # the mirrored edge is another wave
+        return images[..., 4:-4].var(dim=3).mean().item()  # without the mirrored edge
 
     soft = soften(stripes[:1].float())
     assert contrast(soft) == pytest.approx(contrast(warped), rel=0.03)
@@ -100,7 +100,9 @@ def test_a_softened_image_has_the_contrast_of_a_warped_one() -> None:
 
 @examples(deadline=None, max_examples=20)
 @given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 255))
-def test_softening_keeps_one_colour_and_mirrors(height: int, width: int, byte: int) -> None:
+def test_softening_keeps_a_uniform_colour_and_commutes_with_mirroring(
+    height: int, width: int, byte: int
+) -> None:
     plain = torch.full((1, 3, height, width), float(byte))
     assert torch.allclose(soften(plain), plain)
     noise = torch.rand(2, 3, height, width)
@@ -108,7 +110,7 @@ def test_softening_keeps_one_colour_and_mirrors(height: int, width: int, byte: i
     assert torch.allclose(soften(noise.mT), soften(noise).mT, atol=1e-6)
 
 
-def test_softening_spreads_a_pixel_by_a_sixth_along_each_axis() -> None:
+def test_softening_spreads_a_pixel_with_variance_one_sixth_along_each_axis() -> None:
     spot = torch.zeros(1, 1, 7, 7)
     spot[0, 0, 3, 3] = 1
     offsets = torch.arange(7.0) - 3
@@ -119,7 +121,7 @@ def test_softening_spreads_a_pixel_by_a_sixth_along_each_axis() -> None:
         assert (mass * offsets**2).sum().item() == pytest.approx(1 / 6)
 
 
-def test_half_the_side_is_the_mean_of_every_four_pixels() -> None:
+def test_halving_the_side_averages_blocks_of_four_pixels() -> None:
     scale, images = Scale(8, smallest=2), photos(3, 8)
     whole = scale(images)
     scale.resize_to(4)
@@ -127,7 +129,7 @@ def test_half_the_side_is_the_mean_of_every_four_pixels() -> None:
 
 
 @pytest.mark.parametrize(("whole", "side"), [(8, 4), (8, 6), (13, 7), (13, 10), (16, 12)])
-def test_every_pixel_has_its_part_in_a_smaller_image(whole: int, side: int) -> None:
+def test_every_pixel_contributes_to_a_smaller_image(whole: int, side: int) -> None:
     scale = Scale(whole, smallest=2)
     scale.resize_to(side)
     images = torch.rand(1, 3, whole, whole, requires_grad=True)
@@ -139,7 +141,7 @@ def test_every_pixel_has_its_part_in_a_smaller_image(whole: int, side: int) -> N
 
 
 @pytest.mark.parametrize("residual", [False, True])
-def test_a_network_takes_images_down_to_its_smallest_side(residual: bool) -> None:
+def test_a_network_accepts_image_sides_down_to_its_smallest(residual: bool) -> None:
     network = build(changed(residual=residual), 13, 3)
     scale = scale_of(network)
     for side in range(scale.smallest, 14):
@@ -150,7 +152,7 @@ def test_a_network_takes_images_down_to_its_smallest_side(residual: bool) -> Non
             scale.resize_to(side)
 
 
-def test_a_torchvision_model_looks_at_whole_images_only() -> None:
+def test_a_torchvision_model_accepts_full_size_images_only() -> None:
     assert scale_of(build(Network(network=TINY_TORCHVISION), 32, 2)).smallest == 32
 
 
@@ -161,7 +163,7 @@ def test_pooling_before_relu_changes_nothing() -> None:
     assert torch.equal(layers(features), functional.max_pool2d(convolved.relu(), 2))
 
 
-def test_the_logits_of_an_image_do_not_depend_on_its_neighbours_when_judged() -> None:
+def test_in_evaluation_the_logits_of_an_image_do_not_depend_on_its_batch() -> None:
     network, images = build(changed(residual=True), 8, 3).eval(), photos(4, 8)
     apart = torch.cat([network(image[None]) for image in images])
     assert torch.allclose(network(images), apart, atol=1e-5)
@@ -169,7 +171,7 @@ def test_the_logits_of_an_image_do_not_depend_on_its_neighbours_when_judged() ->
 
 @examples(deadline=None, max_examples=40)
 @given(st.integers(8, 20), st.integers(1, 6))
-def test_an_image_is_halved_until_a_pixel_is_left_and_no_further(size: int, stages: int) -> None:
+def test_stages_may_halve_an_image_down_to_one_pixel_and_no_further(size: int, stages: int) -> None:
     settings = changed(filters=(2,) * stages, convolutions=1)
     if 2**stages <= size:
         assert build(settings, size, 2)(photos(2, size)).shape == (2, 2)
@@ -179,7 +181,7 @@ def test_an_image_is_halved_until_a_pixel_is_left_and_no_further(size: int, stag
         assert "\n" not in str(error.value)
 
 
-def test_what_too_many_stages_are_told_to_do_works() -> None:
+def test_the_fixes_suggested_for_too_many_stages_work() -> None:
     with pytest.raises(NetworkError, match=r"at most 3 numbers to --filters.* --image-size 32"):
         build(changed(filters=(2,) * 5), 12, 2)
     assert build(changed(filters=(2,) * 3), 12, 2)(photos(2, 12)).shape == (2, 2)
@@ -188,20 +190,20 @@ def test_what_too_many_stages_are_told_to_do_works() -> None:
 
 @pytest.mark.parametrize("convolutions", [1, 2, 3])
 @pytest.mark.parametrize("size", [8, 11])
-def test_plain_and_residual_stages_halve_alike(convolutions: int, size: int) -> None:
+def test_plain_and_residual_stages_both_halve_the_side(convolutions: int, size: int) -> None:
     features = torch.randn(2, 3, size, size)
     for residual in (False, True):
         settings = changed(convolutions=convolutions, residual=residual)
         assert stage(settings, 3, 5)(features).shape == (2, 5, size // 2, size // 2)
 
 
-def test_only_a_residual_network_has_shortcuts_one_per_stage() -> None:
+def test_a_residual_network_has_one_shortcut_per_stage_and_a_plain_one_none() -> None:
     for residual, shortcuts in ((False, 0), (True, len(PLAIN.filters))):
         network = build(changed(convolutions=3, residual=residual), 8, 2)
         assert len(of_type(network, Shortcut)) == shortcuts
 
 
-def test_a_shortcut_whose_layers_say_nothing_passes_its_input_on() -> None:
+def test_a_shortcut_with_zero_weights_returns_its_input() -> None:
     shortcuts = of_type(build(changed(convolutions=3, residual=True), 8, 2), Shortcut)
     for shortcut, filters in zip(shortcuts, PLAIN.filters, strict=True):
         features = torch.randn(2, filters, 4, 4)
@@ -214,7 +216,7 @@ def test_a_shortcut_whose_layers_say_nothing_passes_its_input_on() -> None:
 @pytest.mark.parametrize("filters", [(4,), (4, 6), (2, 3, 5)])
 @pytest.mark.parametrize("convolutions", [1, 3])
 @pytest.mark.parametrize("residual", [False, True])
-def test_filters_and_convolutions_are_those_asked_for(
+def test_filters_and_convolutions_match_the_settings(
     filters: tuple[int, ...], convolutions: int, residual: bool
 ) -> None:
     settings = changed(filters=filters, convolutions=convolutions, residual=residual)
@@ -224,13 +226,13 @@ def test_filters_and_convolutions_are_those_asked_for(
 
 
 @pytest.mark.parametrize("side", [1, 3, 5])
-def test_every_kernel_has_the_side_asked_for(side: int) -> None:
+def test_every_kernel_has_the_size_in_the_settings(side: int) -> None:
     network = build(changed(kernel_size=side), 8, 2)
     assert {layer.kernel_size for layer in of_type(network, nn.Conv2d)} == {(side, side)}
     assert shapes(network, 8) == shapes(build(PLAIN, 8, 2), 8)
 
 
-def test_a_hidden_layer_stands_before_the_output_if_asked_for() -> None:
+def test_a_hidden_layer_precedes_the_output_if_the_settings_have_one() -> None:
     assert [layer.out_features for layer in of_type(build(PLAIN, 8, 3), nn.Linear)] == [3]
     hidden = of_type(build(changed(hidden=7), 8, 3), nn.Linear)
     assert [layer.out_features for layer in hidden] == [7, 3]
@@ -246,7 +248,7 @@ def test_each_convolution_is_normalised_or_has_a_bias() -> None:
 
 
 @pytest.mark.parametrize("hidden", [0, 8])
-def test_dropout_makes_training_noisy_and_judging_not(hidden: int) -> None:
+def test_dropout_makes_training_random_but_not_evaluation(hidden: int) -> None:
     images = photos(4, 8)
     for dropout, same_in_training in ((0.0, True), (0.5, False)):
         network = build(changed(dropout=dropout, hidden=hidden, normalisation="none"), 8, 4)
@@ -257,23 +259,23 @@ def test_dropout_makes_training_noisy_and_judging_not(hidden: int) -> None:
 
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("normalisation", ["batch", "none"])
-def test_every_weight_takes_part(residual: bool, normalisation: str) -> None:
+def test_every_weight_gets_a_gradient(residual: bool, normalisation: str) -> None:
     settings = changed(residual=residual, normalisation=normalisation, hidden=8, convolutions=3)
     network = build(settings, 8, 3)
     network(photos(16, 8)).square().sum().backward()
     assert all(p.grad is not None and p.grad.any() for p in network.parameters())
 
 
-def test_weights_that_cannot_be_downloaded_are_asked_for_as_a_file(
+def test_a_failed_download_of_weights_asks_for_a_weights_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody answers there
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there
     with pytest.raises(NetworkError, match="give a weights file"):
         build(Network(network="resnet18", weights="default"), 64, 2)
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
+def test_equal_seeds_give_equal_weights_and_different_seeds_do_not() -> None:
     def weights(seed: int) -> dict[str, Tensor]:
         torch.manual_seed(seed)
         return build(changed(hidden=8), 8, 2).state_dict()
@@ -292,7 +294,7 @@ def test_kernels_are_channels_last() -> None:
         assert not kernel.is_contiguous()
 
 
-def test_the_parameters_are_counted_as_by_hand_and_frozen_ones_are_not() -> None:
+def test_the_parameter_count_is_exact_and_leaves_out_frozen_parameters() -> None:
     network = build(changed(filters=(4,), convolutions=1, normalisation="none"), 8, 2)
     kernel, output = 4 * 3 * 3 * 3 + 4, 2 * 4 + 2
     assert parameter_count(network) == kernel + output
@@ -300,11 +302,11 @@ def test_the_parameters_are_counted_as_by_hand_and_frozen_ones_are_not() -> None
     assert parameter_count(network) == kernel
 
 
-def test_shapes_name_what_leaves_each_part() -> None:
+def test_shapes_lists_the_output_of_each_part() -> None:
     assert shapes(build(PLAIN, 17, 3), 17) == ["stage1 4x8x8", "stage2 6x4x4", "head 3"]
 
 
-def test_asking_for_shapes_leaves_the_network_as_it_was() -> None:
+def test_shapes_does_not_change_the_network() -> None:
     network = build(PLAIN, 8, 2)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     first = shapes(network, 8)
@@ -314,7 +316,7 @@ def test_asking_for_shapes_leaves_the_network_as_it_was() -> None:
     assert shapes(network, 8) == first
 
 
-def test_a_torchvision_model_gets_an_output_per_class() -> None:
+def test_a_torchvision_model_has_one_output_per_class() -> None:
     network = build(Network(network="resnet18"), 16, 3)
     assert network.eval()(photos(2, 16)).shape == (2, 3)
 
@@ -324,11 +326,11 @@ def test_a_torchvision_model_gets_an_output_per_class() -> None:
     [
         ("resnet81", "resnet18"),
         ("mobilenet_v3_smal", "mobilenet_v3_small"),
-        ("fcn_resnet18", "resnet18"),  # a segmentation model's name is nearer, and of no use
+        ("fcn_resnet18", "resnet18"),  # a segmentation model's name is closer, but of no use
         ("CNN", "cnn"),
     ],
 )
-def test_a_mistyped_network_is_answered_with_one_that_exists(typed: str, meant: str) -> None:
+def test_a_mistyped_network_name_gets_a_suggestion(typed: str, meant: str) -> None:
     with pytest.raises(NetworkError, match=rf"{typed}.* {meant}\b") as error:
         build(Network(network=typed), 16, 2)
     assert "\n" not in str(error.value)
@@ -336,7 +338,7 @@ def test_a_mistyped_network_is_answered_with_one_that_exists(typed: str, meant: 
 
 @pytest.fixture(scope="module")
 def pretrained() -> nn.Module:
-    """A torchvision model as its weights files hold it: with 1000 outputs."""
+    """A torchvision model with 1000 outputs, as in its weights files."""
     torch.manual_seed(5)
     return torchvision.models.get_model(TINY_TORCHVISION)
 
@@ -351,7 +353,7 @@ def write_weights(model: nn.Module, path: Path) -> Network:
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth"])
-def test_fine_tuning_takes_all_from_a_weights_file_but_the_output(
+def test_fine_tuning_loads_all_weights_except_the_output_layer(
     pretrained: nn.Module, name: str, tmp_path: Path
 ) -> None:
     network = build(write_weights(pretrained, tmp_path / name), 32, 3)
@@ -363,7 +365,7 @@ def test_fine_tuning_takes_all_from_a_weights_file_but_the_output(
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth"])
 @pytest.mark.parametrize("kept", [0, 100, 100_000])
-def test_a_truncated_weights_file_is_one_line_that_names_it(
+def test_a_truncated_weights_file_is_named_in_a_one_line_error(
     pretrained: nn.Module, name: str, kept: int, tmp_path: Path
 ) -> None:
     settings = write_weights(pretrained, tmp_path / name)
@@ -374,13 +376,13 @@ def test_a_truncated_weights_file_is_one_line_that_names_it(
     assert "\n" not in str(error.value)
 
 
-def test_a_missing_weights_file_is_one_line_that_names_it(tmp_path: Path) -> None:
+def test_a_missing_weights_file_is_named_in_the_error(tmp_path: Path) -> None:
     settings = Network(network=TINY_TORCHVISION, weights=str(tmp_path / "gone.safetensors"))
     with pytest.raises(NetworkError, match=r"--weights .*gone\.safetensors"):
         build(settings, 32, 3)
 
 
-def test_weights_of_another_shape_are_one_line_that_says_which(
+def test_weights_of_another_shape_are_named_in_a_one_line_error(
     pretrained: nn.Module, tmp_path: Path
 ) -> None:
     pretrained_elsewhere = torchvision.models.get_model(TINY_TORCHVISION, num_classes=7)

@@ -1,4 +1,4 @@
-"""Laws of the optimizer: each weight in one group, and a rate that rises, falls and jumps never."""
+"""Laws of the optimizer: each weight in one group, and a rate that rises, falls and never jumps."""
 
 from typing import Literal, get_args
 
@@ -29,7 +29,7 @@ def small(normalisation: Literal["batch", "none"]) -> nn.Module:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
-def test_each_parameter_is_in_exactly_one_group_and_only_kernels_and_matrices_decay(
+def test_each_parameter_is_in_one_group_and_only_kernels_and_matrices_decay(
     name: Literal["adamw", "adam", "sgd", "rmsprop"], normalisation: Literal["batch", "none"]
 ) -> None:
     network = small(normalisation)
@@ -43,7 +43,7 @@ def test_each_parameter_is_in_exactly_one_group_and_only_kernels_and_matrices_de
             assert decays[id(parameter)] == (0.0 if kept else 0.3)
 
 
-def test_where_the_loss_says_nothing_kernels_shrink_and_biases_and_norms_stay() -> None:
+def test_with_zero_gradients_only_kernels_and_matrices_shrink() -> None:
     network = small("batch")
     for parameter in network.parameters():
         nn.init.ones_(parameter)
@@ -54,7 +54,7 @@ def test_where_the_loss_says_nothing_kernels_shrink_and_biases_and_norms_stay() 
         assert torch.allclose(parameter, torch.tensor(expected))
 
 
-def test_a_frozen_weight_is_left_alone() -> None:
+def test_a_frozen_weight_is_in_no_group() -> None:
     network = small("none")
     frozen = next(network.parameters()).requires_grad_(False)
     groups = optimizer(network, Training()).param_groups
@@ -62,7 +62,7 @@ def test_a_frozen_weight_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimizer_on_offer_walks_downhill(
+def test_every_optimizer_reduces_the_loss(
     name: Literal["adamw", "adam", "sgd", "rmsprop"],
 ) -> None:
     torch.manual_seed(0)
@@ -81,7 +81,7 @@ def test_every_optimizer_on_offer_walks_downhill(
 
 @pytest.mark.parametrize("lr", [1e-3, 0.5])
 @pytest.mark.parametrize("warmup", [0.05, 0.5, 0.9])
-def test_the_rate_is_zero_at_the_start_highest_after_warm_up_and_zero_at_the_end(
+def test_the_rate_starts_at_zero_peaks_after_warm_up_and_ends_at_zero(
     warmup: float, lr: float
 ) -> None:
     settings = schedule(warmup, lr)
@@ -115,7 +115,7 @@ def test_the_rate_rises_in_warm_up_and_falls_after_it(
 @given(warmups, fractions)
 def test_the_rate_never_jumps(warmup: float, progress: float) -> None:
     settings, step = schedule(warmup), 1e-6
-    # No steeper than the warm-up's line, or than the cosine at its steepest.
+    # The steepest slope: the warm-up's line, or the middle of the cosine.
     steepest = max(1 / max(warmup, step), 2 / (1 - warmup))
     here, there = learning_rate(settings, progress), learning_rate(settings, progress + step)
     assert progress + step > 1 or abs(there - here) <= steepest * step * 1.01

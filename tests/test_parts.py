@@ -1,4 +1,4 @@
-"""Laws of parts: together they are the manifest, and none is too large, nor are there too few."""
+"""Laws of parts: together they are the manifest, and they are neither too large nor too few."""
 
 import pyarrow as pa
 import pytest
@@ -22,12 +22,12 @@ def test_parts_are_neither_too_large_nor_too_few(image_size: int, images: int) -
     assert rows == 1 or rows * 3 * image_size**2 <= parts.PART_BYTES
     number = -(-images // rows)
     assert rows >= 32 or (rows + 1) * 3 * image_size**2 > parts.PART_BYTES  # worth opening
-    assert number >= 15 or rows <= 32  # enough to share among many CPUs
+    assert number >= 15 or rows <= 32  # enough for many CPUs
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 300), st.integers(1, 100))
-def test_parts_are_the_manifest_whatever_their_size(images: int, size: int) -> None:
+def test_parts_of_any_size_add_up_to_the_manifest(images: int, size: int) -> None:
     cut = Parts(manifest(images), size)
     tables = dict(enumerate(cut))
     assert len(tables) == len(cut)
@@ -36,7 +36,7 @@ def test_parts_are_the_manifest_whatever_their_size(images: int, size: int) -> N
         assert cut.together(tables).equals(cut.manifest.table)
 
 
-def test_a_part_that_came_out_with_other_images_is_noticed() -> None:
+def test_a_part_returned_with_other_images_raises() -> None:
     cut = Parts(manifest(10), 4)
     tables = dict(enumerate(cut))
     with pytest.raises(RuntimeError, match="not the images that went in"):

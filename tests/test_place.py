@@ -1,4 +1,4 @@
-"""Laws of places: a path in a bucket behaves as the same path on a disk does."""
+"""Laws of places: a path in a bucket behaves like the same path on a disk."""
 
 import io
 import os
@@ -20,14 +20,14 @@ from cnn.place import BucketPath, Place, place
 
 @pytest.fixture(params=["disk", "bucket"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    """An empty folder; the bucket's files lie on this disk, behind pyarrow's interface."""
+    """A folder that does not exist yet; the bucket is on this disk, behind pyarrow's interface."""
     if request.param == "disk":
         return tmp_path / "run"
     filesystem = SubTreeFileSystem(str(tmp_path), LocalFileSystem())
     return BucketPath("s3://bucket/run?region=x", filesystem, "run")
 
 
-def test_what_is_written_is_read_and_listed(folder: Place) -> None:
+def test_written_files_can_be_read_and_listed(folder: Place) -> None:
     assert not folder.exists() and not holds_anything(folder)
     (folder / "a" / "b").mkdir(parents=True)
     write_atomically(folder / "a" / "text.txt", "né\n")
@@ -44,14 +44,14 @@ def test_what_is_written_is_read_and_listed(folder: Place) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
-def test_a_bucket_that_does_not_tell_is_asked_about_in_one_line(tmp_path: Path) -> None:
+def test_a_bucket_that_denies_access_asks_to_check_the_credentials(tmp_path: Path) -> None:
     filesystem = SubTreeFileSystem(str(tmp_path), LocalFileSystem())
     (tmp_path / "closed").mkdir(mode=0o700)
     with as_nobody(), pytest.raises(UserError, match="check the address and the credentials"):
         BucketPath("s3://bucket/closed/run", filesystem, "closed/run").is_file()
 
 
-def test_a_block_that_raises_leaves_nothing(folder: Place) -> None:
+def test_a_failed_write_leaves_no_file(folder: Place) -> None:
     folder.mkdir(parents=True)
     with pytest.raises(ZeroDivisionError), writing(folder / "file") as draft:
         draft.write_bytes(b"half")
@@ -59,8 +59,8 @@ def test_a_block_that_raises_leaves_nothing(folder: Place) -> None:
     assert list(folder.iterdir()) == []
 
 
-class BrokenOff(io.BytesIO):
-    """A file whose reader is stopped at the end of its first bytes."""
+class Interrupted(io.BytesIO):
+    """A file whose read is interrupted after its first bytes."""
 
     def read(self, size: int | None = -1) -> bytes:
         if self.tell():
@@ -69,7 +69,7 @@ class BrokenOff(io.BytesIO):
 
 
 @pytest.mark.parametrize("before", [None, b"what was there"])
-def test_a_file_of_a_bucket_that_is_broken_off_stays_as_it_was(
+def test_an_interrupted_upload_leaves_the_bucket_unchanged(
     tmp_path: Path, before: bytes | None
 ) -> None:
     filesystem = SubTreeFileSystem(str(tmp_path), LocalFileSystem())
@@ -78,20 +78,20 @@ def test_a_file_of_a_bucket_that_is_broken_off_stays_as_it_was(
     if before is not None:
         file.put(before)
     with pytest.raises(KeyboardInterrupt):
-        file.put(BrokenOff(b"half of a shard"))
+        file.put(Interrupted(b"half of a shard"))
     assert {one.name: one.read_bytes() for one in file.parent.iterdir()} == (
         {} if before is None else {"shard": before}
     )
 
 
-def test_a_file_of_a_bucket_takes_the_place_of_an_older_one(folder: Place) -> None:
+def test_a_new_file_replaces_the_old_one(folder: Place) -> None:
     folder.mkdir()
     for content in (b"a long first one", b"short"):
         write_atomically(folder / "file", content)
         assert {one.name: one.read_bytes() for one in folder.iterdir()} == {"file": content}
 
 
-def test_a_table_comes_back_whole_or_by_columns(folder: Place) -> None:
+def test_a_table_is_read_back_whole_or_by_columns(folder: Place) -> None:
     folder.mkdir(parents=True)
     table = pa.table({"a": [1, 2], "b": ["x", None]})
     parquet.write(folder / "t.parquet", table)
@@ -99,7 +99,7 @@ def test_a_table_comes_back_whole_or_by_columns(folder: Place) -> None:
     assert parquet.read(folder / "t.parquet", ["b"]).equals(table.select(["b"]))
 
 
-def test_rows_come_in_their_order_and_from_no_other_groups_than_theirs(folder: Place) -> None:
+def test_rows_come_in_the_given_order_and_only_their_row_groups_are_read(folder: Place) -> None:
     folder.mkdir(parents=True)
     file = folder / "t.parquet"
     values = [bytes([number] * 100) for number in range(10)]
@@ -110,21 +110,21 @@ def test_rows_come_in_their_order_and_from_no_other_groups_than_theirs(folder: P
         assert taken.to_pylist() == [values[row] for row in rows]
     with pytest.raises(pa.ArrowIndexError):
         parquet.take(file, "a", np.array([3, 10]))
-    # Whoever reads the first group reads a page that is none.
+    # From here on, reading the first row group fails.
     write_atomically(file, b"PAR1" + bytes(300) + file.read_bytes()[304:])
     assert parquet.take(file, "a", np.array([8, 3])).to_pylist() == [values[8], values[3]]
     with pytest.raises(OSError):
         parquet.take(file, "a", np.array([0]))
 
 
-def test_what_is_not_there_is_the_same_error(folder: Place) -> None:
+def test_a_missing_file_or_folder_raises_file_not_found(folder: Place) -> None:
     with pytest.raises(FileNotFoundError):
         (folder / "nothing").read_bytes()
     with pytest.raises(FileNotFoundError):
         list((folder / "nowhere").iterdir())
 
 
-def test_names_are_added_before_the_options_of_a_uri(tmp_path: Path) -> None:
+def test_names_are_added_before_the_query_of_a_uri(tmp_path: Path) -> None:
     root = BucketPath("s3://b/run/?region=x", SubTreeFileSystem("/", LocalFileSystem()), "b/run/")
     file = root / "model" / "model.json"
     assert (str(file), file.path) == (
@@ -135,33 +135,33 @@ def test_names_are_added_before_the_options_of_a_uri(tmp_path: Path) -> None:
     assert (str(root.parent), root.name) == ("s3://b?region=x", "run")
 
 
-def test_a_uri_is_a_bucket_a_path_is_a_path_and_both_cross_processes(tmp_path: Path) -> None:
+def test_a_bucket_uri_gives_a_picklable_bucket_path_and_a_path_a_path(tmp_path: Path) -> None:
     assert place(str(tmp_path)) == place(f"file://{tmp_path}") == tmp_path
     found = place("s3://bucket/run?region=eu-west-1") / "model"
     assert isinstance(found, BucketPath)
     assert pickle.loads(pickle.dumps(found)) == found
 
 
-def test_a_scheme_that_nobody_speaks_is_one_line() -> None:
+def test_an_unknown_uri_scheme_is_refused_in_one_line() -> None:
     with pytest.raises(UserError, match=r"ftp://host/x: .*check the address") as refused:
         place("ftp://host/x")
     assert "\n" not in str(refused.value)
 
 
-def test_the_folder_above_a_bucket_is_the_bucket() -> None:
+def test_the_parent_of_a_bucket_is_the_bucket() -> None:
     bucket = place("s3://bucket?region=eu-west-1")
     assert bucket.parent == bucket
     assert (bucket / "run").parent == bucket
 
 
 @pytest.mark.parametrize(
-    ("uri", "mend"),
+    ("uri", "fix"),
     [
         ("s3://bucket/run#2", "write '#' as %23"),
         ("s3://bucket/my photos", "write ' ' as %20"),
         ("s3://bucket/é", "write 'é' as %C3%A9"),
     ],
 )
-def test_what_a_uri_cannot_hold_is_told_with_what_to_write(uri: str, mend: str) -> None:
-    with pytest.raises(UserError, match=mend):
+def test_an_invalid_character_in_a_uri_is_refused_with_its_escape(uri: str, fix: str) -> None:
+    with pytest.raises(UserError, match=fix):
         place(uri)

@@ -22,7 +22,7 @@ def predicted(probabilities: torch.Tensor, names: list[str]) -> pa.Table:
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 6), st.integers(2, 12), st.integers(0, 999))
-def test_the_top_classes_are_the_likeliest_in_order_each_beside_its_probability(
+def test_the_top_classes_are_the_likeliest_ones_with_their_probabilities(
     images: int, classes: int, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -41,13 +41,13 @@ def test_the_top_classes_are_the_likeliest_in_order_each_beside_its_probability(
 
 
 @pytest.mark.parametrize(("classes", "named"), [(2, 2), (4, 4), (5, 5), (9, 5)])
-def test_as_many_classes_are_named_as_there_are_up_to_five(classes: int, named: int) -> None:
+def test_the_top_classes_are_five_or_all_if_there_are_fewer(classes: int, named: int) -> None:
     table = predicted(torch.full((1, classes), 1 / classes), list("abcdefghi"[:classes]))
     (names,) = table["top_classes"].to_pylist()
     assert len(names) == len(set(names)) == named
 
 
-def test_paths_and_labels_stay_in_their_rows_and_an_unknown_label_stays_unknown() -> None:
+def test_paths_and_labels_keep_their_rows_and_a_missing_label_stays_missing() -> None:
     paths, labels = ["b.jpg", "a/é.png", "a.jpg"], ["dog", None, "cat"]
     probabilities = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]])
     table = predictions(rows(*paths, label=[*labels]), probabilities, ["cat", "dog"])
@@ -63,7 +63,7 @@ def test_class_names_stay_text(name: str) -> None:
     assert table["top_classes"].to_pylist() == [[name, "other"]]
 
 
-def test_an_unreadable_image_has_its_row_with_the_reason_and_no_prediction() -> None:
+def test_an_unreadable_image_has_a_row_with_its_reason_and_no_prediction() -> None:
     error = [None, "truncated", None, "vanished"]
     probabilities = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
     table = predictions(rows(*"abcd", error=error), probabilities, ["cat", "dog"])
@@ -74,17 +74,17 @@ def test_an_unreadable_image_has_its_row_with_the_reason_and_no_prediction() -> 
         assert [value is None for value in table[name].to_pylist()] == [False, True, False, True]
 
 
-def test_a_part_of_unreadable_images_alone_is_rows_all_the_same() -> None:
+def test_a_part_with_only_unreadable_images_still_has_rows() -> None:
     table = predictions(rows("a", error=["truncated"]), torch.empty(0, 2), ["cat", "dog"])
     assert table.schema == SCHEMA and table.to_pylist()[0]["error"] == "truncated"
 
 
-def test_uncertain_is_below_the_limit_and_never_an_unreadable_image() -> None:
+def test_uncertain_images_are_below_the_limit_and_readable() -> None:
     probabilities = torch.tensor([[0.7, 0.3], [0.6, 0.4]])
     table = predictions(rows(*"abc", error=[None, None, "empty_file"]), probabilities, ["x", "y"])
     assert uncertain(table, 0.7)["path"].to_pylist() == ["b"]
 
 
-def test_a_network_that_says_nothing_is_not_uncertain() -> None:
+def test_a_prediction_of_nan_is_not_uncertain() -> None:
     table = predictions(rows("a"), torch.tensor([[torch.nan, torch.nan]]), ["x", "y"])
     assert uncertain(table, 0.7).num_rows == 0

@@ -1,4 +1,4 @@
-"""Laws of what is told before a run: what cannot be known here is said to be so."""
+"""Laws of the checks before a run: they estimate and warn, and say what they cannot know."""
 
 import subprocess
 import sys
@@ -43,13 +43,13 @@ def census(images: int = 200) -> Census:
     return take_census(Manifest(assign_splits(table, 0), {}))
 
 
-def test_time_is_told_by_steps_that_were_made(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_time_is_estimated_from_measured_steps(capsys: pytest.CaptureFixture[str]) -> None:
     dry_run.estimate(census(), SETTINGS, 8, gpu=False, console=Console())
     disk, time = capsys.readouterr().err.splitlines()
     assert disk.startswith("disk ") and time.startswith("time     about 0:0")
 
 
-def test_where_the_images_fill_no_batch_an_epoch_is_one_step(
+def test_an_epoch_of_less_than_a_batch_is_one_step(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert census(40).split_sizes["train"] < SETTINGS.training.batch_size
@@ -57,13 +57,13 @@ def test_where_the_images_fill_no_batch_an_epoch_is_one_step(
     assert "45 epochs of 1 step," in capsys.readouterr().err
 
 
-def test_a_run_of_a_step_or_two_is_warned_of() -> None:
+def test_a_run_of_very_few_steps_gives_a_warning() -> None:
     few = SETTINGS.model_copy(update={"training": Training(epochs=1)})
     assert preflight.too_short(census(40), few)[0].startswith("1 step in all")
     assert preflight.too_short(census(40), SETTINGS) == []
 
 
-def test_what_sampling_does_to_streamed_images_is_told() -> None:
+def test_sampling_of_streamed_images_gives_a_warning() -> None:
     sampling = SETTINGS.model_copy(update={"training": Training(balance="sampling")})
     streamed = sampling.model_copy(update={"resources": Resources(memory=0)})
     assert "--balance loss" in preflight.one_sided(census(40), streamed, 8)[0]
@@ -71,7 +71,7 @@ def test_what_sampling_does_to_streamed_images_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("network", "told"),
+    ("network", "warnings"),
     [
         (Network(filters=(4,), hidden=8), []),
         (Network(network="resnet18"), []),
@@ -81,26 +81,26 @@ def test_what_sampling_does_to_streamed_images_is_told() -> None:
         ),
     ],
 )
-def test_what_shapes_no_other_network_is_not_ignored_in_silence(
-    network: Network, told: list[str]
+def test_settings_that_the_network_ignores_are_reported(
+    network: Network, warnings: list[str]
 ) -> None:
-    assert preflight.idle(TrainConfig(images="photos", network=network)) == told
+    assert preflight.idle(TrainConfig(images="photos", network=network)) == warnings
 
 
-def test_a_folder_per_image_is_no_class_each() -> None:
+def test_more_classes_than_supported_are_refused() -> None:
     rows = [{"path": f"{n}/0.jpg", "label": str(n)} for n in range(preflight.MOST_CLASSES + 1)]
     manifest = Manifest(pa.Table.from_pylist(rows, schema=COLUMNS), {})
     with pytest.raises(UserError, match=r"5,001 classes, but at most 5,000 are supported"):
         preflight.check_network(SETTINGS.network, Images(image_size=8), manifest)
 
 
-def test_a_file_that_crashes_its_decoder_is_told_of(tmp_path: Path) -> None:
+def test_a_file_that_crashes_its_decoder_is_reported(tmp_path: Path) -> None:
     images = digits.write(tmp_path / "images")
     (images / "3/poison.gif").write_bytes(b"GIF89a CRASH")
     environment = {"PYTHONPATH": f"{faulty_decoder(tmp_path)}:{ROOT}"}
     command = [sys.executable, "-c", READ_ALL, str(images)]
-    told = subprocess.check_output(command, env=environment, text=True)
-    assert told == "[('3/poison.gif', 'decoder_crashed')]\n"
+    printed = subprocess.check_output(command, env=environment, text=True)
+    assert printed == "[('3/poison.gif', 'decoder_crashed')]\n"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")

@@ -62,7 +62,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 
 
 def numbers(rows: pa.Table) -> list[int]:
-    """Which image each row is of."""
+    """The number of each row's image."""
     return [int(Path(path).stem) for path in rows["path"].to_pylist()]
 
 
@@ -72,7 +72,7 @@ def readable(dataset: Prepared) -> pa.Table:
 
 @settings(deadline=None, max_examples=50)
 @given(st.data())
-def test_pixels_come_back_exactly_in_any_order_with_repeats(
+def test_pixels_are_read_back_exactly_in_any_order_and_with_repeats(
     dataset: Prepared, data: st.DataObject
 ) -> None:
     rows = readable(dataset)
@@ -85,7 +85,7 @@ def test_pixels_come_back_exactly_in_any_order_with_repeats(
         assert np.array_equal(image, pixels(number))
 
 
-def test_labels_go_by_name_whatever_rows_are_taken(dataset: Prepared) -> None:
+def test_labels_match_the_class_names_for_any_rows(dataset: Prepared) -> None:
     assert dataset.classes == NAMES
     rows = readable(dataset)
     for part in (rows, rows.take(list(range(20, 0, -3))), rows.slice(12, 5)):
@@ -134,7 +134,7 @@ def test_a_shard_keeps_every_row_with_its_image_or_its_error(tmp_path: Path) -> 
     assert table["content_hash"].to_pylist() == [content_hash, *[None] * 5, content_hash]
 
 
-def test_a_shard_of_nothing_but_unreadable_files_is_whole(tmp_path: Path) -> None:
+def test_a_shard_with_only_unreadable_files_is_complete(tmp_path: Path) -> None:
     root = tmp_path / "images"
     root.mkdir()
     for name in ("1.jpg", "2.jpg"):
@@ -144,7 +144,7 @@ def test_a_shard_of_nothing_but_unreadable_files_is_whole(tmp_path: Path) -> Non
     assert pq.read_table(shard)["error"].to_pylist() == ["not_an_image"] * 2
 
 
-def test_on_a_full_disk_no_shard_appears(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_shard(tmp_path: Path) -> None:
     root = tmp_path / "images"
     for number in range(9):
         put(root / f"{number}.png", pixels(number))
@@ -156,7 +156,7 @@ def test_on_a_full_disk_no_shard_appears(tmp_path: Path) -> None:
     assert pq.read_table(shard)["image"].null_count == 0
 
 
-def test_a_fault_of_the_system_is_no_fault_of_a_file(tmp_path: Path) -> None:
+def test_a_failing_disk_raises_and_is_not_recorded_as_an_unreadable_file(tmp_path: Path) -> None:
     for number in range(3):
         put(tmp_path / "images" / f"{number}.png", pixels(number))
     read = Reader(str(tmp_path / "images"))
@@ -173,7 +173,7 @@ def test_a_fault_of_the_system_is_no_fault_of_a_file(tmp_path: Path) -> None:
 
 
 def damaged(tmp_path: Path, dataset: Prepared, damage: Callable[[Path], object]) -> str:
-    """The one line that refuses to open a copy of a dataset's card and manifest, once damaged."""
+    """The one-line error from opening a damaged copy of a dataset's card and manifest."""
     folder = tmp_path / "copy"
     folder.mkdir()
     for name in (prepared.CARD, prepared.MANIFEST):
@@ -209,13 +209,15 @@ def edit_card(**changes: object) -> Callable[[Path], object]:
         edit_card(colour="red"),
     ],
 )
-def test_what_is_no_prepared_dataset_is_refused_in_one_line(
+def test_a_damaged_dataset_is_refused_in_one_line(
     tmp_path: Path, dataset: Prepared, damage: Callable[[Path], object]
 ) -> None:
-    assert "prepare" in damaged(tmp_path, dataset, damage)
+    assert damaged(tmp_path, dataset, damage).endswith(
+        (": remove it to decode the images again", ": prepare the images again")
+    )
 
 
-def test_what_was_never_a_dataset_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_dataset_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for name in ("nowhere", "file", "."):
         with pytest.raises(UserError, match="is incomplete, or from another version"):

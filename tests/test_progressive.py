@@ -1,4 +1,4 @@
-"""Laws of progressive resizing: images only grow, up to their full side, and time is counted."""
+"""Laws of progressive resizing: images only grow, up to their full side; the rest is counted."""
 
 from collections import Counter
 
@@ -13,7 +13,7 @@ GROWING = st.floats(0, 0.99)
 
 
 @given(EPOCHS, GROWING, st.integers(8, 300), st.integers(1, 8))
-def test_sides_never_shrink_and_end_whole(
+def test_sides_never_shrink_and_end_at_full_size(
     epochs: int, growing: float, whole: int, smallest: int
 ) -> None:
     resizing = ProgressiveResizing(growing, whole, smallest)
@@ -24,7 +24,7 @@ def test_sides_never_shrink_and_end_whole(
 
 
 @given(EPOCHS, GROWING, st.integers(8, 300))
-def test_a_network_that_takes_whole_images_only_gets_no_others(
+def test_a_network_for_full_size_images_only_gets_no_smaller_ones(
     epochs: int, growing: float, whole: int
 ) -> None:
     resizing = ProgressiveResizing(growing, whole, smallest=whole)
@@ -35,7 +35,7 @@ def test_a_network_that_takes_whole_images_only_gets_no_others(
     ("growing", "sides"),
     [(0.0, {64: 20}), (0.5, {32: 5, 48: 5, 64: 10}), (0.8, {32: 8, 48: 8, 64: 4})],
 )
-def test_half_and_three_quarters_share_the_growing_epochs(
+def test_half_and_three_quarter_sides_share_the_growing_epochs(
     growing: float, sides: dict[int, int]
 ) -> None:
     resizing = ProgressiveResizing(growing, whole=64, smallest=32)
@@ -43,11 +43,11 @@ def test_half_and_three_quarters_share_the_growing_epochs(
 
 
 @given(EPOCHS, st.integers(0, 200))
-def test_epochs_of_one_side_are_left_one_by_one(epochs: int, done: int) -> None:
+def test_epochs_of_equal_side_count_equally(epochs: int, done: int) -> None:
     resizing = ProgressiveResizing(0.0, whole=64, smallest=32)
     assert resizing.left(done, epochs) == max(0, epochs - done) * 64**2
 
 
-def test_an_epoch_of_twice_the_side_counts_as_four() -> None:
+def test_an_epoch_at_twice_the_side_counts_as_four() -> None:
     resizing = ProgressiveResizing(0.5, whole=64, smallest=64)
     assert resizing.left(5, 10) == 4 * ProgressiveResizing(0.5, whole=32, smallest=32).left(5, 10)

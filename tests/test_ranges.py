@@ -1,4 +1,4 @@
-"""Laws of ranges: what is nearest is within, and YAML gives a range or one line of complaint."""
+"""Laws of ranges: the nearest value is inside, and YAML gives a range or a one-line error."""
 
 from typing import Any
 
@@ -44,7 +44,7 @@ def read(text: str) -> Range:
 
 @settings(deadline=None)
 @given(ranges, values)
-def test_the_nearest_value_is_in_the_range_and_no_value_of_it_is_moved(
+def test_the_nearest_value_is_in_the_range_and_values_in_it_do_not_move(
     limits: Range, value: Value
 ) -> None:
     assert holds(limits, limits.nearest(value))
@@ -54,7 +54,7 @@ def test_the_nearest_value_is_in_the_range_and_no_value_of_it_is_moved(
 
 @settings(deadline=None)
 @given(ranges, values)
-def test_a_range_reaches_a_number_and_keeps_what_it_had(limits: Range, value: Value) -> None:
+def test_a_range_extended_to_a_value_keeps_its_old_values(limits: Range, value: Value) -> None:
     reached = limits.reaching(value)
     assert all(holds(reached, sample) for sample in limits.samples)
     kinds = int if isinstance(limits, Integer) else (int, float)
@@ -64,7 +64,7 @@ def test_a_range_reaches_a_number_and_keeps_what_it_had(limits: Range, value: Va
         assert reached == limits
 
 
-def test_the_nearest_of_a_choice_is_the_number_next_to_it_or_the_first() -> None:
+def test_the_nearest_choice_is_the_closest_number_or_else_the_first() -> None:
     assert Choice((16, 32, 64)).nearest(40) == 32
     assert Choice(("sgd", "adam")).nearest("adamw") == "sgd"
     assert Choice((None, 3)).nearest(2) == 3
@@ -77,12 +77,12 @@ def test_the_nearest_of_a_choice_is_the_number_next_to_it_or_the_first() -> None
         ("{choice: [true, null, 3, 0.5]}", Choice((True, None, 3, 0.5))),
         ("{choice: [[32, 64], [16]]}", Choice(("32,64", "16"))),
         ("{uniform: [0, 0.5]}", Uniform(0, 0.5)),
-        ("{loguniform: [1e-4, 1e-2]}", LogUniform(1e-4, 1e-2)),  # which YAML takes for text
+        ("{loguniform: [1e-4, 1e-2]}", LogUniform(1e-4, 1e-2)),  # which YAML reads as text
         ("{int: [2, 6]}", Integer(2, 6)),
         ("{int: [3, 3]}", Integer(3, 3)),
     ],
 )
-def test_each_kind_of_range_is_understood(text: str, limits: Range) -> None:
+def test_every_kind_of_range_is_parsed(text: str, limits: Range) -> None:
     found = read(text)
     assert (type(found), found) == (type(limits), limits)
     if isinstance(found, Integer):
@@ -97,7 +97,7 @@ def test_a_range_is_read_back_as_it_was_written(limits: Range) -> None:
 
 
 @pytest.mark.parametrize("kind", ["uniform", "loguniform", "int"])
-def test_a_range_that_ends_before_it_begins_is_empty(kind: str) -> None:
+def test_a_range_with_low_above_high_is_refused(kind: str) -> None:
     with pytest.raises(UserError, match="from 3 to 2 is empty"):
         read(f"{{{kind}: [3, 2]}}")
     assert isinstance(read(f"{{{kind}: [2, 2]}}"), Between)
@@ -123,7 +123,7 @@ def test_a_range_that_ends_before_it_begins_is_empty(kind: str) -> None:
         (f"{{int: [1, 1{'0' * 400}]}}", "is not a range"),
     ],
 )
-def test_what_is_no_range_is_told_in_one_line(text: str, part: str) -> None:
+def test_an_invalid_range_is_refused_in_one_line(text: str, part: str) -> None:
     with pytest.raises(UserError) as caught:
         read(text)
     (line,) = str(caught.value).splitlines()
@@ -132,7 +132,7 @@ def test_what_is_no_range_is_told_in_one_line(text: str, part: str) -> None:
 
 @settings(deadline=None)
 @given(st.recursive(values, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
-def test_whatever_is_given_is_a_range_or_one_line(whatever: Any) -> None:
+def test_any_input_gives_a_range_or_a_one_line_error(whatever: Any) -> None:
     for kind in ("choice", "uniform", "loguniform", "int"):
         try:
             assert parse_range({kind: whatever}).samples

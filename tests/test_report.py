@@ -1,4 +1,4 @@
-"""What is not judged is counted, what is shown is escaped, and the page needs nothing else."""
+"""Laws of the report: every image is counted, all text is escaped, the page is self-contained."""
 
 import re
 import weakref
@@ -37,7 +37,7 @@ HOSTILE = [
 def predictions(
     classes: list[str], rows: int = 300, seed: int = 0, **columns: list[Any]
 ) -> pa.Table:
-    """Guesses at random, right more often than not, with the columns of predictions.parquet."""
+    """Random predictions, right more often than wrong, with the columns of predictions.parquet."""
     rng = np.random.default_rng(seed)
     order = rng.permuted(np.tile(np.arange(len(classes)), (rows, 1)), axis=1)[:, :5]
     guesses = [[classes[i] for i in row] for row in order]
@@ -93,7 +93,7 @@ class Elements(HTMLParser):
         self.text += data
 
 
-def test_every_row_is_either_judged_or_counted_with_its_reason() -> None:
+def test_every_row_is_evaluated_or_counted_with_its_reason() -> None:
     table = predictions(
         ["cat", "dog"],
         rows=6,
@@ -109,7 +109,7 @@ def test_every_row_is_either_judged_or_counted_with_its_reason() -> None:
 
 @settings(max_examples=10, deadline=None)
 @given(st.lists(st.integers(0, 60), max_size=5))
-def test_the_evaluation_of_parts_is_that_of_their_union_whatever_the_cut(cuts: list[int]) -> None:
+def test_evaluating_parts_equals_evaluating_the_whole_table(cuts: list[int]) -> None:
     table = predictions(
         list("abcdefg"),
         rows=60,
@@ -118,14 +118,14 @@ def test_the_evaluation_of_parts_is_that_of_their_union_whatever_the_cut(cuts: l
     )
     edges = [0, *sorted(cuts), 60]
     parts = [table.slice(low, high - low) for low, high in pairwise(edges)]
-    # Exactly: float64 adds this many float32 without rounding, so no order can show.
+    # Exactly equal: float64 adds this many float32 without rounding, in any order.
     assert evaluate(parts, list("abcdefg"), IMAGES) == evaluate([table], list("abcdefg"), IMAGES)
 
 
 @pytest.mark.parametrize(
     ("add_up", "rows"), [(take_mix, 4), (lambda parts, c: evaluate(parts, c, IMAGES), ROWS)]
 )
-def test_a_part_is_let_go_before_the_next_is_asked_for(
+def test_each_part_is_freed_before_the_next_is_read(
     add_up: Callable[..., object], rows: int
 ) -> None:
     def parts() -> Iterator[pa.Table]:
@@ -142,9 +142,7 @@ def test_a_part_is_let_go_before_the_next_is_asked_for(
 
 
 @given(st.lists(st.integers(0, 9), max_size=12), st.integers(1, 20))
-def test_parts_are_put_together_in_their_order_and_no_more_than_it_takes(
-    sizes: list[int], rows: int
-) -> None:
+def test_parts_are_joined_in_order_and_only_as_many_as_needed(sizes: list[int], rows: int) -> None:
     parts = [pa.table({"part": pa.array([n] * size, pa.int64())}) for n, size in enumerate(sizes)]
     found = list(together(iter(parts), rows))
     numbers = [number for one in found for number in one["part"].to_pylist()]
@@ -153,7 +151,7 @@ def test_parts_are_put_together_in_their_order_and_no_more_than_it_takes(
     assert all(len(one) < rows + 9 for one in found)
 
 
-def test_labels_that_are_no_class_of_the_model_are_named_the_most_frequent_first() -> None:
+def test_labels_unknown_to_the_model_are_listed_most_frequent_first() -> None:
     labels = ["wolf", "lynx", "a", "lynx", None, "elk"] + [f"{i:04d}" for i in range(300)]
     table = predictions(["a", "b"], rows=306, label=labels, error=[None] * 305 + ["bomb"])
     evaluation = evaluate([table], ["a", "b"], IMAGES)
@@ -163,19 +161,19 @@ def test_labels_that_are_no_class_of_the_model_are_named_the_most_frequent_first
     assert evaluation.images["unjudged"]["unknown_class"] == 303
 
 
-def test_an_evaluation_from_before_unknown_classes_had_names_still_reads(tmp_path: Path) -> None:
+def test_an_evaluation_file_without_unknown_classes_can_be_read(tmp_path: Path) -> None:
     evaluation = evaluate([predictions(["a", "b"])], ["a", "b"], IMAGES)
     old = tmp_path / "evaluation.json"
     old.write_text(evaluation.model_dump_json(exclude={"unknown_classes"}))
     assert Evaluation.read(old) == evaluation
 
 
-def test_a_confidence_that_is_no_number_is_no_prediction() -> None:
+def test_a_confidence_of_nan_or_null_counts_as_no_prediction() -> None:
     table = predictions(["a"], rows=3, confidence=pa.array([0.5, np.nan, None], pa.float32()))
     assert evaluate([table], ["a"], IMAGES).images["unjudged"] == {"no_prediction": 2}
 
 
-def test_judged_rows_are_those_of_the_confusion_matrix() -> None:
+def test_the_confusion_matrix_counts_the_evaluated_rows() -> None:
     classes = ["a", "b", "c"]
     table = predictions(classes)
     evaluation = evaluate([table], classes, IMAGES)
@@ -195,14 +193,14 @@ def test_the_order_of_the_rows_does_not_matter() -> None:
     table = predictions(classes)
     shuffled = table.take(np.random.default_rng(1).permutation(table.num_rows))
     one, other = (evaluate([rows], classes, IMAGES).model_dump() for rows in (table, shuffled))
-    # A sum of floats may differ in its last digits; all else may not.
+    # Sums of floats may differ in their last digits; everything else must be equal.
     for result in (one, other):
         result["calibration_error"] = pytest.approx(result["calibration_error"])
         result["calibration_counts"] = np.round(result["calibration_counts"], 6).tolist()
     assert one == other
 
 
-def test_confused_pairs_are_mistakes_only_the_most_frequent_first() -> None:
+def test_confused_pairs_are_mistakes_sorted_by_frequency() -> None:
     table = predictions(
         ["a", "b"], rows=10, label=["a"] * 6 + ["b"] * 4, predicted=list("aabbbbbbba")
     )
@@ -211,14 +209,14 @@ def test_confused_pairs_are_mistakes_only_the_most_frequent_first() -> None:
     assert found == [("a", "b", 4, 4 / 6), ("b", "a", 1, 1 / 4)]
 
 
-def test_top5_accuracy_asks_whether_the_class_is_among_the_first_five_guesses() -> None:
+def test_top5_accuracy_counts_labels_among_the_first_five_classes() -> None:
     classes = list("abcdefg")
     guesses = [list("abcdefg"), list("bcdefag"), list("bcdeafg")]
     table = predictions(classes, rows=3, label=["a"] * 3, top_classes=guesses)
     assert evaluate([table], classes, IMAGES).top5_accuracy == 2 / 3
 
 
-def test_top5_accuracy_is_null_where_it_cannot_be_known() -> None:
+def test_top5_accuracy_is_none_if_it_cannot_be_known() -> None:
     table = predictions(list("abcdefg"), rows=2, top_classes=[list("abc"), list("abcde")])
     assert evaluate([table], list("abcdefg"), IMAGES).top5_accuracy is None
     assert evaluate([predictions(["only"])], ["only"], IMAGES).top5_accuracy is None
@@ -233,7 +231,7 @@ def test_one_part_with_fewer_guesses_leaves_top5_accuracy_unknown() -> None:
 
 
 @pytest.mark.parametrize("rows", [0, 3])
-def test_nothing_to_judge_is_refused_in_one_line(rows: int) -> None:
+def test_an_evaluation_of_no_images_is_refused(rows: int) -> None:
     table = predictions(["a", "b"], rows=rows, label=pa.nulls(rows))
     with pytest.raises(ValueError, match=r"no image can be evaluated: (3 no_label|there are no)"):
         evaluate([table], ["a", "b"], IMAGES)
@@ -247,14 +245,14 @@ def test_a_predicted_class_from_another_model_is_refused() -> None:
         evaluate([table], ["a", "b"], IMAGES)
 
 
-def test_an_evaluation_comes_back_from_its_file_as_it_was(tmp_path: Path) -> None:
+def test_an_evaluation_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     evaluation = evaluate([predictions(HOSTILE)], HOSTILE, IMAGES)
     evaluation.write(tmp_path / "evaluation.json")
     assert Evaluation.read(tmp_path / "evaluation.json") == evaluation
     assert [path.name for path in tmp_path.iterdir()] == ["evaluation.json"]
 
 
-def test_evaluation_json_speaks_of_class_as_the_contract_does(tmp_path: Path) -> None:
+def test_each_class_in_evaluation_json_has_the_documented_keys(tmp_path: Path) -> None:
     evaluate([predictions(["a", "b"])], ["a", "b"], IMAGES).write(tmp_path / "evaluation.json")
     columns = set(pd.read_json(tmp_path / "evaluation.json", typ="series")["per_class"][0])
     assert columns == {"class", "precision", "recall", "f1", "support"}
@@ -270,7 +268,7 @@ def test_a_page_is_written_for_any_number_of_classes(count: int) -> None:
 
 
 @pytest.mark.parametrize(("count", "folded"), [(1, 0), (20, 0), (25, 0), (26, 6), (200, 180)])
-def test_classes_beyond_the_first_20_fold_away_and_are_counted(count: int, folded: int) -> None:
+def test_classes_beyond_the_first_20_are_folded_and_counted(count: int, folded: int) -> None:
     classes = [f"class {i}" for i in range(count)]
     mix = take_mix([predictions(classes, rows=3 * count)], classes)
     html = render(Report(title="A run", evaluation=None, facts=FACTS, mix=mix))
@@ -284,7 +282,7 @@ def test_classes_beyond_the_first_20_fold_away_and_are_counted(count: int, folde
 
 
 @pytest.mark.parametrize("labelled", [False, True])
-def test_a_scoring_page_shows_the_mix_with_labels_or_without(labelled: bool) -> None:
+def test_a_scoring_page_shows_the_class_mix_with_and_without_labels(labelled: bool) -> None:
     classes = ["a", "b"]
     table = predictions(classes, rows=4, confidence=pa.array([0.9, 0.8, 0.7, 0.2], pa.float32()))
     evaluation = evaluate([table], classes, {}) if labelled else None
@@ -299,7 +297,7 @@ def test_a_scoring_page_shows_the_mix_with_labels_or_without(labelled: bool) -> 
     assert ("Where it goes wrong" in text) == labelled
 
 
-def test_a_page_is_written_where_nothing_could_be_scored() -> None:
+def test_a_page_is_written_if_no_image_could_be_scored() -> None:
     broken = predictions(["a"], rows=2, predicted=[None] * 2, error=["bomb", "truncated"])
     mix = take_mix([broken], ["a"], min_confidence=0.5)
     html = render(Report(title="Scored", evaluation=None, facts=FACTS, mix=mix))
@@ -314,7 +312,7 @@ def test_a_page_is_written_for_any_number_of_epochs(epochs: int) -> None:
     assert ("<h2>Learning</h2>" in html) == (epochs > 0)
 
 
-def test_a_page_is_written_where_validation_was_never_measured() -> None:
+def test_a_page_is_written_without_validation_results() -> None:
     unmeasured = history(3).assign(val_loss=np.nan, val_accuracy=np.nan)
     assert "<h2>Learning</h2>" in page(["a"], history=unmeasured)
 
@@ -326,7 +324,7 @@ def test_a_page_is_written_for_images_without_labels() -> None:
     assert "bomb" in text
 
 
-def test_hostile_names_are_shown_and_never_obeyed() -> None:
+def test_hostile_names_are_shown_as_text_and_never_executed() -> None:
     benign = page(
         list("abcdef"),
         mix=take_mix([predictions(list("abcdef"), error=["why"] + [None] * 299)], list("abcdef")),
@@ -358,7 +356,7 @@ def test_a_path_that_is_not_utf8_is_still_listed(tmp_path: Path) -> None:
     assert r"caf\udce9.jpg" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
-def test_the_page_asks_for_nothing_outside_itself() -> None:
+def test_the_page_loads_nothing_from_outside() -> None:
     html = page(list("abcdefgh"), history=history(5), mix=MIX)
     elements = Elements(html)
     assert not re.search(r"https?:|//[a-z]|@import", html)
@@ -380,7 +378,7 @@ def test_ids_are_unique_and_references_within_the_page_resolve() -> None:
     assert references <= ids.keys()
 
 
-def test_the_same_evaluation_gives_the_same_page_byte_by_byte() -> None:
+def test_the_same_evaluation_gives_the_same_page_byte_for_byte() -> None:
     first, second = (page(list("abcdef"), history=history(4), mix=MIX) for _ in range(2))
     assert first == second
 
@@ -392,7 +390,7 @@ def test_unreadable_files_beyond_the_first_200_are_counted() -> None:
     assert "1,034 more" in html
 
 
-def test_a_mix_knows_of_more_unreadable_files_than_are_passed_to_be_shown() -> None:
+def test_a_mix_counts_unreadable_files_that_are_not_listed() -> None:
     reasons = ["truncated"] * 900 + ["not_an_image"] * 334
     mix = take_mix([predictions(["a"], rows=1234, error=reasons)], ["a"])
     files = [(f"broken-{i:04d}.jpg", "truncated") for i in range(200)]
@@ -402,7 +400,7 @@ def test_a_mix_knows_of_more_unreadable_files_than_are_passed_to_be_shown() -> N
     assert "900 truncated, 334 not an image" in Elements(html).text
 
 
-def test_labels_that_no_class_answers_to_are_named_on_the_page() -> None:
+def test_labels_unknown_to_the_model_are_named_on_the_page() -> None:
     labels = ["a", "b"] + [f"unknown {i:02d}" for i in range(12)]
     evaluation = evaluate([predictions(["a", "b"], rows=14, label=labels)], ["a", "b"], IMAGES)
     html = render(Report(title="A run", evaluation=evaluation, facts=FACTS))

@@ -1,4 +1,4 @@
-"""An album is bounded, shows what it says, and is the same however the predictions are cut."""
+"""Laws of the album: bounded, true to its titles, the same however predictions are divided."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -32,15 +32,16 @@ def cut(table: pa.Table, cuts: list[int]) -> list[pa.Table]:
 
 @settings(max_examples=8, deadline=None)
 @given(st.lists(st.integers(0, 400), max_size=4))
-def test_an_album_is_the_same_however_predictions_are_cut(cuts: list[int]) -> None:
+def test_an_album_is_the_same_however_predictions_are_divided(cuts: list[int]) -> None:
     whole = take_album([TABLE], CLASSES, EVALUATION)
     assert take_album(cut(TABLE, cuts), CLASSES, EVALUATION) == whole
     assert take_album(reversed(cut(TABLE, cuts)), CLASSES, EVALUATION) == whole
 
 
-def test_galleries_hold_what_they_are_called() -> None:
+def test_galleries_hold_what_their_names_say() -> None:
     galleries = take_album([TABLE], CLASSES, EVALUATION).galleries
     wrong = [*galleries["suspects"], *galleries["mistakes"]]
+    assert wrong and galleries["right"]
     assert all(image.label != image.predicted for image in wrong)
     assert len({image.path for image in wrong}) == len(wrong)
     assert all(image.label == image.predicted for image in galleries["right"])
@@ -50,8 +51,8 @@ def test_galleries_hold_what_they_are_called() -> None:
     assert sure == sorted(sure, reverse=True)
 
 
-def test_of_many_suspected_labels_none_is_among_those_that_seem_right() -> None:
-    # 60 of class a are taken for b as surely as those of b, and 20 less surely.
+def test_no_suspected_label_is_among_the_confident_mistakes() -> None:
+    # Of class a, 60 are predicted as b with more confidence than b's own images, and 20 with less.
     label, predicted = ["a"] * 160 + ["b"] * 80, ["a"] * 80 + ["b"] * 160
     sure = [0.9] * 80 + [0.97] * 60 + [0.7] * 20 + [0.9] * 80
     table = predictions(
@@ -69,7 +70,7 @@ def test_of_many_suspected_labels_none_is_among_those_that_seem_right() -> None:
     assert {round(image.confidence, 2) for image in album.galleries["mistakes"]} == {0.7}
 
 
-def test_a_suspected_label_is_one_that_the_network_contradicts_with_its_usual_confidence() -> None:
+def test_a_label_is_suspected_if_another_class_reaches_its_usual_confidence() -> None:
     rows = {
         "label": list("aabbb"),
         "predicted": list("ababb"),
@@ -88,14 +89,14 @@ def test_a_suspected_label_is_one_that_the_network_contradicts_with_its_usual_co
     assert [image.path for image in album.galleries["suspects"]] == ["1.jpg", "2.jpg"]
 
 
-def test_what_is_usual_of_a_class_without_images_nobody_knows() -> None:
+def test_a_class_without_images_makes_no_label_suspected() -> None:
     table = predictions(["a", "b"], rows=4, label=list("aaaa"), predicted=list("abbb"))
     evaluation = evaluate([table], ["a", "b"], {})
     assert take_album([table], ["a", "b"], evaluation).suspects == 0
 
 
 @pytest.mark.parametrize("classes", [2, 12, 60])
-def test_an_album_stays_small_and_shows_no_more_of_a_cell_than_there_is(classes: int) -> None:
+def test_an_album_is_bounded_and_shows_at_most_the_images_of_each_cell(classes: int) -> None:
     names = [f"{i}" for i in range(classes)]
     table = predictions(names, rows=3000)
     evaluation = evaluate([table], names, {})
@@ -110,7 +111,7 @@ def test_an_album_stays_small_and_shows_no_more_of_a_cell_than_there_is(classes:
     assert len(album.paths()) <= CELL_IMAGES + 2 * GALLERY + 2 * SAMPLE
 
 
-def test_without_labels_the_least_confident_are_shown() -> None:
+def test_without_labels_an_album_shows_the_least_confident_images() -> None:
     errors = ["bomb"] * 5 + [None] * 395
     album = take_album([predictions(CLASSES, rows=400, error=errors)], CLASSES, None)
     assert list(album.galleries) == ["uncertain"]
@@ -132,7 +133,7 @@ def test_thumbnails_are_small_and_a_broken_file_has_none(tmp_path: Path) -> None
     assert look([]) == {}
 
 
-def test_similar_classes_stand_side_by_side() -> None:
+def test_similar_classes_are_adjacent() -> None:
     matrix = 90 * np.eye(8, dtype=np.int64)
     for one, other in ((0, 5), (1, 6), (2, 7), (3, 4)):
         matrix[one, other] = matrix[other, one] = 10
@@ -150,25 +151,25 @@ def test_every_view_of_the_matrix_has_every_class_once(classes: int, keys: list[
     assert all(sorted(view.order) == list(range(classes)) for view in found)
 
 
-def test_of_200_classes_the_most_mixed_up_are_seen_first_by_name() -> None:
+def test_with_200_classes_only_the_first_view_names_the_most_confused() -> None:
     names = [f"{i}" for i in range(200)]
     first, *others = views(evaluate([predictions(names, rows=2000)], names, {}))
     assert (first.key, first.named) == ("mixed", True)
-    assert not any(view.named for view in others)
+    assert others and not any(view.named for view in others)
 
 
-def test_where_nothing_is_mixed_up_no_view_is_empty() -> None:
+def test_without_confusions_every_view_has_its_classes() -> None:
     names = [f"{i}" for i in range(50)]
     found = views(evaluate([predictions(names, label=names * 6, predicted=names * 6)], names, {}))
-    assert all(len(view.order) == 50 for view in found)
+    assert found and all(len(view.order) == 50 for view in found)
 
 
 def before() -> pa.Table:
-    """What another model made of TABLE's images."""
+    """Another model's predictions for TABLE's images."""
     return predictions(CLASSES, rows=400, seed=5, label=TABLE["label"])
 
 
-def test_a_comparison_counts_every_image_once_whatever_the_parts() -> None:
+def test_a_comparison_counts_every_image_once_however_it_is_divided() -> None:
     comparison, galleries = compare(cut(TABLE, [7, 300]), cut(before(), [150]), CLASSES, "other")
     label, now, was = (
         t.to_pylist() for t in (TABLE["label"], TABLE["predicted"], before()["predicted"])
@@ -180,12 +181,13 @@ def test_a_comparison_counts_every_image_once_whatever_the_parts() -> None:
     )
     assert comparison.judged == 400
     assert sum(row.now for row in comparison.per_class) == sum(n for _, n in pairs)
+    assert galleries["lost"] and galleries["gained"]
     assert all(i.before == i.label != i.predicted for i in galleries["lost"])
     assert all(i.before != i.label == i.predicted for i in galleries["gained"])
     assert sum(map(len, lost([TABLE], [before()], CLASSES, "other"))) == comparison.lost
 
 
-def test_a_run_against_itself_has_changed_nothing() -> None:
+def test_a_run_compared_with_itself_shows_no_change() -> None:
     comparison, galleries = compare([TABLE], [TABLE], CLASSES, "itself")
     assert (comparison.gained, comparison.lost, comparison.p_value) == (0, 0, 1.0)
     assert galleries == {"lost": [], "gained": []}
@@ -194,6 +196,6 @@ def test_a_run_against_itself_has_changed_nothing() -> None:
 @pytest.mark.parametrize(
     "others", [[], [TABLE.slice(1)], [TABLE, TABLE.slice(0, 1)], [TABLE.slice(0, 9)]]
 )
-def test_a_run_of_other_images_is_refused(others: list[pa.Table]) -> None:
+def test_a_comparison_with_a_run_over_other_images_is_refused(others: list[pa.Table]) -> None:
     with pytest.raises(UserError, match="other images"):
         compare([TABLE], others, CLASSES, "other")

@@ -1,6 +1,6 @@
-"""A report in a real browser: nothing is asked for, nothing is obeyed, and what should move moves.
+"""A report in a real browser: it requests nothing, executes no text, and its controls work.
 
-Debian's chromium (or another) is looked for on the path; without one these tests are skipped.
+The tests search PATH for Debian's chromium (or another); without a browser they are skipped.
 """
 
 import os
@@ -29,7 +29,7 @@ CLASSES = [*HOSTILE, "ant", "bee", "cat"]
 
 
 def report() -> Report:
-    """All that a page can hold, in names that would be obeyed if they could."""
+    """All that a page can hold, with names that try to run code."""
     table = predictions(CLASSES, path=[f"{HOSTILE[i % 6]}/{i}.jpg" for i in range(300)])
     other = predictions(CLASSES, seed=1, path=table["path"].to_pylist(), label=table["label"])
     evaluation = evaluate([table], CLASSES, {})
@@ -70,7 +70,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def page(browser: Any, file: Path) -> Any:
-    """The report, opened from disk once for all; `page.heard` is what it said and asked for."""
+    """The report, opened from disk once for all; `page.heard` lists its messages and requests."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.heard = []
     page.on("console", lambda message: page.heard.append(message.text))
@@ -83,14 +83,14 @@ def page(browser: Any, file: Path) -> Any:
 
 @pytest.fixture(autouse=True)
 def quiet(page: Any, file: Path) -> Iterator[None]:
-    """Whatever a test does, the page asks for nothing beyond itself, and complains of nothing."""
+    """After every test: the page has requested only itself, and has logged nothing."""
     yield
     others = [text for text in page.heard if not text.startswith("data:image/")]
     assert others == [file.as_uri()]
 
 
 def cell(page: Any, row: int, column: int) -> tuple[float, float]:
-    """Where a cell of the matrix that is seen lies on the screen."""
+    """The position on the screen of a cell of the visible matrix."""
     box = page.locator(".stage:visible image").bounding_box()
     side = box["width"] / len(CLASSES)
     return box["x"] + (column + 0.5) * side, box["y"] + (row + 0.5) * side
@@ -98,17 +98,18 @@ def cell(page: Any, row: int, column: int) -> tuple[float, float]:
 
 def column_of(page: Any, number: int) -> list[float]:
     values = page.locator(f"#classes tbody td:nth-child({number})")
+    assert values.count()
     return [float(value.get_attribute("data-value")) for value in values.all()]
 
 
-def test_hostile_names_are_text(page: Any) -> None:
+def test_hostile_names_are_shown_as_text(page: Any) -> None:
     seen = page.locator("body").inner_text()
     assert all(name in seen for name in HOSTILE[:4])
     assert page.locator("[onerror], [onload]").count() == 0
     assert page.locator("img:not([alt]), img[alt='']").count() == 0
 
 
-def test_a_heading_sorts_its_column_and_sorts_it_back(page: Any) -> None:
+def test_a_heading_sorts_its_column_and_then_reverses_it(page: Any) -> None:
     heading = page.locator("#classes th", has_text="recall")
     heading.get_by_role("button").click()
     assert column_of(page, 3) == sorted(column_of(page, 3))
@@ -118,23 +119,23 @@ def test_a_heading_sorts_its_column_and_sorts_it_back(page: Any) -> None:
     assert page.locator("#classes [aria-sort]").count() == 1
 
 
-def test_pointing_at_a_cell_tells_its_counts_and_a_click_shows_its_images(page: Any) -> None:
+def test_hovering_over_a_cell_shows_its_counts_and_a_click_its_images(page: Any) -> None:
     page.get_by_text("by name", exact=True).click()
     page.locator(".stage:visible").scroll_into_view_if_needed()
     page.mouse.move(*cell(page, 6, 6))
     evaluation = report().evaluation
     assert evaluation is not None
     hits, support = evaluation.confusion_matrix[6][6], evaluation.per_class[6].support
-    told = f"{hits} of {support} images, {100 * hits / support:.0f}%"
-    assert page.locator(".stage:visible .tip").inner_text() == f"ant recognised\n{told}"
+    counts = f"{hits} of {support} images, {100 * hits / support:.0f}%"
+    assert page.locator(".stage:visible .tip").inner_text() == f"ant recognised\n{counts}"
     page.mouse.click(*cell(page, 6, 6))
-    assert told in page.locator("#cell").inner_text()
+    assert counts in page.locator("#cell").inner_text()
     assert page.locator("#cell img").count() == 3
     page.mouse.move(0, 0)
     assert not page.locator(".stage:visible .tip").is_visible()
 
 
-def test_the_cursor_keys_walk_the_matrix_and_stop_at_its_edge(page: Any) -> None:
+def test_the_arrow_keys_move_through_the_matrix_and_stop_at_its_edge(page: Any) -> None:
     stage = page.locator(".view-name .stage")
     page.get_by_text("by name", exact=True).click()
     for key in ["ArrowDown"] * 12 + ["ArrowRight"] * 12 + ["ArrowUp", "Enter"]:
@@ -158,14 +159,14 @@ def test_a_confused_pair_shows_its_images(page: Any) -> None:
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_nothing_sticks_out_of_a_phone_or_a_desk(page: Any, width: int) -> None:
+def test_the_page_fits_the_width_of_a_phone_and_of_a_desktop(page: Any, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 900})
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_from_the_paper(page: Any, scheme: str) -> None:
-    """Body text has a contrast of 7 to 1 (WCAG AAA), what is muted 4.5 to 1 (AA)."""
+def test_text_has_enough_contrast(page: Any, scheme: str) -> None:
+    """Body text has a contrast of 7 to 1 (WCAG AAA), other text of 4.5 to 1 (AA)."""
     page.emulate_media(color_scheme=scheme)
     colours = "['--paper', '--ink', '--muted', '--accent', '--wrong']"
     style = "getComputedStyle(document.documentElement)"

@@ -1,4 +1,4 @@
-"""A finding is told where the numbers say it, and where they do not, it is not."""
+"""Laws of findings: a finding is reported if the numbers support it, and only then."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from tests.test_report import history, predictions
 
 
 def of_counts(confusion: list[list[int]], confidence: float = 0.9) -> Evaluation:
-    """The evaluation of as many images as a confusion matrix of `a`, `b`, `c` … counts."""
+    """The evaluation with this confusion matrix, of the classes `a`, `b`, `c` …"""
     names = [chr(ord("a") + label) for label in range(len(confusion))]
     cells = [(t, p) for t, row in enumerate(confusion) for p, n in enumerate(row) for _ in range(n)]
     label, predicted = ([names[cell[side]] for cell in cells] for side in (0, 1))
@@ -37,7 +37,7 @@ def only(found: Any) -> Finding:
 GOOD = [[400, 0, 0], [0, 400, 0], [0, 0, 400]]
 
 
-def test_a_class_in_trouble_is_named_with_what_it_is_taken_for() -> None:
+def test_a_weak_class_is_named_with_the_class_it_is_predicted_as() -> None:
     found = only(findings.troubled_classes(of_counts([[69, 31, 0], [0, 100, 0], [2, 0, 98]])))
     assert found.title == "a is recognised 69% of the time"
     assert "69 of 100 images" in found.text
@@ -46,7 +46,7 @@ def test_a_class_in_trouble_is_named_with_what_it_is_taken_for() -> None:
     assert list(findings.troubled_classes(of_counts(GOOD))) == []
 
 
-def test_of_many_equal_classes_chance_puts_none_in_trouble() -> None:
+def test_chance_alone_rarely_makes_a_finding_among_equal_classes() -> None:
     draws = np.random.default_rng(0).binomial(50, 0.8, (20, 100))
     named = 0
     for hits in draws:  # 20 runs of 100 classes of 50 images, each recognised four times in five
@@ -56,14 +56,14 @@ def test_of_many_equal_classes_chance_puts_none_in_trouble() -> None:
     assert named <= 3
 
 
-def test_shares_that_differ_look_different() -> None:
+def test_different_shares_are_printed_differently() -> None:
     matrix = [[9960, 40], [0, 10000]]
     found = only(findings.troubled_classes(of_counts(matrix)))
     assert found.title == "a is recognised 99.6% of the time"
     assert "99.8% of all" in found.text and "0.4% are predicted as b" in found.text
 
 
-def test_a_class_whose_mistakes_go_many_ways_gets_other_advice() -> None:
+def test_a_class_with_scattered_mistakes_gets_other_advice() -> None:
     matrix = (100 * np.eye(8, dtype=int)).tolist()
     matrix[0] = [30, 10, 10, 10, 10, 10, 10, 10]
     assert "spread over many classes" in only(findings.troubled_classes(of_counts(matrix))).step
@@ -76,7 +76,7 @@ def test_a_class_whose_mistakes_go_many_ways_gets_other_advice() -> None:
         (0.72, 0.70, "The model has room to learn more"),
     ],
 )
-def test_a_gap_between_training_and_validation_is_told(
+def test_over_fitting_and_room_to_learn_are_reported(
     train: float, validation: float, title: str
 ) -> None:
     epochs = history(3).assign(train_accuracy=train, val_accuracy=[0.1, validation, 0.2])
@@ -84,21 +84,23 @@ def test_a_gap_between_training_and_validation_is_told(
     assert (found.title, "epoch (2)," in found.text) == (title, True)
 
 
-def test_a_good_fit_and_an_unmeasured_one_are_no_findings() -> None:
+def test_a_good_fit_and_missing_validation_give_no_finding() -> None:
     fits = history(3).assign(train_accuracy=0.98, val_accuracy=0.95)
     unmeasured = history(3).assign(val_accuracy=np.nan)
     assert [*findings.over_fitting(fits, 3), *findings.over_fitting(unmeasured, 3)] == []
 
 
 @pytest.mark.parametrize(("sure", "title"), [(0.95, "over"), (0.4, "under"), (0.71, None)])
-def test_confidence_that_chance_does_not_explain_is_told(sure: float, title: str | None) -> None:
+def test_over_and_under_confidence_beyond_chance_are_reported(
+    sure: float, title: str | None
+) -> None:
     found = [f.title for f in findings.calibration(of_counts([[70, 30], [30, 70]], sure))]
     assert found == (
         [f"The model is {title}-confident by {abs(sure - 0.7) * 100:.0f} points"] if title else []
     )
 
 
-def test_a_small_test_says_how_many_images_would_do() -> None:
+def test_a_small_test_split_gives_the_number_of_images_needed() -> None:
     found = only(findings.small_test(of_counts([[7, 3], [3, 7]])))
     assert "10 test images or fewer" in found.text
     assert "323 test images" in found.step
@@ -106,7 +108,7 @@ def test_a_small_test_says_how_many_images_would_do() -> None:
 
 
 @pytest.mark.parametrize("images", [1000, 100])
-def test_a_goal_that_enough_confident_answers_reach_is_told_with_its_confidence(
+def test_an_accuracy_goal_is_reported_with_the_confidence_that_reaches_it(
     images: int,
 ) -> None:
     right = ([True] * 4 + [False]) * (images // 5)
@@ -117,11 +119,11 @@ def test_a_goal_that_enough_confident_answers_reach_is_told_with_its_confidence(
         predicted=["a" if hit else "b" for hit in right],
         confidence=pa.array([0.9 if hit else 0.55 for hit in right], pa.float32()),
     )
-    told = list(findings.acceptance(evaluate([table], ["a", "b"], {})))
+    reported = list(findings.acceptance(evaluate([table], ["a", "b"], {})))
     if images == 100:  # 80 answers may all be right by luck
-        assert told == []
+        assert reported == []
         return
-    found = only(told)
+    found = only(reported)
     assert found.title == "80% of the images can be answered with 99% accuracy"
     assert "--min-confidence 0.56" in found.step
 
@@ -134,7 +136,7 @@ def test_a_goal_that_enough_confident_answers_reach_is_told_with_its_confidence(
         (5, 40, "The other model is"),
     ],
 )
-def test_a_difference_counts_where_chance_does_not_explain_it(
+def test_a_difference_between_models_counts_only_beyond_chance(
     gained: int, lost: int, title: str
 ) -> None:
     p = mcnemar(gained, lost)
@@ -144,7 +146,7 @@ def test_a_difference_counts_where_chance_does_not_explain_it(
     assert title in only(findings.change(comparison)).title
 
 
-def test_what_is_wrong_with_the_files_is_counted() -> None:
+def test_problems_with_the_files_are_counted() -> None:
     counts = {
         "a": {"train": 90, "validation": 0, "test": 9},
         "b": {"train": 9, "validation": 0, "test": 9},
@@ -162,7 +164,7 @@ def test_what_is_wrong_with_the_files_is_counted() -> None:
     assert [*findings.files(clean), *findings.imbalance(clean)] == []
 
 
-def test_a_scoring_run_without_labels_speaks_of_what_it_has() -> None:
+def test_scoring_without_labels_reports_what_it_can() -> None:
     table = predictions(
         list("abc"),
         rows=10,
@@ -178,7 +180,7 @@ def test_a_scoring_run_without_labels_speaks_of_what_it_has() -> None:
     ]
 
 
-def test_a_training_run_with_nothing_wrong_has_little_to_say() -> None:
+def test_a_training_run_without_problems_has_no_findings() -> None:
     epochs = pd.DataFrame(history(2)).assign(train_accuracy=0.99, val_accuracy=0.98)
     row = {"train": 400, "validation": 40, "test": 400}
     census = Census({"a": row, "b": row, "c": row}, {}, {}, {}, 0, {})  # type: ignore[dict-item]
@@ -186,12 +188,12 @@ def test_a_training_run_with_nothing_wrong_has_little_to_say() -> None:
 
 
 @pytest.mark.parametrize("validated", [True, False])
-def test_what_was_learned_from_does_not_tell_how_much_there_is_to_learn(validated: bool) -> None:
+def test_validation_images_that_were_trained_on_give_no_finding(validated: bool) -> None:
     epochs = pd.DataFrame(history(2)).assign(train_accuracy=0.5, val_accuracy=0.5)
     row = {"train": 400, "validation": 40, "test": 400}
     census = Census({"a": row, "b": row, "c": row}, {}, {}, {}, 0, {})  # type: ignore[dict-item]
     best = 2 if validated else None
-    judged = evaluate_test(predictions(list("abc")), list("abc"), census, epochs, best)
-    told = {finding.title for finding in judged.evaluation.findings}
-    assert ("The model has room to learn more" in told) == validated
-    assert len(judged.history) == 2
+    result = evaluate_test(predictions(list("abc")), list("abc"), census, epochs, best)
+    titles = {finding.title for finding in result.evaluation.findings}
+    assert ("The model has room to learn more" in titles) == validated
+    assert len(result.history) == 2

@@ -1,4 +1,4 @@
-"""A search is told as it was: every trial counted, the best one shown, no value obeyed."""
+"""Laws of a search's report: every trial counted, the best one shown, no value executed."""
 
 import random
 import re
@@ -53,7 +53,7 @@ def failed(number: int, accuracy: float | None = None, reason: str = "out of mem
 
 
 def many(count: int, dimensions: int) -> Tuning:
-    """Trials all over as many dimensions, most of them stopped."""
+    """Random trials over this many dimensions, most of them stopped early."""
     draw = random.Random(count)
     kinds = list(RANGES.items())
     ranges = {f"{kinds[i % 4][0]}_{i}": kinds[i % 4][1] for i in range(dimensions)}
@@ -81,7 +81,7 @@ def page(tuning: Tuning) -> str:
 
 
 def dots(svg: str) -> int:
-    """Marks on a drawing, less those of the ticks."""
+    """The number of marks in a drawing, without its ticks."""
     return svg.count("<use ") - svg.count("tick_")
 
 
@@ -89,7 +89,7 @@ def words(html: str) -> str:
     return " ".join(Elements(html).text.split())
 
 
-def test_the_leaderboard_has_every_trial_once_the_best_first_and_the_failed_last() -> None:
+def test_the_leaderboard_ranks_every_trial_once_with_failed_ones_last() -> None:
     trials = [trial(0, 0.6), failed(1, 0.9), stopped(2, 0.7), trial(3, 0.7), trial(4, None)]
     table = leaderboard(trials)
     assert table["trial"].tolist() == [2, 3, 0, 1, 4]
@@ -98,14 +98,14 @@ def test_the_leaderboard_has_every_trial_once_the_best_first_and_the_failed_last
     assert table["reason"].tolist()[3] == "out of memory"
 
 
-def test_searched_epochs_hide_neither_those_run_nor_those_asked() -> None:
+def test_searching_epochs_keeps_the_columns_of_epochs_run_and_asked() -> None:
     cut = replace(stopped(0, epochs=3), point={"epochs": 9, "lr": 0.1})
     table = leaderboard([cut])
     assert table.columns.is_unique
     assert (table["epochs"][0], table["epochs_asked"][0]) == (3, 9)
 
 
-def test_values_come_back_from_the_leaderboards_file_as_they_were() -> None:
+def test_values_are_read_back_from_the_leaderboard_file_unchanged() -> None:
     points = [{"units": 3, "flip": True, "lr": 1e-05}, {"units": None, "flip": False, "lr": 0.1}]
     trials = [replace(trial(number), point=point) for number, point in enumerate(points)]
     file = leaderboard(trials).to_csv(index=False)
@@ -115,7 +115,7 @@ def test_values_come_back_from_the_leaderboards_file_as_they_were() -> None:
     assert read["lr"].tolist() == ["1e-05", "0.1"]
 
 
-def test_the_best_trial_is_the_leaderboards_first_and_never_one_that_failed() -> None:
+def test_the_best_trial_tops_the_leaderboard_and_has_not_failed() -> None:
     trials = [trial(0, 0.6), failed(1, 0.9), stopped(2, 0.7), trial(3, 0.7)]
     assert Tuning(trials, RANGES, {}).best is trials[2] is ranked(trials)[0]
     assert Tuning([failed(0, 0.9), trial(1, None)], RANGES, {}).best is None
@@ -134,7 +134,7 @@ def test_the_cost_counts_every_trial_and_every_epoch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "expected"),
     [
         (trial(0, 0.612), "against the 61.2% of the given settings (trial 0)."),
         (stopped(0, 0.612), "61.2% of the given settings (trial 0, stopped after 3 of 9 epochs)."),
@@ -143,11 +143,9 @@ def test_the_cost_counts_every_trial_and_every_epoch() -> None:
         (trial(0, 0.8), "No trial did better than the given settings (trial 0)"),
     ],
 )
-def test_the_best_is_held_against_the_given_settings_whatever_became_of_them(
-    given: Trial, told: str
-) -> None:
+def test_the_best_trial_is_compared_with_the_given_settings(given: Trial, expected: str) -> None:
     tuning = Tuning([trial(1, 0.7), given], RANGES, {})
-    assert told in tuning.gain
+    assert expected in tuning.gain
     assert ("validation accuracy of 70.0%" in tuning.gain) == (tuning.best is not given)
     text = words(page(tuning))
     assert tuning.cost in text
@@ -155,7 +153,7 @@ def test_the_best_is_held_against_the_given_settings_whatever_became_of_them(
     assert "test accuracy above was measured once, for the best model only" in text
 
 
-def test_settings_that_were_not_tried_are_not_told_as_tried() -> None:
+def test_the_nearest_settings_are_not_reported_as_the_given_ones() -> None:
     tuning = Tuning([trial(0, 0.8), trial(1, 0.7)], RANGES, {}, holds_given=False)
     text = words(page(tuning))
     nearest = "the settings nearest to those given that the space allows"
@@ -165,7 +163,7 @@ def test_settings_that_were_not_tried_are_not_told_as_tried() -> None:
 
 
 @pytest.mark.parametrize(("count", "dimensions"), [(1, 1), (3, 1), (200, 12)])
-def test_a_page_is_whole_for_any_number_of_trials_and_dimensions(
+def test_a_page_is_complete_for_any_number_of_trials_and_dimensions(
     count: int, dimensions: int
 ) -> None:
     html = page(many(count, dimensions))
@@ -174,20 +172,20 @@ def test_a_page_is_whole_for_any_number_of_trials_and_dimensions(
     links = {value for name, value in seen.attributes if name.endswith(("href", "src"))}
     assert max(ids.values()) == 1
     assert {link[1:] for link in links if link[0] == "#"} <= ids.keys()
-    assert all(link.startswith(("#", "data:image/png")) for link in links)
+    assert links and all(link.startswith(("#", "data:image/png")) for link in links)
     assert not re.search(r"https?:|//[a-z]|@import", html)
     assert html.count('aria-label="Validation accuracy by ') == dimensions + 1
     assert "too few trials to tell" in html
     assert len(html) < 1_000_000
 
 
-def test_a_page_without_a_search_says_nothing_of_one() -> None:
+def test_a_page_without_a_search_does_not_mention_one() -> None:
     evaluation = evaluate([predictions(["a", "b"])], ["a", "b"], IMAGES)
     html = render(Report(title="A run", evaluation=evaluation, facts=FACTS))
     assert not re.search(r"trial|search", words(html.split("<body>")[1]))
 
 
-def test_trials_beyond_the_first_50_are_counted_and_failures_are_shown_all_the_same() -> None:
+def test_trials_beyond_50_are_counted_and_failures_are_always_shown() -> None:
     good = [trial(number, 0.5) for number in range(60)]
     tuning = Tuning([*good, *(failed(n, reason=f"reason {n}") for n in (60, 61))], RANGES, {})
     html = page(tuning)
@@ -198,13 +196,13 @@ def test_trials_beyond_the_first_50_are_counted_and_failures_are_shown_all_the_s
     assert {"reason 60", "reason 61"} <= set(re.findall(r"reason \d+", hidden))
 
 
-def test_a_page_is_written_where_no_trial_reached_an_accuracy() -> None:
+def test_a_page_is_written_if_no_trial_reached_an_accuracy() -> None:
     text = words(page(Tuning([failed(0), failed(1)], RANGES, {})))
     assert "No trial can be compared" in text
     assert "out of memory" in text
 
 
-def test_settings_are_shown_by_what_they_mattered_and_the_others_after_them() -> None:
+def test_settings_are_ordered_by_importance_and_the_others_follow() -> None:
     tuning = Tuning([trial(0), trial(1)], RANGES, {"stages": 0.7, "lr": 0.3})
     html = page(tuning)
     named = re.findall(r'aria-label="Validation accuracy by ([a-z]+)">', html)
@@ -215,12 +213,12 @@ def test_settings_are_shown_by_what_they_mattered_and_the_others_after_them() ->
 
 
 @pytest.mark.parametrize("name", RANGES)
-def test_in_a_slice_every_trial_is_a_dot_and_the_best_alone_is_in_the_accent(name: str) -> None:
+def test_a_slice_has_a_dot_per_trial_and_highlights_only_the_best(name: str) -> None:
     tuning = Tuning([trial(0), trial(1, 0.8), stopped(2), failed(3, 0.1), failed(4)], RANGES, {})
     svg = trial_slice(tuning, name)
     without = trial_slice(replace(tuning, trials=tuning.trials[:1]), name)
     accents = re.findall(r"<use [^>]*fill=\"var\(--accent\)", svg)
-    assert dots(svg) == 4  # trial 4 has no accuracy, and no place on the axes
+    assert dots(svg) == 4  # trial 4 has no accuracy, so no place on the axes
     assert dots(without) == 1
     assert len(accents) == 1
 
@@ -234,7 +232,7 @@ def test_the_curves_label_the_best_and_the_given_settings() -> None:
     assert "trial 0: as given, and best" in alone
 
 
-def test_a_range_of_one_value_is_drawn_without_complaint() -> None:
+def test_a_range_of_one_value_is_drawn_without_warnings() -> None:
     ranges: dict[str, Range] = {
         "lr": LogUniform(0.003, 0.003),
         "optimizer": Choice(("adamw",)),
@@ -247,12 +245,12 @@ def test_a_range_of_one_value_is_drawn_without_complaint() -> None:
             trial_slice(Tuning([trial(0)], ranges, {}), name)
 
 
-def test_the_same_search_gives_the_same_page_byte_by_byte() -> None:
+def test_the_same_search_gives_the_same_page_byte_for_byte() -> None:
     first, second = (page(many(30, 4)) for _ in range(2))
     assert first == second
 
 
-def test_hostile_values_and_reasons_are_shown_and_never_obeyed() -> None:
+def test_hostile_values_and_reasons_are_shown_as_text_and_never_executed() -> None:
     def search(texts: list[str], name: str) -> Tuning:
         ranges = {name: Choice(tuple(texts))}
         points = [{name: text} for text in texts]

@@ -1,4 +1,4 @@
-"""Laws of the resizer: what Pillow would give, but for rounding, in little more memory."""
+"""Laws of the resizer: Pillow's result except for rounding, with little extra memory."""
 
 import numpy as np
 import pytest
@@ -32,13 +32,13 @@ def difference(one: Image.Image, other: Image.Image) -> np.ndarray:
     inset=st.floats(0, 0.49),
 )
 @settings(deadline=None, max_examples=60)
-def test_a_box_is_resized_as_pillow_would(
+def test_a_box_is_resized_as_pillow_does(
     fast: bool, mode: str, width: int, height: int, size: int, inset: float
 ) -> None:
     picture = noise(mode, width, height)
     box: Box = (inset * width, inset * height, width - inset * width, float(height))
     with pytest.MonkeyPatch.context() as patch:
-        if not fast:  # a platform for which it is not built
+        if not fast:  # as on a platform without the fast resizer
             patch.setattr(resizing, "Resizer", None)
         square = resize(picture, size, box)
     expected = picture.resize((size, size), Image.Resampling.BILINEAR, box)
@@ -52,7 +52,7 @@ def test_a_flat_image_stays_flat_at_any_ratio() -> None:
         assert difference(square, Image.new("RGB", (7, 7), (1, 100, 254))).max() == 0
 
 
-def test_an_image_whose_declared_size_is_not_that_of_its_pixels_is_not_read_beyond_them() -> None:
+def test_an_image_with_a_false_size_is_never_read_beyond_its_pixels() -> None:
     picture = Image.new("RGB", (8, 8), "white")
     picture._size = (4000, 4000)
     try:
@@ -63,7 +63,7 @@ def test_an_image_whose_declared_size_is_not_that_of_its_pixels_is_not_read_beyo
 
 
 @pytest.mark.parametrize("width, height", [(3_000_000, 1), (1, 3_000_000), (16_383, 100)])
-def test_a_long_and_thin_image_takes_little_memory_beside_its_own(width: int, height: int) -> None:
+def test_a_long_and_thin_image_takes_little_extra_memory(width: int, height: int) -> None:
     make = f"from PIL import Image\nimage = Image.new('RGB', ({width}, {height}))"
     shrink = f"resize(image, 224, (0, 0, {width}, {height}))"
     assert memory_beside(f"from cnn.resizing import resize\n{make}", shrink) < 30 * 2**20

@@ -1,4 +1,4 @@
-"""Laws of a run's folder: a command goes on with its own run, and with no other."""
+"""Laws of a run's folder: a command resumes its own run, and no other."""
 
 import os
 from pathlib import Path
@@ -21,7 +21,7 @@ def settings(*arguments: str) -> TrainConfig:
 
 
 def begin(run: TrainFolder, settings: TrainConfig, images: Path) -> None:
-    """Begin a run, and be cut off."""
+    """Begin a run, and stop at once."""
     with run.begun(settings, manifest_of(images)):
         pass
 
@@ -31,7 +31,7 @@ def manifest_of(folder: Path) -> Manifest:
 
 
 def refusal(run: TrainFolder, settings: TrainConfig, images: Path) -> str:
-    """The one line that refuses these settings and images."""
+    """The one-line error for these settings and images."""
     with pytest.raises(UserError) as caught:
         run.check(settings, manifest_of(images))
     (line,) = str(caught.value).splitlines()
@@ -51,40 +51,40 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def begun(tmp_path: Path, images: Path) -> TrainFolder:
-    """A run that was begun with defaults and has written its manifest."""
+    """A run with default settings that has written its manifest."""
     run = TrainFolder(tmp_path / "runs" / "begun")
     begin(run, settings(), images)
     manifest_of(images).write(run.manifest)
     return run
 
 
-def test_a_folder_that_is_new_or_empty_is_free(tmp_path: Path, images: Path) -> None:
+def test_a_new_or_empty_folder_is_accepted(tmp_path: Path, images: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name in ("new", "empty"):
         TrainFolder(tmp_path / name).check(settings(), manifest_of(images))
     assert not (tmp_path / "new").exists()
 
 
-def test_the_same_command_goes_on_with_its_run(begun: TrainFolder, images: Path) -> None:
+def test_the_same_command_resumes_its_run(begun: TrainFolder, images: Path) -> None:
     begun.check(settings(), manifest_of(images))
     written = begun.config.stat().st_mtime_ns
     begin(begun, settings(), images)
     begun.check(settings(), manifest_of(images))
-    assert begun.config.stat().st_mtime_ns == written  # in a bucket it would be gone for a while
+    assert begun.config.stat().st_mtime_ns == written  # else it is gone for a moment in a bucket
 
 
-def test_a_run_that_another_job_works_on_is_refused(begun: TrainFolder, images: Path) -> None:
+def test_a_run_in_use_by_another_job_is_refused(begun: TrainFolder, images: Path) -> None:
     with begun.begun(settings(), manifest_of(images)):
         assert "another job is using" in refusal(begun, settings(), images)
     begun.check(settings(), manifest_of(images))
 
 
-def test_a_run_cut_off_before_its_manifest_goes_on(begun: TrainFolder, images: Path) -> None:
+def test_a_run_interrupted_before_its_manifest_resumes(begun: TrainFolder, images: Path) -> None:
     begun.manifest.unlink()
     begun.check(settings(), manifest_of(images))
 
 
-def test_a_run_that_has_done_nothing_yet_may_be_begun_anew_with_what_mends_it(
+def test_a_run_without_a_manifest_may_restart_with_other_settings(
     begun: TrainFolder, images: Path
 ) -> None:
     begun.manifest.unlink()
@@ -108,7 +108,7 @@ def test_a_run_that_has_done_nothing_yet_may_be_begun_anew_with_what_mends_it(
         (["--optimizer", "sgd"], ["--optimizer", "adam"], "optimizer sgd, not adam"),
     ],
 )
-def test_other_settings_are_refused_by_name_with_both_values(
+def test_a_changed_setting_is_refused_with_both_values(
     tmp_path: Path, images: Path, before: list[str], now: list[str], named: str
 ) -> None:
     run = TrainFolder(tmp_path / "run")
@@ -119,14 +119,12 @@ def test_other_settings_are_refused_by_name_with_both_values(
     assert run.config.read_text() == text
 
 
-def test_the_images_count_and_not_how_their_folder_is_written(
-    begun: TrainFolder, images: Path
-) -> None:
+def test_the_spelling_of_the_images_path_does_not_matter(begun: TrainFolder, images: Path) -> None:
     for name in (str(images), f"{images}/../photos"):
         begun.check(parse(TrainConfig, [name]), manifest_of(Path(name)))
 
 
-def test_settings_that_leave_the_result_as_it_is_may_differ(
+def test_settings_that_do_not_affect_the_result_may_differ(
     begun: TrainFolder, images: Path
 ) -> None:
     free = settings(
@@ -138,7 +136,7 @@ def test_settings_that_leave_the_result_as_it_is_may_differ(
     begun.check(free, manifest_of(images))
 
 
-def test_images_that_differ_are_refused_and_counted(begun: TrainFolder, images: Path) -> None:
+def test_changed_images_are_refused_and_counted(begun: TrainFolder, images: Path) -> None:
     (images / "cat" / "0.jpg").write_bytes(b"another image")  # another size
     os.utime(images / "cat" / "2.jpg", ns=(1, 1))  # another time
     (images / "dog" / "1.jpg").unlink()
@@ -152,20 +150,20 @@ def test_images_listed_in_another_order_are_the_same(begun: TrainFolder, images:
     begun.check(settings(), Manifest(manifest.table.take([5, 3, 1, 0, 2, 4]), manifest.ignored))
 
 
-def test_a_folder_with_something_else_in_it_is_refused(tmp_path: Path, images: Path) -> None:
+def test_a_folder_with_other_files_is_refused(tmp_path: Path, images: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").touch()
     assert "is not a run" in refusal(TrainFolder(tmp_path / "other"), settings(), images)
     assert [file.name for file in (tmp_path / "other").iterdir()] == ["thesis.txt"]
 
 
-def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path, images: Path) -> None:
+def test_a_file_instead_of_a_folder_is_refused(tmp_path: Path, images: Path) -> None:
     (tmp_path / "file").write_text("mine")
     assert "is not a run" in refusal(TrainFolder(tmp_path / "file"), settings(), images)
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_run_is_finished_by_its_report_and_nothing_else(begun: TrainFolder) -> None:
+def test_a_run_is_finished_only_once_its_report_exists(begun: TrainFolder) -> None:
     begun.model.mkdir()
     begun.write_history([{"epoch": 1}])
     for file in (begun.predictions, begun.evaluation):
@@ -182,26 +180,26 @@ def test_the_history_has_a_row_per_epoch(begun: TrainFolder) -> None:
 
 
 def test_no_two_files_of_a_run_share_a_name(begun: TrainFolder) -> None:
-    names = [name for name, value in vars(TrainFolder).items() if isinstance(value, property)]
+    names = [name for name in dir(TrainFolder) if isinstance(getattr(TrainFolder, name), property)]
     paths = [getattr(begun, name) for name in names if name != "finished"]
     assert len(set(paths)) == len(paths)
     assert {path.parent for path in paths} == {begun.path}
 
 
-def test_the_folder_of_another_job_is_refused_by_its_settings(begun: TrainFolder) -> None:
+def test_the_folder_of_another_kind_of_job_is_refused(begun: TrainFolder) -> None:
     search = TuneFolder(begun.path)
     with pytest.raises(UserError, match="holds the run of another job"):
         search.check_settings(parse(TuneConfig, ["photos"]))
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, images: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_refused(tmp_path: Path, images: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
         begin(TrainFolder(tmp_path / "file" / "run"), settings(), images)
 
 
 @pytest.mark.parametrize("text", ["database: mine\n", "- a list\n", "half: [a", "images: photos\n"])
-def test_a_config_of_somebody_else_is_no_run_and_stays_as_it_is(
+def test_a_foreign_config_yaml_is_not_a_run_and_stays_unchanged(
     tmp_path: Path, images: Path, text: str
 ) -> None:
     run = TrainFolder(tmp_path / "project")
@@ -215,11 +213,11 @@ def test_a_config_of_somebody_else_is_no_run_and_stays_as_it_is(
     assert run.config.read_text() == text
 
 
-def test_a_run_that_another_job_began_while_this_one_waited_is_refused(
+def test_a_run_that_another_job_starts_during_a_wait_is_refused(
     tmp_path: Path, images: Path
 ) -> None:
     run = TrainFolder(tmp_path / "run")
-    run.check(settings("--seed", "2"), manifest_of(images))  # and now it waits for machines
+    run.check(settings("--seed", "2"), manifest_of(images))  # now it waits for machines
     begin(run, settings("--seed", "1"), images)
     manifest_of(images).write(run.manifest)
     with pytest.raises(UserError, match="started with seed 1, not 2"):
@@ -232,7 +230,7 @@ def test_a_run_without_its_config_is_refused(begun: TrainFolder, images: Path) -
     assert "another job" in refusal(begun, settings(), images)
 
 
-def test_a_first_draft_that_a_kill_has_left_is_in_nobodys_way(tmp_path: Path, images: Path) -> None:
+def test_a_temporary_file_left_by_a_kill_is_ignored(tmp_path: Path, images: Path) -> None:
     run = TrainFolder(tmp_path / "run")
     run.path.mkdir()
     (run.path / ".config.yaml.123.tmp").write_text("half of it")
@@ -240,9 +238,7 @@ def test_a_first_draft_that_a_kill_has_left_is_in_nobodys_way(tmp_path: Path, im
     run.check(settings(), manifest_of(images))
 
 
-def test_where_parts_are_counted_off_the_order_of_the_folders_counts(
-    tmp_path: Path, images: Path
-) -> None:
+def test_scoring_refuses_images_in_another_order(tmp_path: Path, images: Path) -> None:
     run, manifest = ScoreFolder(tmp_path / "run"), manifest_of(images)
     run.path.mkdir()
     manifest.write(run.manifest)
@@ -250,7 +246,9 @@ def test_where_parts_are_counted_off_the_order_of_the_folders_counts(
         run.check_images(Manifest(manifest.table.take([5, 3, 1, 0, 2, 4]), {}))
 
 
-def test_parts_are_gone_on_with_as_they_were_cut(tmp_path: Path, images: Path) -> None:
+def test_scoring_resumes_only_with_the_same_division_into_parts(
+    tmp_path: Path, images: Path
+) -> None:
     run, manifest = ScoreFolder(tmp_path / "run"), manifest_of(images)
     coarse, fine = Parts(manifest, 4), Parts(manifest, 2)
     run.begin_with(manifest, "")

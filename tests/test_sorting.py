@@ -1,4 +1,4 @@
-"""Laws of sorting: every image in its class's folder, whole, and nothing outside is touched."""
+"""Laws of sorting: every image is complete in its class's folder, and nothing else changes."""
 
 import os
 import tempfile
@@ -38,7 +38,7 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.fixture(params=["local", "remote"])
 def reader(request: pytest.FixtureRequest, images: Path) -> Reader:
-    """Reads the images from this machine, which links them, and as a store, which copies them."""
+    """Reads the images as local files, which are linked, or as a store's, which are copied."""
     return Reader(str(images) if request.param == "local" else f"fsspec+file://{images}")
 
 
@@ -90,14 +90,14 @@ def test_no_two_classes_share_a_folder() -> None:
 
 @settings(deadline=None)
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=20))
-def test_the_folder_of_a_short_name_tells_the_name(name: str) -> None:
+def test_a_short_class_name_can_be_recovered_from_its_folder(name: str) -> None:
     assert unquote(class_folder(name)) == name
 
 
 @pytest.mark.parametrize(
     "name", ["cat", "Grey heron", "n02123045", "a-b_c.d", "猫", "Жук", "हिन्दी", "caf\u00e9"]
 )
-def test_an_ordinary_name_is_its_own_folder(name: str) -> None:
+def test_an_ordinary_class_name_is_its_folder_name(name: str) -> None:
     assert class_folder(name) == name
 
 
@@ -105,10 +105,10 @@ def test_a_long_name_keeps_its_beginning() -> None:
     assert class_folder("x" * 400).startswith("x" * 100)
 
 
-# Whose folder it is
+# Which folders are accepted
 
 
-def test_a_folder_that_is_new_or_empty_is_free_and_checking_makes_nothing(
+def test_a_new_or_empty_folder_is_accepted_and_checking_creates_nothing(
     tmp_path: Path, images: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
@@ -117,13 +117,13 @@ def test_a_folder_that_is_new_or_empty_is_free_and_checking_makes_nothing(
     assert not (tmp_path / "new").exists()
 
 
-def test_a_folder_is_gone_on_with_under_its_own_key_alone(tmp_path: Path, images: Path) -> None:
+def test_sorting_resumes_only_with_the_same_key(tmp_path: Path, images: Path) -> None:
     begun(tmp_path / "out", Reader(str(images)), key="ab12")
     begun(tmp_path / "out", Reader(str(images)), key="ab12")
     assert "other images, model or settings" in refusal(tmp_path / "out", images, key="ab13")
 
 
-def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path, images: Path) -> None:
+def test_a_folder_with_other_files_is_refused(tmp_path: Path, images: Path) -> None:
     (tmp_path / "my\nfolder").mkdir()
     (tmp_path / "my\nfolder" / "mine.txt").write_text("mine")
     assert "not empty" in refusal(tmp_path / "my\nfolder", images)
@@ -135,7 +135,7 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path, images: P
     assert "a.jpg' is not a folder" in refusal(images / "a.jpg" / "b" / "c", tmp_path / "elsewhere")
 
 
-def test_a_folder_that_cannot_be_made_is_refused(images: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_refused(images: Path) -> None:
     with pytest.raises(UserError, match="Not a directory; give another folder"):
         SortedFolder(images / "a.jpg" / "out", [], "ab12").begin()
 
@@ -149,7 +149,7 @@ def test_a_folder_among_the_images_is_refused(tmp_path: Path, images: Path, plac
 # Placing
 
 
-def test_every_image_lies_under_its_class_and_path(tmp_path: Path, reader: Reader) -> None:
+def test_every_image_is_placed_under_its_class_and_path(tmp_path: Path, reader: Reader) -> None:
     out = begun(tmp_path / "out", reader)
     missed = out.place(
         reader,
@@ -163,7 +163,7 @@ def test_every_image_lies_under_its_class_and_path(tmp_path: Path, reader: Reade
     }
 
 
-def test_several_roots_are_kept_apart_by_their_number(tmp_path: Path, images: Path) -> None:
+def test_images_of_several_roots_are_separated_by_number(tmp_path: Path, images: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     (other / "a.jpg").write_bytes(b"other")
@@ -174,7 +174,7 @@ def test_several_roots_are_kept_apart_by_their_number(tmp_path: Path, images: Pa
     assert contents(out.folder) == {"cat/1/a.jpg": b"a", "cat/2/a.jpg": b"other"}
 
 
-def test_a_name_keeps_its_bytes(tmp_path: Path) -> None:
+def test_a_file_name_keeps_its_bytes(tmp_path: Path) -> None:
     name = b"line\nbreak-\xff\\" + b"x" * 237 + b".jpg"  # 253 bytes: no room for a longer one
     root = tmp_path / "images"
     root.mkdir()
@@ -184,7 +184,7 @@ def test_a_name_keeps_its_bytes(tmp_path: Path) -> None:
     assert os.listdir(os.fsencode(out.folder / "cat")) == [name]
 
 
-def test_a_local_image_is_the_same_file_and_a_link_is_what_it_names(
+def test_a_local_image_is_hard_linked_and_a_symlink_is_followed(
     tmp_path: Path, images: Path
 ) -> None:
     out = begun(tmp_path / "out", Reader(str(images)))
@@ -202,13 +202,13 @@ def elsewhere() -> Iterator[Path]:
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no second file system")
-def test_where_no_link_can_be_made_the_image_is_copied(elsewhere: Path, images: Path) -> None:
+def test_an_image_is_copied_if_it_cannot_be_linked(elsewhere: Path, images: Path) -> None:
     out = begun(elsewhere / "out", Reader(str(images)))
     assert not out.place(Reader(str(images)), [("a.jpg", CAT), ("link.jpg", CAT)])
     assert contents(out.folder) == {"cat/a.jpg": b"a", "cat/link.jpg": b"b"}
 
 
-def test_what_is_there_is_not_touched_and_counts_as_placed(
+def test_a_file_that_exists_is_not_touched_and_counts_as_placed(
     tmp_path: Path, images: Path, reader: Reader
 ) -> None:
     out = begun(tmp_path / "out", reader)
@@ -220,7 +220,7 @@ def test_what_is_there_is_not_touched_and_counts_as_placed(
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
 
 
-def test_an_image_that_cannot_be_had_is_counted_and_costs_no_other(
+def test_an_image_that_cannot_be_placed_is_counted_and_skipped(
     tmp_path: Path, images: Path
 ) -> None:
     reader = Reader(str(images))
@@ -241,7 +241,7 @@ def test_an_image_that_cannot_be_had_is_counted_and_costs_no_other(
 @pytest.mark.parametrize(
     "path", ["x" * 300, "a.jpg/x.jpg", "deep", "nul\0", "../a.jpg", "/a.jpg", "x//a.jpg", "./a.jpg"]
 )
-def test_a_path_that_only_a_store_may_hold_is_counted(
+def test_a_path_possible_only_in_a_store_is_counted_and_skipped(
     tmp_path: Path, reader: Reader, path: str
 ) -> None:
     out = begun(tmp_path / "out", reader)
@@ -251,7 +251,7 @@ def test_a_path_that_only_a_store_may_hold_is_counted(
     assert contents(out.folder) == {"cat/a.jpg": b"a", "cat/deep/er/b.jpg": b"b"}
 
 
-def test_a_link_planted_in_the_folder_leads_nowhere(tmp_path: Path, reader: Reader) -> None:
+def test_a_symlink_in_the_folder_is_never_followed(tmp_path: Path, reader: Reader) -> None:
     out = begun(tmp_path / "out", reader)
     victim = tmp_path / "victim"
     victim.mkdir()
@@ -265,7 +265,7 @@ def test_a_link_planted_in_the_folder_leads_nowhere(tmp_path: Path, reader: Read
     assert {file.name: file.read_bytes() for file in victim.iterdir()} == {"a.jpg": b"mine"}
 
 
-def test_the_originals_stay_as_they_are(tmp_path: Path, images: Path, reader: Reader) -> None:
+def test_the_originals_do_not_change(tmp_path: Path, images: Path, reader: Reader) -> None:
     def state() -> dict[str, tuple[bytes, int, int]]:
         files = sorted(path for path in images.rglob("*") if path.is_file())
         return {f.name: (f.read_bytes(), f.lstat().st_mode, f.lstat().st_mtime_ns) for f in files}
@@ -279,7 +279,7 @@ def test_the_originals_stay_as_they_are(tmp_path: Path, images: Path, reader: Re
     assert state() == before
 
 
-def test_a_full_disk_is_told_and_leaves_no_half_image(tmp_path: Path, images: Path) -> None:
+def test_a_full_disk_raises_and_leaves_no_partial_image(tmp_path: Path, images: Path) -> None:
     (images / "a.jpg").write_bytes(b"a" * 5000)
     reader = Reader(f"fsspec+file://{images}")
     out = begun(tmp_path / "out", reader)
@@ -288,9 +288,7 @@ def test_a_full_disk_is_told_and_leaves_no_half_image(tmp_path: Path, images: Pa
     assert contents(out.folder) == {}
 
 
-def test_a_process_killed_while_copying_leaves_nothing_that_lasts(
-    tmp_path: Path, images: Path
-) -> None:
+def test_partial_copies_of_a_killed_process_are_removed(tmp_path: Path, images: Path) -> None:
     (images / "a.jpg").write_bytes(b"a" * 5000)
     reader = Reader(f"fsspec+file://{images}")
     out = begun(tmp_path / "out", reader)
@@ -301,7 +299,7 @@ def test_a_process_killed_while_copying_leaves_nothing_that_lasts(
         limit=1000,
     )
     assert not (out.folder / "cat/a.jpg").exists()
-    assert contents(out.folder)  # or the process died of something else
+    assert contents(out.folder)  # otherwise the process died of something else
     out.begin()
     assert contents(out.folder) == {}
     out.place(reader, [("a.jpg", CAT)])

@@ -1,4 +1,4 @@
-"""Laws of sources: where images come from, and what is said of those that were prepared before."""
+"""Laws of sources: where images come from, and what is known of images prepared before."""
 
 import json
 from dataclasses import replace
@@ -34,7 +34,7 @@ def prepare(source: Source, folder: Path, errors: list[str | None]) -> Prepared:
     return Prepared.open(folder)
 
 
-def test_what_was_ignored_is_what_the_listing_ignores_now(images: Path, tmp_path: Path) -> None:
+def test_ignored_files_are_those_of_the_current_listing(images: Path, tmp_path: Path) -> None:
     source = list_source(str(images), Images(image_size=8))
     assert source.manifest.empty_folders == ("empty",)
     prepare(source, tmp_path / "prepared", [None] * 4)
@@ -47,7 +47,7 @@ def test_what_was_ignored_is_what_the_listing_ignores_now(images: Path, tmp_path
     assert (manifest.empty_folders, manifest.ignored) == ((), {"not_an_image_name": 1})
 
 
-def test_faults_that_may_be_gone_are_counted(images: Path, tmp_path: Path) -> None:
+def test_temporary_faults_are_counted(images: Path, tmp_path: Path) -> None:
     source = list_source(str(images), Images(image_size=8))
     errors = ["permission_denied", "vanished", "vanished", "truncated"]
     dataset = prepare(source, tmp_path / "prepared", errors)
@@ -63,5 +63,5 @@ def test_faults_that_may_be_gone_are_counted(images: Path, tmp_path: Path) -> No
         ("s3://bucket/photos?endpoint_override=http://localhost:9000", "runs/photos"),
     ],
 )
-def test_a_run_is_called_after_its_images(images: str | None, out: str) -> None:
+def test_a_run_is_named_after_its_images(images: str | None, out: str) -> None:
     assert default_out(images) == out

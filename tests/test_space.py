@@ -1,4 +1,4 @@
-"""Laws of the search space: each point makes a network that fits, and the given ones are one."""
+"""Laws of the search space: each point gives a network that fits; the given settings are one."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ PLAIN = TrainConfig(images="photos")
 
 @st.composite
 def bases(draw: st.DrawFn) -> TrainConfig:
-    """Settings that a user may give: of images from 8 to 256 pixels, and filters that fit them."""
+    """Settings that a user may give: images of 8 to 256 pixels, and filters that fit them."""
     size = draw(st.integers(8, 256))
     shapes = [shape for shape in SHAPES if len(shape) < size.bit_length()]
     amounts = st.just(0.0) | st.floats(0, 0.99)
@@ -82,7 +82,7 @@ def read(tmp_path: Path, content: Any, base: TrainConfig = PLAIN) -> Space:
 
 
 def complaint(tmp_path: Path, content: Any, base: TrainConfig = PLAIN) -> str:
-    """The one line that this space earns."""
+    """The one-line error for this space."""
     with pytest.raises(UserError) as caught:
         read(tmp_path, content, base)
     (line,) = str(caught.value).splitlines()
@@ -94,7 +94,7 @@ def base_of(**groups: Any) -> TrainConfig:
     return TrainConfig.model_validate({"images": "photos", **groups})
 
 
-def test_a_space_tells_whether_the_given_settings_are_in_it(tmp_path: Path) -> None:
+def test_a_space_knows_whether_it_holds_the_given_settings(tmp_path: Path) -> None:
     assert read(tmp_path, {"lr": {"loguniform": [1e-4, 1e-1]}}).holds_given
     assert not read(tmp_path, {"lr": {"loguniform": [1e-2, 1e-1]}}).holds_given
 
@@ -111,7 +111,7 @@ def test_the_given_settings_are_a_point_of_the_default_space(base: TrainConfig) 
 
 @settings(deadline=None, max_examples=60)
 @given(bases(), st.data())
-def test_every_point_makes_settings_and_a_network_that_fits(
+def test_every_point_gives_settings_and_a_network_that_fits(
     base: TrainConfig, data: st.DataObject
 ) -> None:
     space = default_space(base)
@@ -122,7 +122,7 @@ def test_every_point_makes_settings_and_a_network_that_fits(
 
 @pytest.mark.parametrize("sizes", [[8], [256, 8], [64, 15, 16], [31, 128], [256]])
 @pytest.mark.parametrize("stages", [{"int": [1, 9]}, {"choice": [9, 8, 7, 6, 5, 4, 3]}])
-def test_the_smallest_images_of_a_space_limit_the_stages_of_all(
+def test_the_smallest_image_size_limits_the_stages(
     tmp_path: Path, sizes: list[int], stages: dict[str, list[int]]
 ) -> None:
     base = base_of(data={"image_size": 256}, network={"filters": [40, 40, 100]})
@@ -131,7 +131,7 @@ def test_the_smallest_images_of_a_space_limit_the_stages_of_all(
     for size in sizes:
         for count in space.ranges["stages"].samples:
             prove(space.settings({"image_size": size, "stages": count}))
-    with pytest.raises(UserError):  # and not one stage too few
+    with pytest.raises(UserError):  # one more stage does not fit
         prove(space.settings({"image_size": min(sizes), "stages": deepest(space) + 1}))
 
 
@@ -139,12 +139,12 @@ def deepest(space: Space) -> int:
     return max(count for count in space.ranges["stages"].samples if isinstance(count, int))
 
 
-def test_filters_of_the_file_that_do_not_fit_are_not_proposed(tmp_path: Path) -> None:
+def test_filters_in_the_file_that_do_not_fit_are_not_proposed(tmp_path: Path) -> None:
     written = {"filters": {"choice": [[8, 8, 8, 8], [8, 8], 4]}, "image_size": {"choice": [8]}}
     assert read(tmp_path, written).ranges["filters"] == Choice(("8,8", "4"))
 
 
-def test_filters_follow_the_stages_and_the_width_once_one_of_them_changes() -> None:
+def test_filters_follow_stages_and_width_once_either_changes() -> None:
     space = default_space(base_of(network={"filters": [40, 40, 100]}))
 
     def filters(**changed: Value) -> tuple[int, ...]:
@@ -156,7 +156,7 @@ def test_filters_follow_the_stages_and_the_width_once_one_of_them_changes() -> N
     assert filters(width=16, stages=6) == (16, 32, 64, 128, 128, 128)
 
 
-def test_a_strength_multiplies_the_augmentation_and_never_beyond_what_can_be() -> None:
+def test_strength_multiplies_the_augmentation_up_to_its_limits() -> None:
     mild = default_space(base_of(augmentation={"rotation": 10, "shift": 0.1, "zoom": 0}))
     found = mild.settings(mild.start | {"strength": 1.5}).augmentation
     assert (found.rotation, found.zoom) == (15, 0)
@@ -182,7 +182,7 @@ def test_the_shape_of_the_cnn_is_no_dimension_of_another_network() -> None:
     assert not shape & other.ranges.keys()
 
 
-def test_what_is_turned_off_stays_off() -> None:
+def test_settings_that_are_off_are_not_searched() -> None:
     off = {"rotation": 0, "shift": 0, "zoom": 0}
     space = default_space(base_of(augmentation=off, training={"weight_decay": 0, "epochs": 1}))
     assert not {"strength", "weight_decay", "epochs"} & space.ranges.keys()
@@ -196,12 +196,12 @@ def test_batches_that_the_workers_cannot_share_are_not_proposed() -> None:
         assert default_space(base).ranges["batch_size"] == Choice(shared)
 
 
-def test_given_settings_that_make_no_network_are_told_so() -> None:
+def test_given_settings_that_make_no_network_are_refused() -> None:
     with pytest.raises(UserError, match=r"5 stages halve images of 8 pixels .* at most 3"):
         default_space(base_of(data={"image_size": 8}))
 
 
-def test_the_most_epochs_and_the_image_sizes_are_known_beforehand(tmp_path: Path) -> None:
+def test_a_space_knows_its_most_epochs_and_its_image_sizes(tmp_path: Path) -> None:
     default = default_space(base_of(training={"epochs": 9}))
     assert (default.most_epochs, default.image_sizes) == (9, [64])
     assert default.ranges["epochs"] == Integer(5, 9)
@@ -211,7 +211,7 @@ def test_the_most_epochs_and_the_image_sizes_are_known_beforehand(tmp_path: Path
     assert read(tmp_path, {"lr": {"choice": [0.1]}}).most_epochs == PLAIN.training.epochs
 
 
-def test_a_space_of_the_file_holds_its_ranges_and_no_others(tmp_path: Path) -> None:
+def test_a_space_file_gives_exactly_its_ranges(tmp_path: Path) -> None:
     written = """
         lr: {loguniform: [1e-4, 1e-2]}
         weight_decay: {choice: [1e-3, 0.1, 0.001]}
@@ -251,7 +251,7 @@ def test_a_space_is_read_back_as_it_was_written(tmp_path: Path, base: TrainConfi
 
 
 @pytest.mark.parametrize("name", dimensions())
-def test_no_setting_takes_a_value_that_it_refuses_elsewhere(tmp_path: Path, name: str) -> None:
+def test_every_setting_rejects_invalid_values_in_a_space(tmp_path: Path, name: str) -> None:
     for wrong in (
         {"choice": ["perhaps"]},
         {"choice": [-1]},
@@ -311,19 +311,19 @@ def test_no_setting_takes_a_value_that_it_refuses_elsewhere(tmp_path: Path, name
         ("\x00", ["not YAML"]),
     ],
 )
-def test_a_wrong_space_is_one_line_that_names_the_place(
+def test_an_invalid_space_is_refused_in_one_line_that_names_the_fault(
     tmp_path: Path, content: Any, parts: list[str]
 ) -> None:
     line = complaint(tmp_path, content, base_of(resources={"workers": 2}))
     assert all(part in line for part in parts), line
 
 
-def test_a_strength_of_nothing_is_refused(tmp_path: Path) -> None:
+def test_strength_is_refused_if_all_augmentation_is_off(tmp_path: Path) -> None:
     off = base_of(augmentation={"rotation": 0, "shift": 0, "zoom": 0})
     assert "all of them are 0" in complaint(tmp_path, {"strength": {"uniform": [0, 1]}}, off)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_space_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--space no-such\.yaml: cannot be read: No such file"):
         read_space("no-such.yaml", PLAIN)
 

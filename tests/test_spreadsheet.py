@@ -1,4 +1,4 @@
-"""Laws of the CSV: every row and text comes back, and no cell is a formula in any spreadsheet."""
+"""Laws of the CSV: every row and text can be read back, and no cell is a formula."""
 
 import csv
 from pathlib import Path
@@ -19,7 +19,7 @@ ODD_NAMES = ["line\nbreak\r\t.jpg", "a,b;c.jpg", '"quo\'ted".jpg', "ðŸˆ\u200dâ¬
 
 
 def rows(*given: dict[str, Any]) -> pa.Table:
-    """A table of predictions that tells as much as is given."""
+    """A table of predictions with these values, and null for the others."""
     return pa.Table.from_pylist(
         [dict.fromkeys(SCHEMA.names) | values for values in given], schema=SCHEMA
     )
@@ -40,7 +40,7 @@ def path_cell(folder: Path, text: str) -> str:
     return row["path"]
 
 
-def test_a_row_tells_the_three_best_classes_in_four_decimals(tmp_path: Path) -> None:
+def test_a_row_has_the_three_best_classes_with_four_decimals(tmp_path: Path) -> None:
     (row,) = written(
         tmp_path,
         rows(
@@ -67,7 +67,7 @@ def test_a_row_tells_the_three_best_classes_in_four_decimals(tmp_path: Path) -> 
     }
 
 
-def test_what_is_not_known_is_empty(tmp_path: Path) -> None:
+def test_unknown_values_are_empty_cells(tmp_path: Path) -> None:
     two = {"top_classes": ["cat", "dog"], "top_probabilities": [1.0, 0.0]}
     broken = {"top_classes": ["cat"], "top_probabilities": [float("nan")], "confidence": "nan"}
     unreadable, only_two, no_number = written(
@@ -83,7 +83,7 @@ def test_parts_follow_one_another_under_one_header(tmp_path: Path) -> None:
     assert [row["path"] for row in written(tmp_path, *parts)] == ["a", "b", "c"]
 
 
-def test_a_header_is_written_where_there_is_no_row(tmp_path: Path) -> None:
+def test_a_file_without_rows_has_a_header(tmp_path: Path) -> None:
     assert written(tmp_path) == []
     header, *nothing = (tmp_path / "predictions.csv").read_text("utf-8").splitlines()
     assert header.replace('"', "").split(",") == COLUMNS.names
@@ -91,14 +91,14 @@ def test_a_header_is_written_where_there_is_no_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
-def test_a_text_of_any_signs_comes_back(tmp_path: Path, name: str) -> None:
+def test_text_with_odd_characters_is_read_back_unchanged(tmp_path: Path, name: str) -> None:
     assert path_cell(tmp_path, name) == name
     assert (tmp_path / "predictions.csv").read_bytes().endswith(b"\n")
 
 
 @settings(deadline=None, max_examples=20)
 @given(st.lists(st.text(st.characters(exclude_characters=SIGNS, codec="utf-8")).map("x".__add__)))
-def test_a_text_that_holds_no_formula_comes_back(
+def test_text_without_a_formula_is_read_back_unchanged(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str]
 ) -> None:
     table = rows(*({"path": text} for text in texts))
@@ -108,7 +108,9 @@ def test_a_text_that_holds_no_formula_comes_back(
 @pytest.mark.parametrize("before", ["", " ", "\t", "\r", "\n", "\ufeff", "\u00a0", "\u200b \v"])
 def test_a_cell_that_starts_like_a_formula_is_text(tmp_path: Path, before: str) -> None:
     formulas = [f"{before}{sign}cmd|'/c calc'!A0" for sign in SIGNS]
-    for row in written(tmp_path, rows(*({"path": text} for text in formulas))):
+    found = written(tmp_path, rows(*({"path": text} for text in formulas)))
+    assert len(found) == len(formulas)
+    for row in found:
         assert row["path"].startswith(f"'{before}")
 
 
@@ -126,6 +128,7 @@ def test_a_formula_in_quotes_after_another_separator_is_text_too(tmp_path: Path)
     written(tmp_path, rows({"path": "a.jpg", "label": 'x;"=1+1'}))  # not first in its line
     with (tmp_path / "predictions.csv").open(encoding="utf-8", newline="") as file:
         cells = [cell for row in csv.reader(file, delimiter=";") for cell in row]
+    assert any("=1+1" in cell for cell in cells)
     assert not any(cell.startswith("=") for cell in cells)
 
 
@@ -138,7 +141,7 @@ def test_no_text_column_holds_a_formula(tmp_path: Path) -> None:
     ]
 
 
-def test_a_full_disk_leaves_the_old_file_and_nothing_beside(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     file = tmp_path / "predictions.csv"
     file.write_text("old")
     with full_disk(10_000), pytest.raises(OSError):

@@ -1,4 +1,4 @@
-"""Laws of the study: Optuna takes every range, repeats itself, and finds what matters."""
+"""Laws of the study: Optuna accepts every range, is repeatable, and finds what matters."""
 
 import random
 
@@ -21,7 +21,7 @@ POINTS = 16
 
 
 def proposals(algorithm: str, seed: int) -> list[dict[str, Value]]:
-    """What a study proposes that looks for a large dropout."""
+    """What a study proposes if the accuracy is the dropout."""
     known = study.distributions(RANGES)
     asked = optuna.create_study(
         direction="maximize", sampler=study.sampler(algorithm, trials=POINTS, seed=seed)
@@ -33,7 +33,7 @@ def proposals(algorithm: str, seed: int) -> list[dict[str, Value]]:
 
 
 def trials(matters: str, count: int = 40) -> list[tuple[dict[str, Value], float]]:
-    """Random points, of which one dimension makes the accuracy."""
+    """Random points whose accuracy depends on one dimension alone."""
     dice = random.Random(0)
     points: list[dict[str, Value]] = [
         {
@@ -49,14 +49,14 @@ def trials(matters: str, count: int = 40) -> list[tuple[dict[str, Value], float]
 
 
 def accuracy_of(value: Value) -> float:
-    """An accuracy of 0..1 that this value makes."""
+    """The accuracy from 0 to 1 for this value."""
     if isinstance(value, int | float):
         return value / (1 + value)
     return {"adamw": 0.9, "sgd": 0.5, None: 0.1}[value]
 
 
 @pytest.mark.parametrize("algorithm", ["tpe", "random"])
-def test_a_seed_proposes_the_same_points_each_time_and_another_seed_others(algorithm: str) -> None:
+def test_equal_seeds_propose_equal_points_and_different_seeds_do_not(algorithm: str) -> None:
     assert proposals(algorithm, seed=1) == proposals(algorithm, seed=1)
     assert proposals(algorithm, seed=1) != proposals(algorithm, seed=2)
 
@@ -78,7 +78,7 @@ def test_proposals_stay_in_their_ranges_and_keep_their_types() -> None:
         assert point["width"] == 16
 
 
-def test_a_loguniform_range_is_searched_by_factors() -> None:
+def test_a_loguniform_range_is_sampled_on_a_log_scale() -> None:
     rates = [point["lr"] for seed in range(8) for point in proposals("random", seed)]
     below = sum(isinstance(rate, float) and rate < 10**-2.5 for rate in rates)
     assert 0.3 < below / len(rates) < 0.7
@@ -94,7 +94,7 @@ def test_the_one_dimension_that_matters_comes_first(matters: str) -> None:
     assert found == study.importances(RANGES, iter(trials(matters)))
 
 
-def test_too_few_trials_or_equal_ones_or_a_single_point_tell_nothing() -> None:
+def test_too_few_equal_or_repeated_trials_give_no_importances() -> None:
     assert study.importances(RANGES, []) == {}
     assert study.importances(RANGES, trials("lr", count=study.FEWEST - 1)) == {}
     assert study.importances(RANGES, [(point, 0.5) for point, _ in trials("lr")]) == {}
@@ -104,14 +104,14 @@ def test_too_few_trials_or_equal_ones_or_a_single_point_tell_nothing() -> None:
     assert study.importances(RANGES, trials("lr", count=study.FEWEST)) != {}
 
 
-def test_importances_are_found_in_silence(capfd: pytest.CaptureFixture[str]) -> None:
+def test_computing_importances_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     before = optuna.logging.get_verbosity()
     study.importances(RANGES, trials("lr"))
     assert capfd.readouterr() == ("", "")
     assert optuna.logging.get_verbosity() == before
 
 
-def test_optuna_takes_the_start_of_a_search() -> None:
+def test_optuna_accepts_the_start_of_a_search() -> None:
     space = default_space(TrainConfig())
     known = study.distributions(space.ranges)
     trial = optuna.create_trial(params=space.start, distributions=known, value=0.5)

@@ -1,4 +1,4 @@
-"""Laws of what a terminal is sent: one line, from which the text can be told, and no command."""
+"""Laws of terminal output: one line, from which the text can be recovered, and no command."""
 
 import ast
 import unicodedata
@@ -11,7 +11,7 @@ from cnn.terminal import one_line
 
 
 @given(st.text())
-def test_any_text_is_one_line_without_controls(text: str) -> None:
+def test_any_text_becomes_one_line_without_control_characters(text: str) -> None:
     shown = one_line(text)
     assert len(shown.splitlines()) <= 1
     assert not {unicodedata.category(character) for character in shown} & {"Cc", "Cs", "Zl", "Zp"}
@@ -20,7 +20,7 @@ def test_any_text_is_one_line_without_controls(text: str) -> None:
 
 
 @given(st.text(st.characters(exclude_characters="\\'")))
-def test_what_is_escaped_can_be_told(text: str) -> None:
+def test_escaped_text_can_be_recovered(text: str) -> None:
     assert ast.literal_eval(f"'{one_line(text)}'") == text
 
 
@@ -34,5 +34,5 @@ def test_what_is_escaped_can_be_told(text: str) -> None:
         ("caf\u00e9 \u732b \U0001f408\u200d\u2b1b", "caf\u00e9 \u732b \U0001f408\u200d\u2b1b"),
     ],
 )
-def test_commands_are_shown_and_letters_stay(name: str, shown: str) -> None:
+def test_terminal_commands_are_escaped_and_letters_stay(name: str, shown: str) -> None:
     assert one_line(name) == shown

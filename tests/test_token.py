@@ -1,4 +1,4 @@
-"""Laws of the token: made where there is none, kept where there is one, private in any case."""
+"""Laws of the token: created if there is none, kept if there is one, and always private."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / ".ray" / "auth_token"
 
 
-def test_a_token_is_made_once_and_its_owner_alone_reads_it(file: Path) -> None:
+def test_a_token_is_created_once_and_only_its_owner_can_read_it(file: Path) -> None:
     keep_token_private()
     token = file.read_text()
     assert len(token) == 64 and int(token, 16)
@@ -24,7 +24,7 @@ def test_a_token_is_made_once_and_its_owner_alone_reads_it(file: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_token_that_everybody_could_read_is_closed_and_kept(file: Path) -> None:
+def test_a_token_that_others_can_read_is_kept_and_made_private(file: Path) -> None:
     file.parent.mkdir()
     file.write_text("a" * 64)
     file.chmod(0o644)
@@ -32,7 +32,7 @@ def test_a_token_that_everybody_could_read_is_closed_and_kept(file: Path) -> Non
     assert (file.read_text(), file.stat().st_mode & 0o777) == ("a" * 64, 0o600)
 
 
-def test_a_token_of_the_environment_is_left_alone(
+def test_no_token_file_is_created_if_the_environment_has_a_token(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "b" * 64)

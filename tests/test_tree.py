@@ -1,4 +1,4 @@
-"""The laws of the tree: who may import whom, what importing does, and what every file must be."""
+"""Laws of the source tree: which module may import which, and what every module must be."""
 
 import ast
 import subprocess
@@ -55,7 +55,7 @@ TOP = {"jobs", "cnn", "tests", "cluster.yaml", "pyproject.toml", "README.md", "L
 
 IMPORT_ALL = """
 import importlib, logging, os, random, sys
-# These set variables of their own as they are imported: they do so before we look.
+# These set environment variables when they are imported: import them before we look.
 import ray.data, ray.train.torch, sklearn.metrics, torch, torchvision
 
 def state():
@@ -108,14 +108,14 @@ def python(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_ray_is_known_to_cluster_and_jobs_alone() -> None:
-    knowing = {
+def test_only_cluster_and_jobs_import_ray() -> None:
+    importing = {
         name
         for name, tree in TREES.items()
         if any(module.split(".")[0] == "ray" for module in imports(tree))
     }
-    assert knowing  # or this test looks for the wrong thing
-    assert {name for name in knowing if not name.startswith(("cnn.cluster.", "jobs."))} == set()
+    assert importing  # otherwise this test searches for the wrong name
+    assert {name for name in importing if not name.startswith(("cnn.cluster.", "jobs."))} == set()
 
 
 def test_every_module_has_its_layer() -> None:
@@ -123,7 +123,7 @@ def test_every_module_has_its_layer() -> None:
     assert {place(name) for name in TREES.keys() - empty} == DEPTH.keys()
 
 
-def test_imports_point_down_only() -> None:
+def test_imports_go_to_lower_layers_only() -> None:
     upward = [
         f"{name} imports {module}"
         for name, tree in TREES.items()
@@ -133,33 +133,33 @@ def test_imports_point_down_only() -> None:
     assert upward == []
 
 
-def test_no_module_is_a_drawer_for_everything() -> None:
-    drawers = {"util", "utils", "common", "helper", "helpers", "misc"}
-    assert [f for f in files("cnn", "jobs", "tests") if drawers & {f.stem, f.parent.name}] == []
+def test_no_module_has_a_catch_all_name() -> None:
+    catch_all = {"util", "utils", "common", "helper", "helpers", "misc"}
+    assert [f for f in files("cnn", "jobs", "tests") if catch_all & {f.stem, f.parent.name}] == []
 
 
-def test_importing_a_module_does_nothing(tmp_path: Path) -> None:
+def test_importing_a_module_has_no_side_effects(tmp_path: Path) -> None:
     done = python("-c", IMPORT_ALL, *TREES, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("module", TREES)
-def test_every_module_opens_with_one_sentence(module: str) -> None:
+def test_every_module_docstring_starts_with_one_sentence(module: str) -> None:
     opening, *_ = (ast.get_docstring(TREES[module]) or "").partition("\n")
     assert opening.strip(".: ") and opening.endswith((".", ":"))
 
 
 @pytest.mark.parametrize("job", [name for name in TREES if name.startswith("jobs.")])
-def test_jobs_hold_no_logic(job: str) -> None:
+def test_jobs_contain_no_logic(job: str) -> None:
     loops = (ast.For, ast.While, ast.comprehension)
     assert [node for node in ast.walk(TREES[job]) if isinstance(node, loops)] == []
     assert len((ROOT / job.replace(".", "/")).with_suffix(".py").read_text().splitlines()) < 40
 
 
-def test_every_setting_has_an_effect() -> None:
+def test_every_setting_is_used() -> None:
     own = [node for node in ast.walk(TREES["cnn.config"]) if isinstance(node, ast.FunctionDef)]
-    # A validator checks settings, and does nothing with them.
+    # A validator checks settings, but does not use them.
     methods = [method for method in own if not method.decorator_list]
     others = [tree for name, tree in TREES.items() if name != "cnn.config"]
     used = {
@@ -168,7 +168,8 @@ def test_every_setting_has_an_effect() -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute)
     }
-    assert set(setting_names()) - used == set()
+    names = set(setting_names())
+    assert names and names - used == set()
 
 
 def setting_names() -> Iterator[str]:
@@ -181,19 +182,19 @@ def setting_names() -> Iterator[str]:
                     yield name
 
 
-def test_the_linter_and_the_formatter_have_nothing_to_say() -> None:
+def test_the_linter_and_the_formatter_report_nothing() -> None:
     check, layout = (python("-m", "ruff", *words) for words in (["check"], ["format", "--check"]))
     assert check.returncode == 0, check.stdout
     assert layout.returncode == 0, layout.stdout
 
 
-def test_the_type_checker_has_nothing_to_say() -> None:
+def test_the_type_checker_reports_nothing() -> None:
     checked = python("-m", "mypy")
     assert checked.returncode == 0, checked.stdout
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
-def test_the_top_of_the_tree_is_short() -> None:
+def test_the_repository_root_holds_only_known_entries() -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     tops = {path.split("/")[0] for path in listed.stdout.splitlines()}
     assert {name for name in tops if not name.startswith(".")} <= TOP

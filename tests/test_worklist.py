@@ -1,4 +1,4 @@
-"""Laws of a worklist: every image of every folder once, labelled by what the model knows."""
+"""Laws of a worklist: every image of every folder once, labelled by its folder or by a file."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def complaint(*folders: Path, labels: Path | None = None) -> str:
     return line
 
 
-def test_folders_that_are_classes_of_the_model_are_labels(tmp_path: Path) -> None:
+def test_folders_named_like_classes_of_the_model_are_labels(tmp_path: Path) -> None:
     root = fill(tmp_path / "a", "cat/1.jpg", "dog/deep/2.jpg", "3.jpg", "notes.txt")
     work = list_images([str(root)], ["dog", "cat"])
     assert labels(work) == {"cat/1.jpg": "cat", "dog/deep/2.jpg": "dog", "3.jpg": None}
@@ -35,20 +35,20 @@ def test_folders_that_are_classes_of_the_model_are_labels(tmp_path: Path) -> Non
     assert work.manifest.ignored == {"not_an_image_name": 1}
 
 
-def test_folders_that_are_no_classes_label_nothing(tmp_path: Path) -> None:
+def test_folders_that_are_not_classes_give_no_labels(tmp_path: Path) -> None:
     root = fill(tmp_path / "a", "2023/1.jpg", "2024/2.jpg")
     work = list_images([str(root)], ["cat", "dog"])
     assert set(labels(work).values()) == {None} and not work.labelled
 
 
-def test_classes_that_the_model_never_saw_are_counted(tmp_path: Path) -> None:
+def test_labels_unknown_to_the_model_are_counted(tmp_path: Path) -> None:
     root = fill(tmp_path / "a", "cat/1.jpg", "emu/1.jpg", "emu/2.jpg")
     work = list_images([str(root)], ["cat", "dog"])
     assert labels(work)["emu/1.jpg"] == "emu"
     assert work.unknown(["cat", "dog"]) == {"emu": 2}
 
 
-def test_images_of_several_folders_are_apart_and_found_again(tmp_path: Path) -> None:
+def test_images_of_several_folders_are_distinct_and_can_be_located(tmp_path: Path) -> None:
     one, two = fill(tmp_path / "one", "cat/1.jpg"), fill(tmp_path / "two", "cat/1.jpg", "x/2.jpg")
     work = list_images([f"{one}/", str(two)], ["cat"])
     assert set(labels(work)) == {f"{one}/cat/1.jpg", f"{two}/cat/1.jpg", f"{two}/x/2.jpg"}
@@ -58,7 +58,7 @@ def test_images_of_several_folders_are_apart_and_found_again(tmp_path: Path) -> 
         assert (Path(work.roots[root].place) / work.roots[root].below(path)).is_file()
 
 
-def test_each_folder_is_labelled_for_itself(tmp_path: Path) -> None:
+def test_each_folder_is_labelled_separately(tmp_path: Path) -> None:
     one, two = fill(tmp_path / "one", "cat/1.jpg"), fill(tmp_path / "two", "2023/1.jpg")
     work = list_images([str(one), str(two)], ["cat"])
     assert list(labels(work).values()) == ["cat", None]
@@ -75,7 +75,7 @@ def test_no_image_is_scored_twice(tmp_path: Path) -> None:
     assert len(list_images([str(root), str(sibling)], ["cat"]).manifest.table) == 2
 
 
-def test_a_file_labels_the_images_that_it_names(tmp_path: Path) -> None:
+def test_a_labels_file_labels_the_images_that_it_names(tmp_path: Path) -> None:
     root = fill(tmp_path / "a", "1.jpg", "2.jpg", "NA.jpg", "é,\n.jpg", "cat/5.jpg")
     file = tmp_path / "labels.csv"
     file.write_text(
@@ -99,22 +99,20 @@ def test_a_file_labels_the_images_that_it_names(tmp_path: Path) -> None:
         ("path,label\n1.jpg,cat,dog\n", "Expected 2 fields in line 2, saw 3"),
     ],
 )
-def test_a_file_of_labels_that_does_not_fit_is_refused(
-    tmp_path: Path, content: str, words: str
-) -> None:
+def test_an_invalid_labels_file_is_refused(tmp_path: Path, content: str, words: str) -> None:
     root, file = fill(tmp_path / "a", "1.jpg"), tmp_path / "labels.csv"
     file.write_text(content)
     assert words in complaint(root, labels=file)
 
 
-def test_without_an_image_or_a_file_of_labels_there_is_no_work(tmp_path: Path) -> None:
+def test_a_folder_without_images_and_a_missing_labels_file_are_refused(tmp_path: Path) -> None:
     empty = fill(tmp_path / "a", "notes.txt")
     assert "no image found" in complaint(empty) and "1 not an image name" in complaint(empty)
     full = fill(tmp_path / "b", "1.jpg")
     assert "cannot be read" in complaint(full, labels=tmp_path / "nowhere.csv")
 
 
-def test_a_folder_is_the_same_however_it_is_written(
+def test_the_spelling_of_a_folders_path_does_not_matter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(tmp_path / "a", "1.jpg")
@@ -127,7 +125,7 @@ def test_a_folder_is_the_same_however_it_is_written(
     assert paths == [["a/1.jpg", "b/1.jpg"]] * 3
 
 
-def test_a_label_is_spelled_as_the_class_that_looks_the_same(tmp_path: Path) -> None:
+def test_a_label_takes_the_unicode_form_of_its_class(tmp_path: Path) -> None:
     composed, apart = "caf\u00e9", "cafe\u0301"
     root = fill(tmp_path / "photos", f"{apart}/1.jpg", "other/2.jpg")
     for classes, label in (([composed, "x"], composed), ([apart, composed], apart)):

@@ -1,4 +1,4 @@
-"""Measurements: run on demand, each prints ratios of figures taken in turn on one machine."""
+"""Benchmarks: run on demand, each prints ratios of figures measured in turn on one machine."""
 
 from cnn.cluster import environment
 

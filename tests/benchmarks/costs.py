@@ -1,9 +1,9 @@
-"""What an image costs at each station, for the README's section on scale; one process, no Ray.
+"""What an image costs at each stage, for the README's section on scale; one process, no Ray.
 
     python -m tests.benchmarks.costs IMAGES [--image-size 64] [--images 2000] [--rows 100000]
 
-CPU time is that of this process. The listing is of so many rows: hard links of IMAGES, made beside
-it and removed.
+CPU time is that of this process. The listing has `--rows` files: hard links to those in IMAGES,
+created beside it and removed afterwards.
 """
 
 import argparse
@@ -51,19 +51,19 @@ def manifest_costs(images: Path, folder: Path) -> None:
     before = peak()
     listing, listed = timed(lambda: list_folder(str(images)))
     rows, file = listing.files.num_rows, folder / "manifest.parquet"
-    tell("list a local disk", listed, rows)
+    report("list a local disk", listed, rows)
     _, keyed = timed(lambda: listing_key(listing, 64, "squash", DECODER_VERSION))
     manifest, labelled = timed(lambda: label_images(listing))
     hashes = [hash_content(b"%d" % number) for number in range(rows)]
     whole, split = timed(lambda: divided(manifest, hashes))
-    tell("key, labels, splits", keyed + labelled + split, rows)
+    report("key, labels, splits", keyed + labelled + split, rows)
     whole.write(file)
-    print(f"a driver's memory     {(peak() - before) / rows:,.0f} bytes a row at its peak")
-    print(f"manifest.parquet      {file.stat().st_size / rows:,.0f} bytes a row", flush=True)
+    print(f"a driver's memory     {(peak() - before) / rows:,.0f} bytes per row at its peak")
+    print(f"manifest.parquet      {file.stat().st_size / rows:,.0f} bytes per row", flush=True)
 
 
 def divided(manifest: Manifest, hashes: list[str]) -> Manifest:
-    """A manifest as it is when its images are read, with splits, and counted."""
+    """A manifest as after reading its images, with splits; the census is taken, too."""
     read = manifest.with_contents(hashes, [None] * len(hashes))
     whole = Manifest(assign_splits(read.table, 0), read.ignored)
     take_census(whole)
@@ -71,7 +71,7 @@ def divided(manifest: Manifest, hashes: list[str]) -> Manifest:
 
 
 def shard_costs(images: Path, folder: Path, size: int) -> None:
-    """Decoding, resizing and writing shards, and what they take on the disk."""
+    """Decoding, resizing and writing shards, and their size on the disk."""
     rows, file = list_folder(str(images)).files.select(["path", "error"]), folder / "shard.parquet"
     step, read = part_rows(size, 10**6), Reader(str(images))
     cost, written = 0.0, 0
@@ -79,8 +79,8 @@ def shard_costs(images: Path, folder: Path, size: int) -> None:
         part = rows.slice(start, step)
         cost += timed(lambda part=part: write_shard(file, part, read, size, "squash"))[1]
         written += file.stat().st_size
-    tell("decode and write", cost, len(rows))
-    print(f"shards                {written / len(rows):,.0f} bytes an image, {step} images in each")
+    report("decode and write", cost, len(rows))
+    print(f"shards                {written / len(rows):,.0f} bytes per image, {step} images each")
 
 
 def network_cost(size: int, images: int) -> None:
@@ -94,7 +94,7 @@ def network_cost(size: int, images: int) -> None:
             for _ in range(rounds):
                 model(batch)
 
-    tell("score, in float32", timed(score)[1], rounds * BATCH)
+    report("score, in float32", timed(score)[1], rounds * BATCH)
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:
@@ -104,8 +104,8 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
     return result, time.process_time() - start
 
 
-def tell(what: str, seconds: float, images: int) -> None:
-    print(f"{what:20}  {seconds / images * 1e3:.3f} CPU-ms an image ({images:,})", flush=True)
+def report(what: str, seconds: float, images: int) -> None:
+    print(f"{what:20}  {seconds / images * 1e3:.3f} CPU-ms per image ({images:,})", flush=True)
 
 
 def peak() -> int:

@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.decoding IMAGES [--rounds 10] [--large 12]
 
-IMAGES is a folder of photographs. The second table is of some of them upscaled to as many
-megapixels as `--large` says, as JPEGs of quality 90.
+IMAGES is a folder of photographs. The last rows are for some of them, upscaled
+to `--large` megapixels and saved as JPEGs of quality 90.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def plain(data: bytes, size: int) -> np.ndarray:
 
 
 def upscaled(photo: bytes, pixels: float) -> bytes:
-    """The photograph as a JPEG of so many pixels."""
+    """The photograph as a JPEG of about this many pixels."""
     image = Image.open(BytesIO(photo)).convert("RGB")
     times = (pixels / (image.width * image.height)) ** 0.5
     size = round(times * image.width), round(times * image.height)

@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.epochs IMAGES [--image-size 64] [--images 65536] [--trained 1500]
 
-Ratios of CPU-seconds on one thread, without validation: training as this library does it, from
-memory and streamed, to a plain loop over the same tensors; and streaming without training to
-decoding the same images again. The images are hard links of those in IMAGES, as often as it
-takes; so many that shards are whole, as they are wherever it takes streaming.
+Ratios of CPU-seconds on one thread, without validation: training with this library, from
+memory and streamed, against a plain loop over the same tensors; and streaming without training
+against decoding the same images again. The images are hard links to those in IMAGES, repeated as
+needed: enough for full shards, as in every run that needs streaming.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def main() -> None:
         folder = Path(place)
         images = links(asked.images, folder / "images", asked.count)
         settings = TrainConfig.model_validate(
-            # Every step at the whole side, and no word about the first epochs alone.
+            # Every step at the full side.
             {
                 "images": str(images),
                 "data": {"image_size": asked.image_size},
@@ -71,14 +71,14 @@ def main() -> None:
 
 
 def first_shards(dataset: Prepared, images: int) -> pa.Table:
-    """Training rows of the first shards, about so many: shards are read as in a whole epoch."""
+    """About this many training rows, of the first shards: they are read as in a whole epoch."""
     table = split_rows(dataset.split(0), "train").sort_by("shard")
     last = table["shard"][min(images, table.num_rows) - 1]
     return table.filter(pc.less_equal(table["shard"], last))
 
 
 def compare_ingest(dataset: Prepared, rounds: int) -> None:
-    """A later epoch's images without training, streamed as they are, to decoding them again."""
+    """Streaming a later epoch's images without training, against decoding them again."""
     table = dataset.split(0)
     readable = table.filter(pc.is_null(table["error"]))
     streamed = StreamedEvaluationBatches(dataset, readable, Share())
@@ -109,7 +109,7 @@ def decode_again(dataset: Prepared, table: pa.Table) -> None:
 def compare_training(
     settings: TrainConfig, dataset: Prepared, table: pa.Table, rounds: int
 ) -> None:
-    """A training epoch in memory and streamed, to a plain loop."""
+    """A training epoch from memory and streamed, against a plain loop."""
     pixels, indices = dataset.load(table)
     images, labels = as_batch(pixels), torch.from_numpy(indices)
     batch_size, augmentation = settings.training.batch_size, settings.augmentation
@@ -140,7 +140,7 @@ def compare_training(
 def plain_epoch(
     settings: TrainConfig, state: State, images: Tensor, labels: Tensor, seed: int
 ) -> tuple[float, float]:
-    """An epoch as one writes it without this library; returns mean loss and accuracy."""
+    """An epoch written without this library; returns mean loss and accuracy."""
     training, network, optimizer = settings.training, state.network.train(), state.optimizer
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(labels), generator=generator)
@@ -173,13 +173,13 @@ def forward(
 
 
 def interleave(title: str, ways: dict[str, Callable[[int], object]], rounds: int) -> None:
-    """Go each way in turn, several times; print CPU-seconds, and ratios to the first way."""
+    """Run each way in turn, several times; print CPU-seconds, and ratios to the first way."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds):
         for name, way in ways.items():
             with metered() as used:
                 way(number + 1)
-            # The other ways run in this process, and Ray's idle workers are not theirs.
+            # The other ways run in this process; Ray's idle workers do not count.
             seconds[name].append(used.work if name == "streamed" else used.driver)
             print(f"{title}, {name}: {seconds[name][-1]:.2f} of {used}", flush=True)
     first, *others = seconds

@@ -3,9 +3,9 @@
     python -m tests.benchmarks.gpu IMAGES [--image-size 64] [--images 131072] [--rounds 3]
 
 Images per second of wall time, each way in turn, several times. The limit is the network alone,
-its batches ready on the GPU: not shuffled, not augmented, nothing counted; in training its steps
+its batches ready on the GPU: not shuffled, not augmented, nothing counted. In training its steps
 are replayed from a CUDA graph, so that the GPU never waits for the CPU. A plain loop does the
-same without the graph. The images are hard links of those in IMAGES, as often as it takes.
+same without the graph. The images are hard links to those in IMAGES, repeated as needed.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def main() -> None:
         type=int,
         nargs="*",
         default=[64, 512],
-        help="of training; none: scoring alone",
+        help="of training; without a value: scoring alone",
     )
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def settings_for(images: Path, image_size: int, batch_size: int = 64) -> TrainConfig:
-    """Every step at the whole side, and no word about the first epochs alone."""
+    """Settings with every step at the full side."""
     return TrainConfig.model_validate(
         {
             "images": str(images),
@@ -84,7 +84,7 @@ def settings_for(images: Path, image_size: int, batch_size: int = 64) -> TrainCo
 
 @dataclass(frozen=True)
 class Training:
-    """A network in training, its images in the GPU's memory, and as a stream."""
+    """A network in training, with its images in the GPU's memory and as a stream."""
 
     loop: Loop
     state: State
@@ -130,7 +130,7 @@ class Training:
         self.loop.train_epoch(self.state, batches.epoch(number), batches.steps)
 
     def plain_epoch(self, step: Callable[[Tensor, Tensor], Tensor]) -> None:
-        """As many steps over batches that lie there."""
+        """As many steps, over batches that are on the GPU already."""
         size = self.memory.batch_size
         self.state.network.train()
         for first in range(0, self.memory.steps * size, size):
@@ -187,11 +187,11 @@ class Scoring:
                 ),
             },
             rounds,
-            warm_up=0,  # a pass is timed while it is in full swing
+            warm_up=0,  # the start and the end of a pass are not timed
         )
 
     def limit(self) -> float:
-        """The network alone, as many images."""
+        """Images per second of the network alone."""
         bundle, size, images = self.bundle.to(GPU), self.batch_size, len(self.ready)
         times = -(-len(self.parts.manifest.table) // images)
 
@@ -205,7 +205,7 @@ class Scoring:
         return rate
 
     def pass_of(self, pixels: Pixels) -> float:
-        """The library's way from images to predictions, once its worker has started."""
+        """Images per second from images to predictions, in the middle of a pass."""
         plan = ScoringPlan(workers=1, batch_size=self.batch_size, gpu_fraction=1.0)
         total = len(self.parts.manifest.table)
         done, times = [0], [0.0]
@@ -217,7 +217,7 @@ class Scoring:
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Seconds until the GPU is done with it."""
+    """Seconds until the GPU has finished `work`."""
     torch.cuda.synchronize()
     started = time.perf_counter()
     work()
@@ -228,7 +228,7 @@ def timed(work: Callable[[], object]) -> float:
 def interleave(
     title: str, ways: dict[str, Callable[[int], float]], rounds: int, warm_up: int = 1
 ) -> None:
-    """Go each way in turn; print images per second, and ratios to the first."""
+    """Run each way in turn; print images per second, and ratios to the first."""
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(warm_up + rounds):
         for name, way in ways.items():
@@ -239,7 +239,10 @@ def interleave(
     for name, found in rates.items():
         ratios = [one / other for one, other in zip(found, rates[first], strict=True)]
         each = ", ".join(f"{rate:,.0f}" for rate in found)
-        print(f"{title}, {name}: {each} images/s; of the {first}: {median(ratios):.2f}", flush=True)
+        print(
+            f"{title}, {name}: {each} images/s; ratio to the {first}: {median(ratios):.2f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

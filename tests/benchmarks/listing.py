@@ -1,9 +1,9 @@
-"""Listing: time for each file and memory, from a folder to its manifest and the manifest's key.
+"""Listing: time per file and memory, from a folder to its manifest and the manifest's key.
 
     python -m tests.benchmarks.listing [DIR] [--files 1000 100000 1000000] [--rounds 3]
 
-The files are hard links in a hundred folders, made below DIR (or where temporary files go). To make
-a million takes minutes.
+The files are hard links in a hundred folders, created in DIR (or the folder for temporary files).
+Creating a million takes minutes.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.benchmarks.processes import ROOT
 
 CLASSES = 100
-LINKS = 60_000  # file systems take 65,000 names of one file
+LINKS = 60_000  # file systems allow 65,000 links to one file
 
 LIST = """
 import sys, time
@@ -33,11 +33,11 @@ print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("folder", nargs="?", help="where to make the files")
+    parser.add_argument("folder", nargs="?", help="where to create the files")
     parser.add_argument("--files", type=int, nargs="+", default=[1_000, 100_000, 1_000_000])
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
-    print("    files  wall ms a file  CPU ms a file  memory MiB")
+    print("    files  wall ms / file  CPU ms / file  memory MiB")
     for count in asked.files:
         with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
             root = make(Path(folder), count)
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def make(root: Path, count: int) -> Path:
-    """A folder of so many image names in its class folders."""
+    """A folder with this many files with image names, in class folders."""
     for number in range(CLASSES):
         (root / f"class {number:02d}").mkdir()
     for number in range(count):
@@ -61,7 +61,7 @@ def make(root: Path, count: int) -> Path:
 
 
 def listed(root: Path) -> tuple[float, float, float]:
-    """Seconds of wall and of CPU, and the process's peak memory in bytes."""
+    """Wall and CPU-seconds, and the process's peak memory in bytes."""
     command = [sys.executable, "-c", LIST, str(root)]
     wall, cpu, kib = subprocess.check_output(command, cwd=ROOT, text=True).split()
     return float(wall), float(cpu), 1024 * float(kib)

@@ -1,13 +1,13 @@
-"""Accuracy on a labelled folder for so many CPU-seconds: plain peers at their defaults, and this.
+"""Accuracy and CPU-seconds on a labelled folder: other libraries at their defaults, and this one.
 
     uv venv peers && uv pip install --python peers torch torchvision timm fastai ultralytics
     peers/bin/python tests/benchmarks/peers.py timm IMAGES --epochs 2 [--image-size 64] [--seed 0]
     uv run python -m tests.benchmarks.peers cnn IMAGES --epochs 3 [--seed 0]
 
-IMAGES holds `train` and `test`. The peers run in an environment of their own, on one thread, from
-random weights, with the schedule that they come with fitted to the epochs: choose as many as take
-the CPU-seconds of the other side. They train on all of `train`; the project keeps a tenth of it
-back to choose its epoch, and the CPU-seconds of all of Ray are counted.
+IMAGES holds `train` and `test`. The others run in their own environment, on one thread, from random
+weights, with their own schedule fitted to the epochs: choose as many epochs as take the CPU-seconds
+of the other side. They train on all of `train`; this project keeps a tenth of it back to choose its
+epoch, and its CPU-seconds include all of Ray.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked of everyone."""
+    """The task that every library gets."""
 
     images: Path
     epochs: int
@@ -76,7 +76,7 @@ def cnn(task: Task) -> Outcome:
 
 
 def alone(train: Callable[[Task], float]) -> Callable[[Task], Outcome]:
-    """A peer that trains in this process, on one thread."""
+    """Another library, which trains in this process on one thread."""
 
     def way(task: Task) -> Outcome:
         torch.set_num_threads(1)
@@ -88,7 +88,7 @@ def alone(train: Callable[[Task], float]) -> Callable[[Task], Outcome]:
 
 
 def torchvision(task: Task) -> float:
-    """ResNet-18 by the reference script's defaults: SGD 0.1, batches of 32, a tenth each third."""
+    """ResNet-18 by the reference script's defaults: SGD 0.1, batches of 32, rate / 10 per third."""
     from torchvision import models, transforms
     from torchvision.datasets import ImageFolder
 
@@ -127,7 +127,7 @@ def timm(task: Task) -> float:
     train = ImageFolder(str(task.images / "train"), changed)
     test = ImageFolder(str(task.images / "test"), create_transform(**config))
     optimizer = create_optimizer_v2(model, "sgd", lr=0.05, weight_decay=2e-5, momentum=0.9)
-    # Five of the script's 300 epochs warm up; of so few, one.
+    # The script warms up for 5 of its 300 epochs; with so few epochs, for one.
     schedule = CosineLRScheduler(
         optimizer, t_initial=task.epochs, warmup_t=1, warmup_lr_init=1e-5, warmup_prefix=False
     )
@@ -139,7 +139,7 @@ def timm(task: Task) -> float:
 
 
 def fastai(task: Task) -> float:
-    """ResNet-18 as the tutorials do it: one cycle, batches of 64, `aug_transforms`."""
+    """ResNet-18 as in the tutorials: one cycle, batches of 64, `aug_transforms`."""
     from fastai.vision import all as fast
 
     data = fast.ImageDataLoaders.from_folder(
@@ -182,7 +182,7 @@ def ultralytics(task: Task) -> float:
 def train_epoch(
     model: nn.Module, batches: Iterable[Any], loss: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
-    """One pass, as everybody writes it."""
+    """One plain pass over the batches."""
     model.train()
     for images, labels in batches:
         optimizer.zero_grad()

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.preparing IMAGES [--image-size 64] [--images 20000] [--rounds 3]
 
-The images are hard links of those in IMAGES, as often as it takes.
+The images are hard links to those in IMAGES, repeated as needed.
 """
 
 import argparse

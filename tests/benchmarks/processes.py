@@ -1,4 +1,4 @@
-"""CPU-seconds of a command with all the processes that it starts, Ray's among them."""
+"""CPU-seconds of a command with all the processes that it starts, including Ray's."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ import psutil
 
 ROOT = Path(__file__).parents[2]
 SERVICES = "Ray's services"
-INTERVAL = 0.2  # seconds; what a process does after the last look at it is lost
+INTERVAL = 0.2  # seconds; what a process uses after its last sample is lost
 
 
 @dataclass
@@ -40,9 +40,9 @@ class Usage:
 
 
 def measure(*arguments: object, memory: bool = False) -> Usage:
-    """Run `python ARGUMENTS…` to its end; RuntimeError with its words where it fails.
+    """Run `python ARGUMENTS…` to its end; RuntimeError with its output if it fails.
 
-    To look at memory, too, takes a quarter of a core while Ray's processes run.
+    Measuring memory as well takes a quarter of a core while Ray's processes run.
     """
     started, usage = time.monotonic(), Usage()
     command = [sys.executable, *map(str, arguments)]
@@ -65,7 +65,7 @@ def measure(*arguments: object, memory: bool = False) -> Usage:
 
 @dataclass
 class Spent:
-    """What a block of code used, in seconds: wall and CPU, the latter by who used it."""
+    """What a block of code used, in seconds: wall time, and CPU time by kind of process."""
 
     wall: float = 0.0
     cpu: dict[str, float] = field(default_factory=dict)
@@ -77,15 +77,15 @@ class Spent:
 
     @property
     def all(self) -> float:
-        """CPU-seconds of all of them."""
+        """CPU-seconds of all processes."""
         return sum(self.cpu.values())
 
     @property
     def work(self) -> float:
         """CPU-seconds of this process and of Ray's workers.
 
-        Ray's services are left out: they tick as long as the clock does, so on a busy machine
-        they cost what its wait costs.
+        Ray's services are left out: their cost grows with wall time, and so with the load of the
+        machine.
         """
         return sum(seconds for name, seconds in self.cpu.items() if name != SERVICES)
 
@@ -96,10 +96,10 @@ class Spent:
 
 @contextmanager
 def metered() -> Iterator[Spent]:
-    """What this process and all below it use in a `with` block, known at its end.
+    """What this process and all its descendants use in a `with` block, known at its end.
 
-    A thread looks at them every second, and its own time is left out: of a process that ends in
-    the block, at most its last second is lost.
+    A thread samples them every second; its own time is left out. Of a process that ends in the
+    block, at most the last second is lost.
     """
     spent, started, done = Spent(), time.monotonic(), threading.Event()
     before, own = below(), time.process_time()
@@ -114,7 +114,7 @@ def metered() -> Iterator[Spent]:
     watcher.start()
     try:
         yield spent
-    finally:  # a thread that nobody stops would keep the process from ending
+    finally:  # a running thread would keep the process from ending
         done.set()
         watcher.join()
     spent.cpu["driver"] = time.process_time() - own - watching[0]
@@ -126,7 +126,7 @@ def metered() -> Iterator[Spent]:
 
 
 def below() -> dict[int, tuple[str, float]]:
-    """Name and CPU-seconds so far of each process below this one."""
+    """Name and CPU-seconds so far of each descendant of this process."""
     found = {}
     for process in tree(os.getpid()):
         if process.pid == os.getpid():
@@ -140,7 +140,7 @@ def below() -> dict[int, tuple[str, float]]:
 
 
 def tree(pid: int) -> Iterator[psutil.Process]:
-    """A process and all below it."""
+    """A process and all its descendants."""
     try:
         process = psutil.Process(pid)
         yield process

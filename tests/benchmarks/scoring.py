@@ -1,11 +1,10 @@
-"""Scoring on a warm Ray: CPU-seconds per image against a plain loop, and memory at ten times.
+"""Scoring on a warm Ray: CPU-seconds per image against a plain loop; memory at ten times.
 
     python -m tests.benchmarks.scoring MODEL IMAGES [--images 6000] [--rounds 5]
 
-Everything counts that this process, Ray's workers and its services do, also what keeps the
-predictions. The time per image is the difference between two sizes, so that the start of the
-workers that hold the model is not in it. The images are hard links of those in IMAGES, as often
-as it takes.
+The CPU-seconds are those of this process, of Ray's workers and of its services, and include writing
+the predictions. The time per image is the difference between two sizes, without the start of the
+workers that hold the model. The images are hard links to those in IMAGES, repeated as needed.
 """
 
 import argparse
@@ -116,14 +115,14 @@ def compare_memory(asked: argparse.Namespace, folder: Path, few: Path, many: Pat
 
 
 def whole(model: Path, images: Path, folder: Path) -> Usage:
-    """What the command takes, with its start."""
+    """What the whole command uses, including its start."""
     with tempfile.TemporaryDirectory(dir=folder) as out:
         job = ("-m", "jobs.score", model, images, "--out", Path(out) / "run")
         return measure(*job, memory=True)
 
 
 def links(source: Path, folder: Path, count: int) -> Path:
-    """A folder of so many hard links to the files of `source`, a hundred folders deep."""
+    """A folder of `count` hard links to the files of `source`, in up to a hundred folders."""
     files = sorted(file for file in source.rglob("*") if file.is_file())
     if not files:
         sys.exit(f"no files in {source}")

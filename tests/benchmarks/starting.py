@@ -3,7 +3,7 @@
     python -m tests.benchmarks.starting [--rounds 3]
 
 On the embedded digits, prepared before the clock starts; every start is a fresh process. The
-CPU-seconds are those of all processes up to that moment, by their names.
+CPU-seconds are those of all processes up to that moment, by name.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from typing import Any
 
 from tests.benchmarks.processes import ROOT
 
-# Both end with what has been used until then, in one line; `tell` is theirs.
+# Both scripts end with `tell`: one line with what has been used until then.
 TELL = """
 import json, os, sys, time
 import psutil
@@ -97,7 +97,7 @@ def main() -> None:
 
 
 def prepare(folder: Path) -> None:
-    """A run of one epoch, which leaves the prepared images for the runs beside it."""
+    """Run one epoch, which leaves the prepared images for the runs beside it."""
     command = ["-m", "jobs.train", "--epochs", "1", "--out", folder / "first"]
     subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, check=True)
 
@@ -116,7 +116,7 @@ def start(script: str, *arguments: object) -> dict[str, Any]:
     """What a fresh process had used when it came to the end of `script`."""
     command = [sys.executable, "-c", TELL + script, *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    # Not by its exit code: training, left in the middle of a step, may take the process down.
+    # The exit code does not count: leaving a step in its middle may crash the process.
     if not done.stdout:
         raise RuntimeError(done.stderr)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

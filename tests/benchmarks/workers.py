@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.workers PREPARED [--batch-size 64] [--steps 4] [--rounds 25]
 
-PREPARED is what `jobs.prepare` wrote. Wall time is what counts, so nothing else should run. The
-two take turns with the first of them alone, every few seconds: the speed of a shared machine
-drifts by a fifth within minutes, and then falls on both alike. In a third turn each trains a
-network of its own on its share: what two are worth here that wait for nobody.
+PREPARED is the output of `jobs.prepare`. Wall time counts, so nothing else should run. The two
+workers together and the first one alone take turns, every few seconds: the speed of a shared
+machine drifts by a fifth within minutes, which then affects both alike. In a third turn each worker
+trains its own network on its share: the gain from two workers that never wait for each other.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def main() -> None:
     asked = parser.parse_args()
     dataset = Prepared.open(asked.prepared.resolve())
     settings = TrainConfig.model_validate(
-        # Every step at the whole side; without images these would be the digits' settings.
+        # Every step at the full side; without images these would be the digits' settings.
         {
             "images": dataset.card.source,
             "training": {
@@ -65,11 +65,11 @@ def main() -> None:
     images = asked.batch_size * asked.steps
     table = first_shards(dataset, images).slice(0, images)
     with session(CPUS):
-        tell(compare(settings, dataset, table, asked.rounds))
+        report(compare(settings, dataset, table, asked.rounds))
 
 
-def tell(rounds: list[Round]) -> None:
-    """Print how much faster two are: by the sums of all rounds, and by each."""
+def report(rounds: list[Round]) -> None:
+    """Print how much faster two workers are: by the sums of all rounds, and in each."""
     (wall, cpu), two, apart = (
         tuple(map(sum, zip(*costs, strict=True))) for costs in zip(*rounds, strict=True)
     )
@@ -79,9 +79,9 @@ def tell(rounds: list[Round]) -> None:
     print(f"with 2 workers  {two[0]:.1f} s, {two[1]:.1f} CPU-s each")
     print(f"with 2 apart    {apart[0]:.1f} s, {apart[1]:.1f} CPU-s each")
     print(
-        f"two workers are {wall / two[0]:.2f} times as fast, here with {cores} cores under a load "
-        f"of {load:.0f}; two that share nothing {wall / apart[0]:.2f} times; by the CPU-seconds "
-        f"of each at most {cpu / two[1]:.2f} times"
+        f"two workers are {wall / two[0]:.2f} times as fast, on {cores} cores with a load of "
+        f"{load:.0f}; two that share nothing {wall / apart[0]:.2f} times; by the CPU-seconds of "
+        f"each, at most {cpu / two[1]:.2f} times"
     )
     print(
         f"in {len(rounds)} rounds: median {median(ratios):.2f}, "
@@ -121,7 +121,7 @@ class Training:
 
 
 def work(task: dict[str, Any]) -> list[Round]:
-    """What both workers run, on one thread: an epoch of rank 0 alone, two of both, and so on."""
+    """What each worker runs, on one thread: per round an epoch alone, together and apart."""
     torch.set_num_threads(1)
     context = ray.train.get_context()
     rank = context.get_world_rank()
@@ -140,7 +140,7 @@ def work(task: dict[str, Any]) -> list[Round]:
 def training(
     task: dict[str, Any], share: Share, parallelise: Callable[[nn.Module], nn.Module]
 ) -> Training:
-    """The library's loop over the task's images, as one of so many workers."""
+    """The library's loop over the task's images, as one of the workers of `share`."""
     settings = TrainConfig.model_validate(task["settings"])
     dataset = Prepared.open(place(task["prepared"]))
     images, labels = dataset.load(task["table"])
@@ -157,7 +157,7 @@ def training(
 
 
 def timed(function: Callable[[], object]) -> Cost:
-    """What a call costs this process, begun by both at once; the one who is done waits."""
+    """What a call costs this process. Both start at once, and the faster one waits at the end."""
     distributed.barrier()
     wall, cpu = time.perf_counter(), time.process_time()
     function()

@@ -1,4 +1,4 @@
-"""One Ray for all tests of the cluster's rooms: to start one costs seconds."""
+"""One Ray for all tests of cnn.cluster: starting one takes seconds."""
 
 import shutil
 import tempfile
@@ -20,7 +20,7 @@ environment.set_defaults()
 def ray_session() -> Iterator[None]:
     from cnn.cluster.session import session
 
-    # Not tmp_path: Ray's sockets lie there, and a socket's name may have 107 bytes only.
+    # Not tmp_path: Ray's sockets are in here, and a socket's path is limited to 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="ray"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", str(folder))
@@ -45,7 +45,7 @@ def dataset(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> "Prepared
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """300 digits in 10 folders, one of them cut short, and a text file under an image's name."""
+    """300 digits in 10 folders; one file is truncated, another is text named like an image."""
     from cnn import digits
 
     folder = digits.write(tmp_path_factory.mktemp("images") / "digits")

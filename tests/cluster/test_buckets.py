@@ -1,4 +1,4 @@
-"""Laws of buckets: images come from a real S3 server and runs go to it, as from and to a disk."""
+"""Laws of buckets: images and runs on an S3 server (moto's) behave as on a disk."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ SMALL = ("--filters", "8,16", "--epochs", "2", "--workers", "1", "--precision", 
 
 @pytest.fixture(scope="module")
 def uri() -> Iterator[str]:
-    """The address of a bucket's folder, less the folder's name; `{}` stands for it."""
+    """The address of a folder in the bucket; `{}` stands for the folder's name."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
@@ -59,7 +59,7 @@ def trained(uri: str, images: str) -> Place:
     return place(run)
 
 
-def test_a_run_in_a_bucket_holds_what_a_run_on_a_disk_holds(trained: Place, digits: Path) -> None:
+def test_a_run_in_a_bucket_has_the_files_of_a_run_on_disk(trained: Place, digits: Path) -> None:
     assert names(trained) == {
         "model", "config.yaml", "history.csv", "manifest.parquet", "predictions.parquet",
         "evaluation.json", "report.html", "checkpoints",
@@ -72,7 +72,7 @@ def test_a_run_in_a_bucket_holds_what_a_run_on_a_disk_holds(trained: Place, digi
     assert len(names(trained / "checkpoints") & {"epoch-0001", "epoch-0002"}) >= 1
 
 
-def test_a_finished_run_is_left_alone_and_more_images_are_refused(
+def test_a_finished_run_is_left_alone_and_added_images_are_refused(
     trained: Place, images: str, uri: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     same = [images, "--out", str(trained), "--image-size", "16", *SMALL]
@@ -88,7 +88,7 @@ def test_a_finished_run_is_left_alone_and_more_images_are_refused(
 
 
 @pytest.mark.slow
-def test_a_bucket_is_scored_into_a_bucket_as_a_disk_is_into_a_disk(
+def test_scoring_in_a_bucket_gives_the_results_of_scoring_on_disk(
     trained: Place, images: str, uri: str, digits: Path, tmp_path: Path
 ) -> None:
     outs = (place(uri.format("scores/a")), tmp_path / "out")
@@ -104,7 +104,7 @@ def test_a_bucket_is_scored_into_a_bucket_as_a_disk_is_into_a_disk(
 
 
 @pytest.mark.slow
-def test_a_search_in_a_bucket_ends_and_is_left_alone(
+def test_a_search_in_a_bucket_finishes_and_is_left_alone(
     images: str, uri: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = uri.format("runs/search")
@@ -117,15 +117,15 @@ def test_a_search_in_a_bucket_ends_and_is_left_alone(
     assert "finished: nothing to do" in capsys.readouterr().err
 
 
-def test_a_bucket_that_is_not_there_is_one_line(uri: str, images: str) -> None:
+def test_a_missing_bucket_is_refused_in_one_line(uri: str, images: str) -> None:
     nowhere = uri.replace("@tests", "@nowhere").format("run")
     with pytest.raises(UserError, match="give another --out") as refused:
         train_run.train(parse(TrainConfig, [images, "--out", nowhere, *SMALL]), Console())
     assert "\n" not in str(refused.value)
 
 
-def test_a_key_with_two_slashes_is_counted_and_ends_nothing(uri: str, images: str) -> None:
-    """Tools that join names carelessly make such keys; pyarrow lists them, and cannot open them."""
+def test_a_key_with_two_slashes_is_counted_and_ignored(uri: str, images: str) -> None:
+    """Tools that join names carelessly make such keys; pyarrow lists them but cannot open them."""
     server = re.search(r"endpoint_override=([^&]+)", uri)
     assert server is not None
     keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret"}
@@ -142,6 +142,6 @@ def test_a_key_with_two_slashes_is_counted_and_ends_nothing(uri: str, images: st
         list_folder(images.replace("@tests/", "@tests//"))
 
 
-def test_a_whole_bucket_is_no_place_for_a_run(uri: str, images: str) -> None:
+def test_a_whole_bucket_is_refused_as_the_folder_of_a_run(uri: str, images: str) -> None:
     with pytest.raises(UserError, match="whole bucket: give a folder in it"):
         train_run.train(parse(TrainConfig, [images, "--out", uri.format(""), *SMALL]), Console())

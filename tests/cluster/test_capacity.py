@@ -1,4 +1,4 @@
-"""Laws of capacity: what fits is not refused for a rounding, and what does not fit is not asked."""
+"""Laws of capacity: rounding never refuses what fits, and no more is requested than fits."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from cnn.cluster.capacity import TOLERANCE, slots, together
 
 
 @pytest.mark.parametrize("gpus", range(1, 9))
-def test_workers_that_share_gpus_fill_them_and_none_has_parts_of_two(gpus: int) -> None:
+def test_workers_that_share_gpus_fill_them_and_none_spans_two(gpus: int) -> None:
     for hundredths in range(1, 101):
         fraction = hundredths / 100
         workers = slots(gpus, fraction)

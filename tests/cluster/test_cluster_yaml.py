@@ -1,4 +1,4 @@
-"""The laws of cluster.yaml, and of the README's manifest: Ray's schema, and what must not drift."""
+"""Laws of cluster.yaml and of the README's manifest: Ray's schema, and values that must agree."""
 
 import copy
 import re
@@ -43,12 +43,12 @@ def manifest() -> dict[str, Any]:
     return content
 
 
-def test_the_head_has_no_cpu_to_compute_with(config: dict[str, Any]) -> None:
+def test_the_head_offers_no_cpus_or_gpus(config: dict[str, Any]) -> None:
     assert config["available_node_types"]["head"]["resources"] == {"CPU": 0, "GPU": 0}
     assert any("--num-cpus=0 --num-gpus=0" in line for line in config["head_start_ray_commands"])
 
 
-def test_workers_start_from_none_and_are_ended_when_idle(config: dict[str, Any]) -> None:
+def test_workers_start_at_zero_and_stop_when_idle(config: dict[str, Any]) -> None:
     types = config["available_node_types"]
     assert {name: kind["min_workers"] for name, kind in types.items()} == dict.fromkeys(types, 0)
     assert types["head"]["max_workers"] == 0
@@ -56,7 +56,7 @@ def test_workers_start_from_none_and_are_ended_when_idle(config: dict[str, Any])
 
 
 @pytest.mark.parametrize("name", ["gpu", "cpu"])
-def test_spot_is_tried_first_and_falls_back_on_the_same_machine(
+def test_spot_is_tried_first_and_then_the_same_machine_on_demand(
     config: dict[str, Any], name: str
 ) -> None:
     spot, sure = (config["available_node_types"][kind] for kind in (f"{name}-spot", name))
@@ -75,7 +75,7 @@ def test_every_node_installs_the_same_locked_environment(config: dict[str, Any])
     assert "cluster" in PROJECT["dependency-groups"]
 
 
-def test_nothing_but_the_lock_installs_ray(config: dict[str, Any]) -> None:
+def test_ray_is_installed_from_the_lock_file_only(config: dict[str, Any]) -> None:
     commands = [line for name in config if name.endswith("_commands") for line in config[name]]
     assert [line for line in commands if "whl" in line or "pip install" in line] == []
     [pinned] = [r for r in map(Requirement, PROJECT["project"]["dependencies"]) if r.name == "ray"]
@@ -84,7 +84,7 @@ def test_nothing_but_the_lock_installs_ray(config: dict[str, Any]) -> None:
     assert not pinned.specifier.contains(f"{major}.{int(minor) + 1}.0")
 
 
-def test_only_those_who_have_the_token_and_a_tunnel_reach_the_cluster(
+def test_access_to_the_cluster_needs_the_token_and_a_tunnel(
     config: dict[str, Any],
 ) -> None:
     [start] = [line for line in config["head_start_ray_commands"] if "ray start" in line]
@@ -93,7 +93,7 @@ def test_only_those_who_have_the_token_and_a_tunnel_reach_the_cluster(
     assert any("RAY_AUTH_MODE=token" in line for line in config["setup_commands"])
 
 
-def test_the_readme_tells_what_machines_of_ones_own_need(written: dict[str, Any]) -> None:
+def test_cluster_yaml_works_for_local_machines_as_the_readme_says(written: dict[str, Any]) -> None:
     own = {"type": "local", "head_ip": "10.0.0.1", "worker_ips": ["10.0.0.2", "10.0.0.3"]}
     kept = {n: v for n, v in written.items() if n not in ("available_node_types", "head_node_type")}
     config = launched(kept | {"provider": own, "max_workers": 2})
@@ -101,7 +101,7 @@ def test_the_readme_tells_what_machines_of_ones_own_need(written: dict[str, Any]
     assert "type: local" in (ROOT / "README.md").read_text("utf-8")
 
 
-def test_the_manifest_for_kubernetes_follows_the_same_laws(manifest: dict[str, Any]) -> None:
+def test_the_kubernetes_manifest_follows_the_same_rules(manifest: dict[str, Any]) -> None:
     cluster = manifest["spec"]["rayClusterSpec"]
     assert cluster["rayVersion"] == ray.__version__
     assert cluster["authOptions"] == {"mode": "token"} and cluster["enableInTreeAutoscaling"]

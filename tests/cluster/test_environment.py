@@ -1,4 +1,4 @@
-"""Laws of the processes that Ray starts: what the environment promises, they keep."""
+"""Laws of the processes that Ray starts: they follow the environment's settings."""
 
 import sys
 
@@ -20,5 +20,5 @@ def pages_cleared() -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the C library of Linux reads these variables")
-def test_a_worker_keeps_the_memory_of_a_batch_for_the_next() -> None:
+def test_a_worker_reuses_the_memory_of_a_batch_for_the_next() -> None:
     assert ray.get(pages_cleared.remote()) < 1_000  # of 16,384

@@ -30,7 +30,7 @@ def test_every_file_has_one_row_with_its_pixels_or_its_error(
     assert failed["content_hash"].null_count == failed.num_rows
 
 
-def test_the_prepared_pixels_are_the_decoders(dataset: Prepared, digits: Path) -> None:
+def test_the_prepared_pixels_equal_the_decoded_ones(dataset: Prepared, digits: Path) -> None:
     rows = dataset.manifest.table.filter(pc.is_null(dataset.manifest.table["error"]))
     images, labels = dataset.load(rows)
     for number in range(0, rows.num_rows, 17):
@@ -45,7 +45,7 @@ def test_shards_hold_the_images_in_random_order(dataset: Prepared) -> None:
     assert len(set(first["label"].to_pylist())) >= 8
 
 
-def test_a_second_run_finds_the_dataset_and_other_images_are_refused(
+def test_a_second_run_finds_the_dataset_and_other_settings_are_refused(
     dataset: Prepared, digits: Path
 ) -> None:
     assert is_prepared(list_source(str(digits), SETTINGS), dataset.folder)
@@ -56,7 +56,7 @@ def test_a_second_run_finds_the_dataset_and_other_images_are_refused(
         is_prepared(larger, digits)
 
 
-def test_a_run_that_was_cut_off_decodes_only_what_is_missing(
+def test_an_interrupted_run_decodes_only_what_is_missing(
     dataset: Prepared, digits: Path, tmp_path: Path
 ) -> None:
     source = list_source(str(digits), SETTINGS)
@@ -78,7 +78,7 @@ def test_a_run_that_was_cut_off_decodes_only_what_is_missing(
     assert is_prepared(source, folder)
 
 
-def test_shards_that_another_version_has_cut_are_refused(
+def test_unfinished_shards_of_another_version_are_refused(
     dataset: Prepared, digits: Path, tmp_path: Path
 ) -> None:
     source = list_source(str(digits), SETTINGS)
@@ -89,10 +89,10 @@ def test_shards_that_another_version_has_cut_are_refused(
     whole = tmp_path / "whole"
     whole.mkdir()
     (whole / prepared.CARD).write_text(finer.model_dump_json())
-    assert is_prepared(source, whole)  # its manifest tells where each image lies
+    assert is_prepared(source, whole)  # its manifest says where each image is
 
 
-def test_a_prepared_dataset_stands_in_for_its_images(dataset: Prepared) -> None:
+def test_a_prepared_dataset_replaces_its_images(dataset: Prepared) -> None:
     source = reuse(dataset.folder, Images())
     assert (source.key, source.settings.image_size) == (dataset.card.key, 16)
     with pytest.raises(UserError, match="leave out --image-size"):

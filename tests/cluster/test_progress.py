@@ -1,4 +1,4 @@
-"""Laws of progress: what a worker leaves word of is picked up once, in the order of the epochs."""
+"""Laws of progress: what a worker reports is read once, in the order of the epochs."""
 
 import math
 from collections.abc import Iterable
@@ -24,26 +24,26 @@ def row(number: int) -> Epoch:
     )
 
 
-def tell(progress: Progress, epochs: Iterable[int]) -> None:
-    """What rank 0 does, each time in a process that is not this one."""
+def report(progress: Progress, epochs: Iterable[int]) -> None:
+    """Report epochs as rank 0 does, each time from another process."""
     elsewhere = ray.remote(num_cpus=0)
     for number in epochs:
         ray.get(elsewhere(Progress.tick).remote(progress, number, 12))
         ray.get(elsewhere(Progress.epoch).remote(progress, row(number), 12, 6.5))
 
 
-def test_what_a_worker_tells_is_taken_once_and_in_order() -> None:
+def test_the_reports_of_a_worker_are_taken_once_and_in_order() -> None:
     progress = Progress()
     assert progress.take() == ([], (0, 0))
-    tell(progress, (10, 9, 11))
+    report(progress, (10, 9, 11))
     assert progress.take() == ([(row(number), 12, 6.5) for number in (9, 10, 11)], (11, 12))
     assert progress.take() == ([], (11, 12))
 
 
-def test_runs_do_not_hear_each_other_and_leave_nothing_behind() -> None:
+def test_runs_do_not_see_each_others_progress_and_leave_nothing() -> None:
     one, other = Progress(), Progress()
-    tell(one, [1])
-    tell(other, [2])
+    report(one, [1])
+    report(other, [2])
     one.forget()
     assert one.take() == ([], (0, 0))
     assert other.take() == ([(row(2), 12, 6.5)], (2, 12))

@@ -1,4 +1,4 @@
-"""Laws of scoring: one row for each image, the bundle's own words, and nothing done twice."""
+"""Laws of scoring: one row for each image, the bundle's own predictions, and nothing done twice."""
 
 import json
 import os
@@ -36,7 +36,7 @@ NAMES = [b"=1+1.png", b"new\nline.png", b"\xff\xfe.png", "é🦆.png".encode(), 
 
 
 def save_model(folder: Path, seed: int, classes: list[str] = DIGITS) -> Path:
-    """A bundle that was never trained: it is as sure of what it says as any other."""
+    """An untrained bundle: for scoring it is as good as any other."""
     torch.manual_seed(seed)
     settings = Network(filters=(8, 16), dropout=0)
     card = Card(classes=classes, image_size=16, fit="squash", network=settings)
@@ -75,18 +75,18 @@ def rows(out: Path) -> pa.Table:
     return pa.concat_tables(pq.read_table(part, partitioning=None) for part in parts)
 
 
-def test_a_gpu_s_share_of_the_work_comes_in_whole_parts_as_well(
-    model: Path, dataset: Prepared
-) -> None:
-    """Planned, not done: Ray Data refuses whole blocks for GPUs before it looks for one."""
+def test_ray_data_accepts_the_plan_of_scoring_on_a_gpu(model: Path, dataset: Prepared) -> None:
+    """Only planned: Ray Data refuses whole blocks for a GPU even before it looks for one."""
     parts = ray.data.from_arrow([dataset.manifest.table])
     plan = ScoringPlan(workers=1, batch_size=16, gpu_fraction=1.0)
     planned = scoring.scored_blocks(parts, Gather(dataset), bundle.load(model), plan)
     assert "Score" in str(planned)
 
 
-def test_a_worker_with_two_parts_in_hand_says_the_same(model: Path, dataset: Prepared) -> None:
-    class TwoInHand(ScoringPlan):
+def test_a_worker_that_holds_two_parts_gives_the_same_predictions(
+    model: Path, dataset: Prepared
+) -> None:
+    class TwoAtOnce(ScoringPlan):
         """As on a GPU, without one."""
 
         at_once = 2
@@ -95,7 +95,7 @@ def test_a_worker_with_two_parts_in_hand_says_the_same(model: Path, dataset: Pre
     parts, loaded = Parts(Manifest(readable, {}), 16), bundle.load(model)
     one, two = (
         parts.together(dict(scoring.score(enumerate(parts), Gather(dataset), loaded, plan)))
-        for plan in (PLAN, TwoInHand(workers=1, batch_size=16))
+        for plan in (PLAN, TwoAtOnce(workers=1, batch_size=16))
     )
     assert len(parts) > 4
     assert one["predicted"].equals(two["predicted"])
@@ -103,14 +103,14 @@ def test_a_worker_with_two_parts_in_hand_says_the_same(model: Path, dataset: Pre
 
 
 @pytest.mark.parametrize("gpu", [False, True])
-def test_a_pass_of_larger_images_is_of_no_more_pixels(gpu: bool) -> None:
+def test_a_pass_has_a_bounded_number_of_pixels(gpu: bool) -> None:
     for side in (16, 64, 224, 1024, 4096):
         images = images_per_pass(side, gpu)
         assert images == 1 or images * side**2 <= 2**22
         assert images >= 1
 
 
-def test_a_gpu_that_is_full_can_be_told_from_what_a_worker_has_raised(
+def test_a_full_gpu_is_recognised_from_the_error_of_a_worker(
     model: Path, dataset: Prepared
 ) -> None:
     def full(rows: pa.Table) -> pa.Table:
@@ -130,7 +130,7 @@ def test_each_file_has_exactly_one_row(scored: Path, images: Path) -> None:
     assert summary["reasons"] == {"not_an_image": 1, "truncated": 1}
 
 
-def test_a_row_says_what_the_bundle_says_of_its_file(
+def test_a_row_has_the_prediction_of_the_bundle_for_its_file(
     scored: Path, images: Path, model: Path
 ) -> None:
     loaded = bundle.load(model)
@@ -144,7 +144,7 @@ def test_a_row_says_what_the_bundle_says_of_its_file(
         assert row["label"] == row["path"].split("/")[0]
 
 
-def test_the_tables_for_people_hold_the_same_rows(scored: Path) -> None:
+def test_the_csv_files_hold_the_same_rows(scored: Path) -> None:
     table = rows(scored)
     csv = pd.read_csv(scored / "predictions.csv", dtype=str)
     assert len(csv) == 300
@@ -160,7 +160,7 @@ def test_a_finished_run_is_left_alone(scored: Path, model: Path, images: Path) -
     assert {file: file.stat().st_mtime_ns for file in scored.rglob("*")} == before
 
 
-def test_a_run_that_was_cut_off_scores_only_what_is_missing(
+def test_an_interrupted_run_scores_only_what_is_missing(
     scored: Path, model: Path, images: Path, tmp_path: Path
 ) -> None:
     cut = tmp_path / "cut"
@@ -184,7 +184,7 @@ def test_a_run_that_was_cut_off_scores_only_what_is_missing(
     )
 
 
-def test_another_model_and_other_settings_and_images_are_refused(
+def test_another_model_other_settings_and_other_images_are_refused(
     scored: Path, model: Path, images: Path, tmp_path: Path
 ) -> None:
     same = ["--out", scored, "--min-confidence", 0.6]
@@ -198,7 +198,7 @@ def test_another_model_and_other_settings_and_images_are_refused(
         score(model, images / "3", *same)
 
 
-def test_classes_that_the_model_never_saw_are_counted_and_not_judged(
+def test_classes_unknown_to_the_model_are_counted_and_not_evaluated(
     images: Path, tmp_path: Path
 ) -> None:
     model = save_model(tmp_path / "model", seed=0, classes=[*DIGITS[1:], "ten"])
@@ -210,10 +210,10 @@ def test_classes_that_the_model_never_saw_are_counted_and_not_judged(
     table = rows(tmp_path / "out").to_pandas()
     known = table[table["predicted"].notna() & (table["label"] != "0")]
     right = (known["label"] == known["predicted"]).mean()
-    assert evaluation["accuracy"] == pytest.approx(right)  # by name: "ten" has the place of 9
+    assert evaluation["accuracy"] == pytest.approx(right)  # by name: "ten" has the index 9
 
 
-def test_flat_folders_are_judged_by_a_file_of_labels_and_sorted_by_class(
+def test_flat_folders_are_evaluated_by_a_labels_file_and_sorted_by_class(
     model: Path, images: Path, tmp_path: Path
 ) -> None:
     files = sorted((images / "1").iterdir())[:20]
@@ -231,7 +231,7 @@ def test_flat_folders_are_judged_by_a_file_of_labels_and_sorted_by_class(
     assert (into / predicted / path).is_file()
 
 
-def test_prepared_images_are_predicted_as_their_files_are(
+def test_prepared_images_get_the_predictions_of_their_files(
     model: Path, digits: Path, dataset: Prepared
 ) -> None:
     table = dataset.manifest.table.filter(pc.is_null(dataset.manifest.table["error"]))

@@ -14,7 +14,7 @@ from cnn.errors import UserError
 
 @pytest.fixture
 def trials(tmp_path: Path) -> Path:
-    """A folder as Tune leaves it: two sessions, of which the second is the one that counts."""
+    """A folder as Tune leaves it after two sessions; the second one counts."""
     for session, statuses in (("1", ["RUNNING"]), ("2", ["TERMINATED", "ERROR", "RUNNING"])):
         data = [[json.dumps({"status": status}), "{}"] for status in statuses]
         (tmp_path / f"experiment_state-{session}.json").write_text(json.dumps({"trial_data": data}))
@@ -28,7 +28,7 @@ def test_the_last_session_counts(trials: Path) -> None:
     assert (state.ended, state.unfinished) == (2, 1)
 
 
-def test_a_search_that_has_saved_nothing_begins_anew(tmp_path: Path) -> None:
+def test_a_search_without_saved_state_starts_from_the_beginning(tmp_path: Path) -> None:
     assert read_state(tmp_path / "nowhere") == NOTHING
     (tmp_path / "tuner.pkl").write_bytes(b"written first")
     assert read_state(tmp_path) == NOTHING
@@ -37,7 +37,7 @@ def test_a_search_that_has_saved_nothing_begins_anew(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["experiment_state-2.json", "searcher-state-2.pkl", "callback-states-2.pkl"]
 )
-def test_a_state_that_a_kill_cut_off_is_named(trials: Path, name: str) -> None:
+def test_a_state_file_that_a_kill_truncated_is_named(trials: Path, name: str) -> None:
     file = trials / name
     file.write_bytes(file.read_bytes()[:-5])
     with pytest.raises(UserError, match=f"{name} cannot be read .*give another --out"):

@@ -1,4 +1,4 @@
-"""Laws of folders that nodes share: one that some node does not see is told of."""
+"""Laws of folders that nodes share: a node that does not see a folder is reported."""
 
 from pathlib import Path
 
@@ -7,10 +7,8 @@ import pytest
 from cnn.cluster import nodes
 
 
-def test_a_node_that_has_gone_away_is_not_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ray lists it for a while, and an autoscaler takes idle ones at any time."""
+def test_a_lost_node_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray lists a lost node for a while, and an autoscaler removes idle nodes at any time."""
     (here,) = nodes.alive()
     gone = {"NodeID": "a" * 56, "NodeManagerAddress": "192.0.2.99"}
     monkeypatch.setattr(nodes, "alive", lambda: [here, gone])

@@ -40,7 +40,7 @@ def streamed(
     )
 
 
-def test_what_is_read_at_once_is_of_one_shard_and_no_more_than_a_part() -> None:
+def test_each_read_is_from_one_shard_and_at_most_one_part() -> None:
     shard = np.array([2] * 10 + [0] * 3 + [1])
     rows = Rows(shard, np.arange(14), np.zeros(14, np.int64))
     runs = list(rows.runs(most=4))
@@ -75,7 +75,7 @@ def test_workers_together_see_each_image_at_most_once_in_equal_steps(
         assert [len(labels) for _, labels in batches] == [5] * share.steps
 
 
-def test_an_epoch_repeats_itself_and_differs_from_the_next(
+def test_an_epoch_is_repeatable_and_differs_from_the_next(
     dataset: Prepared, train: pa.Table
 ) -> None:
     strong = Augmentation(rotation=20, shift=0.2)

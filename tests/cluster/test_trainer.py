@@ -1,4 +1,4 @@
-"""Laws of the trainer: it starts no process without need, and none that is needed is missing."""
+"""Laws of the trainer: it starts every process that is needed, and no other."""
 
 from pathlib import Path
 
@@ -16,17 +16,17 @@ PLAN = TrainingPlan(workers=1, gpu=False)
 
 
 @pytest.mark.parametrize("searching", [False, True])
-def test_only_a_search_cleans_up_behind_a_lost_controller(
+def test_only_a_search_cleans_up_after_a_lost_controller(
     dataset: Prepared, tmp_path: Path, searching: bool
 ) -> None:
-    callbacks = [UserCallback()] if searching else []  # Tune's own can be made in a trial only
+    callbacks = [UserCallback()] if searching else []  # Tune's own exists only in a trial
     trainer = training.trainer(SETTINGS, dataset, tmp_path, PLAN, None, callbacks=callbacks)
     kept = [type(callback) for callback in trainer._create_default_callbacks()]
     assert (PlacementGroupCleanerCallback in kept) == searching
 
 
 @pytest.mark.parametrize(("memory", "alone"), [(0, False), (4, True)])
-def test_ray_data_is_told_of_a_training_that_it_feeds(
+def test_ray_data_is_informed_of_a_training_that_streams(
     dataset: Prepared, tmp_path: Path, memory: float, alone: bool
 ) -> None:
     resources = SETTINGS.resources.model_copy(update={"memory": memory})
@@ -37,5 +37,7 @@ def test_ray_data_is_told_of_a_training_that_it_feeds(
 @pytest.mark.parametrize(
     ("batch_size", "gpus", "workers"), [(64, 1, 1), (64, 3, 2), (64, 8, 8), (8, 8, 4), (7, 4, 1)]
 )
-def test_as_many_gpus_share_a_batch_as_can_evenly(batch_size: int, gpus: int, workers: int) -> None:
+def test_as_many_gpus_are_used_as_can_share_a_batch_evenly(
+    batch_size: int, gpus: int, workers: int
+) -> None:
     assert sharers(batch_size, gpus) == workers

@@ -53,17 +53,17 @@ def started() -> dict[str, str]:
     return {actor: found["ActorClassName"] for actor, found in state.actors().items()}
 
 
-def test_two_workers_of_ray_learn_what_one_process_learns(
+def test_two_ray_workers_train_as_one_process_does(
     dataset: Prepared, one: list[Epoch], tmp_path: Path
 ) -> None:
-    # Ray Data's, which has prepared the images: whoever asks for it now starts another.
+    # Ray Data started this actor to prepare the images; a request for it now starts another.
     ray.kill(ray.get_actor("AutoscalingCoordinator", namespace="AutoscalingCoordinator"))
     before = started()
     two = training.fit(SETTINGS, dataset, tmp_path, TrainingPlan(workers=2, gpu=False), Console())
     for mine, shared in zip(one, two.history, strict=True):
         for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr"):
             assert math.isclose(mine[name], shared[name], rel_tol=1e-3), name
-    # Images in memory: nothing but the workers, their controller and their meeting point.
+    # Images in memory: only the workers, their controller and the actor that lets them meet.
     new = sorted(name for actor, name in started().items() if actor not in before)
     assert new == ["RayTrainWorker", "RayTrainWorker", "SynchronizationActor", "TrainController"]
 
@@ -82,20 +82,16 @@ def test_validation_images_can_be_trained_on_and_test_images_cannot(dataset: Pre
     assert sum(len(labels) for _, labels in validation.epoch(0)) == sizes["validation",]
 
 
-def test_a_streamed_run_trains_and_evaluates_as_many_images(
-    dataset: Prepared, one: list[Epoch]
-) -> None:
+def test_a_streamed_run_trains_like_one_from_memory(dataset: Prepared, one: list[Epoch]) -> None:
     streamed = alone(dataset, memory=0)
     assert len(streamed) == 2
     assert streamed[-1]["train_loss"] < streamed[0]["train_loss"]
-    # Another order of the same images: near, but not the same.
+    # The same images in another order: close, but not equal.
     assert math.isclose(streamed[0]["train_loss"], one[0]["train_loss"], rel_tol=0.2)
 
 
-def test_only_a_first_epoch_that_is_not_whole_is_done_again(
-    dataset: Prepared, tmp_path: Path
-) -> None:
-    """A full disk cuts it off; where later ones are damaged there is more to lose."""
+def test_only_an_incomplete_first_epoch_is_trained_again(dataset: Prepared, tmp_path: Path) -> None:
+    """A full disk interrupts the first; a later one is not discarded silently."""
     state = worker.start(SETTINGS, dataset, torch.device("cpu"))
     (tmp_path / training.epoch_name(1)).mkdir()
     training.resume(state, tmp_path)

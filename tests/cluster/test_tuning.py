@@ -42,7 +42,7 @@ def search(
 
 @pytest.fixture(scope="module")
 def tried(dataset: Prepared, tmp_path_factory: pytest.TempPathFactory) -> list[Tried]:
-    """Six trials: rates that learn, that learn nothing, and one whose loss is no number."""
+    """Six trials: rates that learn, that learn nothing, and one whose loss is not a number."""
     rates = Choice((3e-3, 1e-7, 1e30))
     settings = Search(trials=6, algorithm="random", grace=1, reduction=2)
     out, plan = tmp_path_factory.mktemp("search") / "run", TuningPlan(concurrent=2, workers=1)
@@ -56,7 +56,7 @@ def test_the_given_settings_are_tried_first_and_run_to_their_end(tried: list[Tri
 
 
 @pytest.mark.parametrize(("number", "action"), [(0, "CONTINUE"), (3, "STOP")])
-def test_of_all_weak_trials_only_the_given_settings_go_on(number: int, action: str) -> None:
+def test_of_all_weak_trials_only_the_given_settings_continue(number: int, action: str) -> None:
     halving = Halving(time_attr="epoch", metric="val_accuracy", mode="max", max_t=9, grace_period=1)
     last = None
     for name, accuracy in ((1, 0.9), (2, 0.8), (number, 0.1)):
@@ -66,7 +66,7 @@ def test_of_all_weak_trials_only_the_given_settings_go_on(number: int, action: s
     assert last == action
 
 
-def test_the_rungs_of_an_interrupted_search_are_those_of_the_resumed_one() -> None:
+def test_an_interrupted_search_keeps_its_rungs() -> None:
     def halving() -> Halving:
         return Halving.of(Search(grace=1, reduction=3), most_epochs=9)
 
@@ -82,7 +82,7 @@ def test_the_rungs_of_an_interrupted_search_are_those_of_the_resumed_one() -> No
     for one in (whole, before):
         seen(one, 0, [0.1, 0.5, 0.7])
     Rungs(after).set_state(Rungs(before).get_state())
-    # Trial 0 goes on; then new ones begin, which must be compared with its first epoch.
+    # Trial 0 resumes; then new trials start, which must be compared with its first epoch.
     again = Trial("trial", config={"trial": 0}, stub=True, trial_id="0")
     after.on_trial_add(None, again)
     for one in (whole, after):
@@ -94,7 +94,7 @@ def test_the_rungs_of_an_interrupted_search_are_those_of_the_resumed_one() -> No
     assert seen(whole, 2, [0.05]) == seen(after, 2, [0.05]) == "STOP"
 
 
-def test_a_failed_trial_is_not_the_best(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_trial_is_never_the_best(capsys: pytest.CaptureFixture[str]) -> None:
     trials = [Trial("trial", config={"trial": number}, stub=True) for number in range(2)]
     for trial, accuracy in zip(trials, (0.99, 0.9), strict=True):
         trial.run_metadata.last_result = {"epoch": 4, "epochs": 4}
@@ -107,7 +107,7 @@ def test_a_failed_trial_is_not_the_best(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_no_point_is_tried_twice(tmp_path: Path) -> None:
-    """TPE likes to propose the best point again, of which there is nothing more to learn."""
+    """TPE tends to propose the best point again, which teaches nothing new."""
     ranges: dict[str, Range] = {"a": Choice((1, 2, 3)), "b": Choice(("x", "y"))}
     for algorithm in ("tpe", "random"):
         proposals = Proposals(
@@ -128,7 +128,7 @@ def test_no_point_is_tried_twice(tmp_path: Path) -> None:
         assert [point[2] for point in points] == list(range(6))
 
 
-def test_a_search_that_is_gone_on_with_counts_what_it_had_stopped_and_no_failures(
+def test_a_resumed_search_counts_its_stopped_trials_and_no_failures(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     trials = [Trial("trial", config={"trial": number}, stub=True) for number in range(4)]
@@ -156,16 +156,17 @@ def test_the_best_epoch_of_a_trial_is_kept(tried: list[Tried]) -> None:
             assert one.trial.accuracy == max(accuracy for _, accuracy in one.trial.history)
 
 
-def test_a_trial_that_raises_is_listed_with_its_reason_and_the_rest_go_on(
+def test_a_trial_that_raises_is_listed_with_its_reason_and_others_continue(
     tried: list[Tried],
 ) -> None:
     for trial in (one.trial for one in tried):
         assert (trial.outcome == "failed") == (trial.point["lr"] == 1e30)
+        assert (trial.reason is not None) == (trial.outcome == "failed")
         assert trial.reason is None or "the loss became" in trial.reason
 
 
 @pytest.mark.slow
-def test_a_trial_of_two_workers_that_stream_is_a_run_of_its_own(
+def test_a_trial_of_two_streaming_workers_finishes_and_keeps_its_best(
     dataset: Prepared, tmp_path: Path
 ) -> None:
     streamed = BASE.model_copy(update={"resources": Resources(memory=0)})

@@ -2,8 +2,8 @@
 
     python -m tests.fuzz.decoder [--inputs 100000] [--seed 0] [--save DIR]
 
-The images are decoded in a process of their own, which the system kills where one takes more than
-`SECONDS` of CPU, and which gets no more than `MEMORY`. `--save` keeps the inputs that did harm.
+The images are decoded in a separate process, which the system kills if one takes more than
+`SECONDS` of CPU, and which gets no more than `MEMORY`. `--save` keeps the inputs that failed.
 """
 
 import argparse
@@ -33,10 +33,10 @@ SIZE = 32
 
 @dataclass
 class Findings:
-    """What came of some inputs.
+    """The results of some inputs.
 
-    outcomes: how many gave an `image`, and how many each reason.
-    harm: by an input's number, what it did instead: an exception, or the signal that ended all.
+    outcomes: how many gave an `image`, and how many gave each reason.
+    harm: by an input's number, its failure: an exception, or the signal that ended the process.
     slowest: most CPU-seconds for one input. peak: most bytes of memory of a process.
     """
 
@@ -47,7 +47,7 @@ class Findings:
 
 
 def fuzz(count: int, seed: int) -> Findings:
-    """Decodes the first `count` inputs of a seed, going on behind each that ends the process."""
+    """Decodes the first `count` inputs of a seed; continues after each that ends the process."""
     findings, number = Findings(), 0
     while number < count:
         command = [sys.executable, "-m", "tests.fuzz.decoder", "--child"]
@@ -58,7 +58,7 @@ def fuzz(count: int, seed: int) -> Findings:
                 note(findings, number, line)
                 number += 1
         if child.returncode > 0:
-            raise RuntimeError("the fuzzing itself is at fault")
+            raise RuntimeError("the fuzzer itself failed")
         if child.returncode:
             findings.harm[number] = f"ended by {child.returncode}"
             number += 1
@@ -66,7 +66,7 @@ def fuzz(count: int, seed: int) -> Findings:
 
 
 def note(findings: Findings, number: int, line: str) -> None:
-    """Takes down what a child says of one input."""
+    """Records the line of a child about one input."""
     outcome, seconds, peak = line.rstrip("\n").split("\t")
     findings.slowest = max(findings.slowest, float(seconds))
     findings.peak = max(findings.peak, int(peak))
@@ -90,19 +90,19 @@ def child(first: int, end: int, seed: int) -> None:
         started = time.process_time()
         outcome = outcome_of(data, "crop" if number % 2 else "squash")
         seconds = time.process_time() - started
-        # Not getrusage: its peak is also that of the process which began this one.
+        # Not getrusage: its peak includes that of the parent process.
         peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
         print(outcome, f"{seconds:.6f}", peak, sep="\t", flush=True)
 
 
 def outcome_of(data: bytes, fit: Fit) -> str:
-    """`image`, the reason why there is none, or `!` and what should not have come out."""
+    """`image`, the reason why there is none, or `!` and the wrong result."""
     try:
         pixels = decode(data, SIZE, fit)
     except Unreadable as unreadable:
         known = unreadable.reason in get_args(Reason)
         return unreadable.reason if known else f"!reason {unreadable.reason}"
-    except BaseException as error:  # a panic of native code is no Exception
+    except BaseException as error:  # a panic of native code is not an Exception
         return f"!{one_line(repr(error))}"
     whole = pixels.shape == (SIZE, SIZE, 3) and pixels.dtype == np.uint8
     return "image" if whole else f"!{pixels.dtype} {pixels.shape}"
@@ -121,7 +121,7 @@ def main() -> None:
     findings = fuzz(asked.inputs, asked.seed)
     for outcome, count in findings.outcomes.most_common():
         print(f"{count:9,} {outcome}")
-    print(f"{len(findings.harm):9,} did harm")
+    print(f"{len(findings.harm):9,} failed")
     print(f"slowest {findings.slowest:.2f} CPU-s, memory at most {findings.peak / 2**20:.0f} MiB")
     for number, harm in findings.harm.items():
         print(f"input {number}: {harm}")

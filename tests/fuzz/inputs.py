@@ -66,7 +66,7 @@ def damaged(whole: list[bytes], seed: int, number: int) -> bytes:
     for _ in range(chance.choice((1, 1, 2, 3, 8))):
         chance.choice(MUTATIONS)(data, chance)
     if data.startswith(PNG) and chance.random() < 0.7:
-        mend_checksums(data)  # else little of a PNG would be looked at
+        fix_checksums(data)  # otherwise most of a PNG is never read
     return bytes(data)
 
 
@@ -76,7 +76,7 @@ def flip(data: bytearray, chance: random.Random) -> None:
 
 
 def overwrite(data: bytearray, chance: random.Random) -> None:
-    """A number that programs trip over, in one of the sizes and orders that containers use."""
+    """A number that often breaks parsers, in a size and byte order that containers use."""
     coding = chance.choice(("B", "<H", ">H", "<I", ">I"))
     size, at = struct.calcsize(coding), place(data, chance)
     data[at : at + size] = struct.pack(coding, chance.choice(EDGES) % 256**size)
@@ -114,13 +114,13 @@ MUTATIONS: tuple[Mutation, ...] = (
 
 
 def place(data: bytearray, chance: random.Random) -> int:
-    """Half of them in the first bytes, where containers keep what they say of themselves."""
+    """A random position; half of them are in the first bytes, where containers have headers."""
     end = max(1, len(data))
     return chance.randrange(min(end, 128) if chance.random() < 0.5 else end)
 
 
-def mend_checksums(data: bytearray) -> None:
-    """Makes each chunk of a PNG claim to be whole, as far as chunks can be told apart."""
+def fix_checksums(data: bytearray) -> None:
+    """Corrects the checksum of each chunk of a PNG, as far as chunks can be found."""
     at = len(PNG)
     while at + 12 <= len(data):
         end = at + 8 + int.from_bytes(data[at : at + 4])

@@ -20,7 +20,7 @@ Here = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(scope="session")
 def environment() -> Iterator[dict[str, str]]:
-    """A temporary folder for Ray: short, because its sockets' names may have 107 bytes only."""
+    """Variables with a short temporary folder for Ray: a socket's path is limited to 107 bytes."""
     folder = Path(tempfile.mkdtemp(prefix="ray"))
     yield {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {"RAY_TMPDIR": str(folder)}
     shutil.rmtree(folder, ignore_errors=True)
@@ -30,7 +30,7 @@ def environment() -> Iterator[dict[str, str]]:
 def start(environment: dict[str, str]) -> Start:
     """Start `python -m jobs.NAME …` in a process group of its own.
 
-    Where `environment` is given, these variables are its own.
+    `environment`: further variables, for this job alone.
     """
     shared = environment
 
@@ -66,7 +66,7 @@ def command(start: Start) -> Command:
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
-    """Run a job in this process, where its imports are paid for: exit code, output, errors."""
+    """Run a job in this process, which saves its imports: exit code, output, errors."""
 
     def run(job: str, *arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", [job, *map(str, arguments)])
@@ -82,7 +82,7 @@ def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.fixture
 def refused(here: Here) -> Callable[..., str]:
-    """Run a job to its refusal: exit code 2, one line, nothing on standard output. The line."""
+    """Run a job that must be refused: exit code 2, no output, and the one line it returns."""
 
     def run(job: str, *arguments: object) -> str:
         code, out, err = here(job, *arguments)
@@ -95,13 +95,13 @@ def refused(here: Here) -> Callable[..., str]:
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the runs of these tests lie."""
+    """The folder for the runs of these tests."""
     return tmp_path_factory.mktemp("runs")
 
 
 @pytest.fixture(scope="session")
 def finished(start: Start, command: Command, runs: Path) -> subprocess.CompletedProcess[str]:
-    """The README's first command, but shorter: killed after its third epoch, then to its end."""
+    """The README's first command, but shorter: killed after its third epoch, then resumed."""
     process = start("train", "--out", runs / "digits", *EPOCHS)
     wait_for(process, lambda: epochs_kept(runs / "digits") >= 3)
     kill(process)

@@ -59,7 +59,7 @@ def test_a_file_that_crashes_its_decoder_is_listed_and_the_others_are_prepared(
 
 
 @pytest.mark.slow
-def test_a_file_that_crashes_its_decoder_has_its_row_among_the_predictions(
+def test_a_file_that_crashes_its_decoder_has_a_row_in_the_predictions(
     finished: subprocess.CompletedProcess[str],
     command: Command,
     poisoned: Path,
@@ -106,7 +106,7 @@ def score(out: Path, model: Path, images: Path) -> list[object]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("job", [prepare, train, score])
-def test_a_full_disk_is_one_line_and_with_more_room_the_same_command_ends(
+def test_after_a_full_disk_the_same_command_resumes_with_more_space(
     finished: subprocess.CompletedProcess[str],
     command: Command,
     runs: Path,
@@ -146,7 +146,7 @@ def search(out: Path, model: Path, images: Path) -> list[object]:
     return ["tune", images, "--out", out / "run", "--epochs", 12, *small]
 
 
-# A job, and what lies in its folder as soon as there is something to lose.
+# A job, and a file in its folder that shows that there is something to lose.
 BEGUN = [
     (prepare, "unfinished.json"),
     (train, "checkpoints/epoch-*"),
@@ -156,10 +156,10 @@ BEGUN = [
 
 
 def below(process: subprocess.Popen[str], name: str) -> list[psutil.Process]:
-    """The processes that a job has started, themselves or by others, whose names begin so."""
+    """The descendants of a job's process whose names begin with `name`."""
     found = []
     for one in psutil.Process(process.pid).children(recursive=True):
-        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+        with suppress(psutil.NoSuchProcess):  # it has just ended
             found += [one] if one.name().startswith(name) else []
     return found
 
@@ -167,7 +167,7 @@ def below(process: subprocess.Popen[str], name: str) -> list[psutil.Process]:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize(("job", "begun"), BEGUN)
-def test_a_stopped_job_tells_so_and_the_same_command_goes_on(
+def test_a_stopped_job_says_so_and_the_same_command_resumes(
     finished: subprocess.CompletedProcess[str],
     start: Start,
     command: Command,
@@ -193,7 +193,7 @@ def test_a_stopped_job_tells_so_and_the_same_command_goes_on(
 
 
 @pytest.mark.slow
-def test_a_ray_that_does_not_get_up_is_started_again(start: Start, tmp_path: Path) -> None:
+def test_a_ray_that_hangs_at_its_start_is_started_again(start: Start, tmp_path: Path) -> None:
     process = start("prepare", digits.write(tmp_path / "images"), "--out", tmp_path / "run")
     wait_for(process, lambda: bool(below(process, "raylet")))
     below(process, "raylet")[0].suspend()
@@ -203,8 +203,8 @@ def test_a_ray_that_does_not_get_up_is_started_again(start: Start, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_a_killed_training_worker_costs_an_epoch_and_no_result(start: Start, runs: Path) -> None:
-    out = runs / "bereft"
+def test_training_survives_a_killed_worker(start: Start, runs: Path) -> None:
+    out = runs / "worker-lost"
     process = start("train", "--out", out, "--epochs", 20)
     wait_for(process, lambda: epochs_kept(out) >= 2)
     below(process, "ray::RayTrain")[0].kill()
@@ -215,8 +215,8 @@ def test_a_killed_training_worker_costs_an_epoch_and_no_result(start: Start, run
 
 
 @pytest.mark.slow
-def test_a_worker_killed_while_it_judges_costs_no_result(start: Start, runs: Path) -> None:
-    out = runs / "judged"
+def test_evaluation_survives_a_killed_worker(start: Start, runs: Path) -> None:
+    out = runs / "evaluated"
     process = start("train", "--out", out, "--epochs", 2)
     wait_for(process, lambda: bool(below(process, "ray::MapWorker")))
     below(process, "ray::MapWorker")[0].kill()
@@ -228,7 +228,7 @@ def test_a_worker_killed_while_it_judges_costs_no_result(start: Start, runs: Pat
 
 
 @pytest.mark.slow
-def test_a_damaged_checkpoint_is_told_with_its_mend(
+def test_a_damaged_checkpoint_is_refused_and_removing_it_helps(
     start: Start, command: Command, runs: Path
 ) -> None:
     out = runs / "damaged"
@@ -247,8 +247,8 @@ def test_a_damaged_checkpoint_is_told_with_its_mend(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", [Path.unlink, lambda file: os.truncate(file, 1000)])
-@pytest.mark.parametrize("memory", [4, 0])  # held, streamed
-def test_a_damaged_shard_is_told_with_its_mend(
+@pytest.mark.parametrize("memory", [4, 0])  # in memory, streamed
+def test_a_damaged_shard_is_refused_with_its_fix(
     command: Command, poisoned: Path, tmp_path: Path, damage: Callable[[Path], None], memory: int
 ) -> None:
     assert command("prepare", poisoned, "--out", tmp_path / "set").returncode == 0

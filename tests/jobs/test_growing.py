@@ -1,6 +1,6 @@
 """Laws of a cluster that grows: a job waits for the machines it needs, or says why none will come.
 
-Ray's own autoscaler, with its provider for tests, which starts nodes on this machine.
+These tests use Ray's own autoscaler and its test provider, which starts nodes on this machine.
 """
 
 import json
@@ -32,7 +32,7 @@ CONFIG = {
     "max_workers": 2,
     "idle_timeout_minutes": 0.2,
     "provider": {
-        # As a provider of one's own: under its own name Ray misses a file that its wheel lacks.
+        # As an external provider: under its own name Ray needs a file that its wheel lacks.
         "type": "external",
         "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
         "launch_multiple": True,
@@ -120,7 +120,7 @@ def test_training_waits_for_the_machines_that_it_needs(
     assert done.stdout.endswith(f"wrote {out}\n")
 
 
-def test_what_the_cluster_cannot_grow_to_is_refused(
+def test_more_workers_than_the_cluster_can_grow_to_are_refused(
     command: Command, growing: dict[str, str], tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
@@ -132,8 +132,8 @@ def test_what_the_cluster_cannot_grow_to_is_refused(
 
 
 @contextmanager
-def others_asking(environment: dict[str, str]) -> Iterator[None]:
-    """Somebody who asks for nothing every four seconds, as Ray Data's coordinator every twenty."""
+def other_requests(environment: dict[str, str]) -> Iterator[None]:
+    """Another client requests nothing every four seconds; Ray Data's does so every twenty."""
     code = (
         "import ray, time; from ray.autoscaler.sdk import request_resources as ask\n"
         "ray.init(log_to_driver=False)\n"
@@ -154,12 +154,12 @@ def others_asking(environment: dict[str, str]) -> Iterator[None]:
         other.wait()
 
 
-def test_a_search_and_scoring_wait_for_machines_whatever_others_ask_for(
+def test_search_and_scoring_wait_for_machines_despite_other_requests(
     command: Command, growing: dict[str, str], tmp_path: Path
 ) -> None:
     out = tmp_path / "search"
     arguments = ("tune", "--out", out, "--trials", 2, "--epochs", 2, "--filters", "8,16")
-    with others_asking(growing):
+    with other_requests(growing):
         done = command(*arguments, environment=growing)
         assert done.returncode == 0, done.stderr
         scored, images = tmp_path / "scored", tmp_path / "digits-images"

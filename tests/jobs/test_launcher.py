@@ -1,10 +1,9 @@
-"""`ray up` with the commands of cluster.yaml, on machines made of namespaces: as far as it goes
-without a cloud.
+"""`ray up` with the commands of cluster.yaml on machines made of namespaces, without a cloud.
 
     pytest -m slow tests/jobs/test_launcher.py
 
-It takes root, Debian's openssh-server, rsync and iproute2, uv with the packages of uv.lock in its
-cache, and some minutes.
+It needs root, Debian's openssh-server, rsync and iproute2, and uv with the packages of uv.lock in
+its cache. It takes some minutes.
 """
 
 import json
@@ -22,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 HOSTS = Path(__file__).with_name("hosts.sh")
 NEEDED = ("uv", "unshare", "ip", "ssh", "rsync", "/usr/sbin/sshd")
 
-# What the README tells to do, and questions between.
+# The commands of the README, with checks between them.
 COMMANDS = """
 ray() { echo "== ray $*" >&2; command ray "$@"; }
 ray up -y "$CONFIG"
@@ -37,14 +36,14 @@ kill $tunnel
 ray down -y "$CONFIG"
 ray exec "$CONFIG" 'ray status' && exit 1
 ssh="ssh -o StrictHostKeyChecking=no -o LogLevel=ERROR -i $KEY"
-for host in 2 3; do  # a worker ends by itself when it has missed its head for a minute
+for host in 2 3; do  # a worker stops when its head has been gone for a minute
   timeout 120 $ssh "root@10.77.0.$host" 'while pgrep raylet > /dev/null; do sleep 2; done'
 done
 """
 
 
 def local(folder: Path) -> Path:
-    """cluster.yaml for two machines that are there: another provider, the same commands."""
+    """cluster.yaml for two existing machines: another provider, the same commands."""
     config = yaml.safe_load((ROOT / "cluster.yaml").read_text("utf-8"))
     for name in ("available_node_types", "head_node_type"):
         del config[name]
@@ -61,7 +60,7 @@ def local(folder: Path) -> Path:
 @pytest.mark.skipif(
     os.geteuid() != 0 or not all(map(shutil.which, NEEDED)), reason=f"needs root, {NEEDED}"
 )
-def test_the_launcher_brings_up_a_cluster_that_trains_and_takes_it_down(tmp_path: Path) -> None:
+def test_the_launcher_starts_a_cluster_that_trains_and_stops_it(tmp_path: Path) -> None:
     folder = tmp_path
     (folder / "token").write_text("1" * 40)
     environment = os.environ | {

@@ -1,4 +1,4 @@
-"""Laws of clusters: several nodes give what one gives, also when one of them goes away."""
+"""Laws of clusters: several nodes give the results of one, even if one of them is lost."""
 
 import json
 import os
@@ -25,8 +25,8 @@ pytestmark = pytest.mark.slow
 
 ray_environment.set_defaults()
 
-# Without batch norm and augmentation, workers together do exactly what one does alone, but for the
-# order of sums: at a tenth of the learning rate that does not grow into a difference.
+# Without batch norm and augmentation, several workers compute exactly what one does, except for the
+# order of sums. At a tenth of the learning rate, that difference stays small.
 EXACT = (
     "--normalisation", "none", "--lr", 3e-4, "--dropout", 0, "--rotation", 0, "--shift", 0,
     "--zoom", 0, "--no-flip", "--precision", "float32",
@@ -50,11 +50,11 @@ class Nodes:
         return {"RAY_ADDRESS": self.cluster.address}
 
     def alive(self) -> int:
-        """How many nodes there are, the head too."""
+        """The number of nodes, including the head."""
         return sum(node["Alive"] for node in self.cluster.global_state.node_table())
 
     def lose(self) -> None:
-        """A node goes away without grace."""
+        """Remove a node without a graceful shutdown."""
         self.cluster.remove_node(self.workers.pop(), allow_graceful=False)
 
     def end(self) -> None:
@@ -62,7 +62,7 @@ class Nodes:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-# For the last tests of this file: the second of these clusters lives as long as it, and takes CPUs.
+# Only for the last tests of this file: the second cluster takes CPUs until the file ends.
 @pytest.fixture(scope="module", params=[2, 4])
 def nodes(request: pytest.FixtureRequest) -> Iterator[Nodes]:
     nodes = Nodes(request.param)
@@ -91,8 +91,8 @@ def alone(command: Command, runs: Path) -> Path:
     return out
 
 
-def test_training_goes_on_when_a_node_is_lost(start: Start, two_nodes: Nodes, runs: Path) -> None:
-    out = runs / "nodes" / "bereft"
+def test_training_survives_the_loss_of_a_node(start: Start, two_nodes: Nodes, runs: Path) -> None:
+    out = runs / "nodes" / "node-lost"
     arguments = ("train", "--out", out, "--epochs", 30, "--workers", 2)
     process = start(*arguments, environment=two_nodes.environment)
     wait_for(process, lambda: epochs_kept(out) >= 2)
@@ -103,10 +103,10 @@ def test_training_goes_on_when_a_node_is_lost(start: Start, two_nodes: Nodes, ru
     assert json.loads((out / "evaluation.json").read_text())["accuracy"] > 0.95
 
 
-def test_scoring_goes_on_when_a_node_is_lost(
+def test_scoring_survives_the_loss_of_a_node(
     start: Start, two_nodes: Nodes, alone: Path, runs: Path
 ) -> None:
-    out, images = runs / "nodes" / "score-bereft", runs / "nodes" / "digits-images"
+    out, images = runs / "nodes" / "score-node-lost", runs / "nodes" / "digits-images"
     arguments = ("score", alone, images, "--out", out, "--batch-size", 1)
     process = start(*arguments, environment=two_nodes.environment)
     wait_for(process, lambda: len(list((out / "predictions").glob("part-*"))) >= 3)
@@ -118,7 +118,7 @@ def test_scoring_goes_on_when_a_node_is_lost(
     )
 
 
-def test_a_folder_that_only_one_node_has_is_refused(
+def test_a_folder_that_a_node_does_not_share_is_refused(
     command: Command, two_nodes: Nodes, tmp_path: Path
 ) -> None:
     """The third node has an empty /tmp of its own, as another machine would."""
@@ -140,7 +140,7 @@ def test_a_folder_that_only_one_node_has_is_refused(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="torch can use the GPUs of this machine")
-def test_a_gpu_that_torch_cannot_use_is_told_and_not_replaced_by_a_cpu(
+def test_a_gpu_that_torch_cannot_use_is_refused_and_not_replaced_by_a_cpu(
     command: Command, two_nodes: Nodes, alone: Path, runs: Path, tmp_path: Path
 ) -> None:
     two_nodes.cluster.add_node(num_cpus=4, num_gpus=1)
@@ -180,7 +180,7 @@ def test_scoring_on_several_nodes_equals_scoring_on_one(
     assert rows(outs[0]).select(columns).equals(rows(outs[1]).select(columns))
 
 
-def test_a_search_on_several_nodes_ends(command: Command, nodes: Nodes, runs: Path) -> None:
+def test_a_search_on_several_nodes_finishes(command: Command, nodes: Nodes, runs: Path) -> None:
     out = runs / "nodes" / f"tune-{len(nodes.workers)}"
     arguments = ("tune", "--out", out, "--trials", 3, "--epochs", 2, "--filters", "8,16")
     done = command(*arguments, environment=nodes.environment)

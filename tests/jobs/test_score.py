@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
-from runs import kill, said, wait_for
+from runs import console_lines, kill, wait_for
 
 from cnn import bundle, digits
 from cnn.bundle import as_batch
@@ -27,7 +27,7 @@ Refused = Callable[..., str]
 
 README = Path(__file__).parents[2] / "README.md"
 
-# So many passes through the network that a run lasts long enough to be killed in the middle.
+# One image per pass: a run then lasts long enough to be killed in the middle.
 SLOWLY = ("--batch-size", 1)
 
 
@@ -52,7 +52,7 @@ def rows(out: Path) -> pa.Table:
 
 
 def plainly_predicted(model: Path, table: pa.Table, images: Path) -> list[str]:
-    """What a plain loop over the files says."""
+    """What a plain loop over the files predicts."""
     loaded = bundle.load(model)
     files = (images / path for path in table["path"].to_pylist())
     pixels = np.stack([decode(file.read_bytes(), loaded.card.image_size) for file in files])
@@ -60,7 +60,7 @@ def plainly_predicted(model: Path, table: pa.Table, images: Path) -> list[str]:
     return [loaded.card.classes[number] for number in probabilities.argmax(dim=1)]
 
 
-def test_the_test_split_scored_again_gives_what_training_reported(
+def test_scoring_the_test_split_again_gives_the_results_of_training(
     command: Command, model: Path, tmp_path: Path
 ) -> None:
     manifest = pq.read_table(model / "manifest.parquet")
@@ -70,7 +70,7 @@ def test_the_test_split_scored_again_gives_what_training_reported(
         shutil.copy(source / path, tmp_path / "test" / path)
     done = command("score", model / "model", tmp_path / "test", "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    assert [line.split()[0] for line in said(done.stderr)] == ["data", "model", "plan"]
+    assert [line.split()[0] for line in console_lines(done.stderr)] == ["data", "model", "plan"]
     again, trained = (
         json.loads((run / "evaluation.json").read_text()) for run in (tmp_path / "out", model)
     )
@@ -81,7 +81,9 @@ def test_the_test_split_scored_again_gives_what_training_reported(
     assert rows(tmp_path / "out").select(columns).equals(predicted)
 
 
-def test_the_readme_s_program_says_what_the_run_said(model: Path, images: Path) -> None:
+def test_the_program_in_the_readme_prints_the_predictions_of_the_run(
+    model: Path, images: Path
+) -> None:
     (program,) = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
     for row in pq.read_table(model / "predictions.parquet").slice(0, 3).to_pylist():
         here = program.replace("runs/tiny20", str(model)).replace(
@@ -94,7 +96,7 @@ def test_the_readme_s_program_says_what_the_run_said(model: Path, images: Path) 
         assert done.stdout == f"{row['predicted']} {row['confidence']:.3f}\n"
 
 
-def test_a_run_killed_then_bereft_of_a_worker_ends_with_each_image_once(
+def test_a_run_that_loses_its_driver_and_a_worker_scores_each_image_once(
     start: Start, model: Path, images: Path, runs: Path
 ) -> None:
     out = runs / "score-killed"
@@ -107,11 +109,11 @@ def test_a_run_killed_then_bereft_of_a_worker_ends_with_each_image_once(
     process = start(*arguments)
     wait_for_parts(process, out, len(parts(out)) + 2)
     next(worker for worker in workers(process) if "Score" in worker.cmdline()[0]).kill()
-    said, err = process.communicate(timeout=300)
+    output, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert "are scored already" in err
     assert {part: part.stat().st_mtime_ns for part in kept} == kept
-    headline, accuracy, last = said.splitlines()
+    headline, accuracy, last = output.splitlines()
     assert headline.startswith("scored 1,797 of 1,797 images, 0 unreadable")
     assert float(accuracy.split()[1]) > 0.97
     assert last == f"wrote {out}"
@@ -127,7 +129,7 @@ def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def wait_for_parts(process: subprocess.Popen[str], out: Path, number: int) -> dict[Path, int]:
-    """Wait until so many parts are there; returns those with their times."""
+    """Wait until `number` parts exist; returns them with their modification times."""
     wait_for(process, lambda: len(parts(out)) >= number)
     return {part: part.stat().st_mtime_ns for part in parts(out)}
 
@@ -173,7 +175,7 @@ def other_classes(folder: Path, model: Path) -> Path:
         (other_classes, "do not fit model.json"),
     ],
 )
-def test_a_model_that_is_not_whole_is_refused_in_one_line(
+def test_an_incomplete_or_damaged_model_is_refused_in_one_line(
     refused: Refused,
     model: Path,
     images: Path,

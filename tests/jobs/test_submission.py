@@ -37,7 +37,7 @@ with session.joined():
 
 @dataclass(frozen=True)
 class Head:
-    """A Ray head that asks for a token, and where it takes jobs."""
+    """A Ray head that requires a token, and the address at which it accepts jobs."""
 
     address: str
     environment: dict[str, str]
@@ -58,14 +58,14 @@ class Head:
         upload = ("--submission-id", name, "--working-dir", ".")
         return self.ray("job", "submit", *upload, "--", "python", *command)
 
-    def said(self, *words: object) -> str:
-        """What a command answers."""
+    def answer(self, *words: object) -> str:
+        """What a `ray job` command prints."""
         return self.ray("job", *words).communicate(timeout=120)[0]
 
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    """Ports of its own throughout: where another Ray has the default ones, none runs our jobs."""
+    """A head on its own ports: another Ray on the default ports must not run our jobs."""
     folder, ports = Path(tempfile.mkdtemp(prefix="ray")), free_ports(4)
     auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_worker_niceness": "0"}
     others = {"RAY_ADDRESS", *environment.ARITHMETIC}  # no machine of a cluster has these
@@ -78,24 +78,24 @@ def head() -> Iterator[Head]:
         "--disable-usage-stats", *(f"--{n}={p}" for n, p in zip(names, ports, strict=True)),
     )  # fmt: skip
     try:
-        wait_for(lambda: running.poll() is not None or takes_jobs(head))
+        wait_for(lambda: running.poll() is not None or accepts_jobs(head))
         assert running.poll() is None, running.communicate()[0]
         yield head
     finally:
-        # By hand, and at once: Ray itself takes half a minute for it.
+        # Kill them at once: Ray's own shutdown takes half a minute.
         for process in (*psutil.Process(running.pid).children(recursive=True), running):
             process.kill()
         running.communicate()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def takes_jobs(head: Head) -> bool:
-    """Whether the head is up: at first it has no dashboard, and then no agent."""
-    return "submitted" in head.said("submit", "--no-wait", "--", "true")
+def accepts_jobs(head: Head) -> bool:
+    """Whether the head accepts jobs: at first it has no dashboard, then no agent."""
+    return "submitted" in head.answer("submit", "--no-wait", "--", "true")
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
+    """Ports that are free now."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [taken.getsockname()[1] for taken in sockets]
     for taken in sockets:
@@ -106,11 +106,11 @@ def free_ports(count: int) -> list[int]:
 def wait_for(condition: Callable[[], bool], seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it did not happen"
+        assert time.monotonic() < end, "the condition did not become true in time"
         time.sleep(0.5)
 
 
-def test_the_code_is_uploaded_and_nothing_else(tmp_path: Path) -> None:
+def test_only_code_and_settings_are_uploaded(tmp_path: Path) -> None:
     checkout = tmp_path / "checkout"
     for file in (".rayignore", ".gitignore", "cnn/loop.py", "jobs/train.py"):
         (checkout / file).parent.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ def uploaded(folder: Path, place: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("job", ["train", "tune", "prepare", "score"])
-def test_a_folder_in_the_upload_is_refused(
+def test_an_out_folder_inside_the_upload_is_refused(
     refused: Callable[..., str], job: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ray starts a submitted job in its upload, and removes that some time later."""
@@ -162,31 +162,31 @@ def test_a_job_runs_on_the_workers_and_its_log_is_readable(head: Head, tmp_path:
     out = tmp_path / "prepared"
     images = digits.write(tmp_path / "images")
     job = head.submit("prepare", "-m", "jobs.prepare", images, "--out", out)
-    said, _ = job.communicate(timeout=240)
-    assert job.returncode == 0, said
-    assert "succeeded" in head.said("status", "prepare")
-    log = said.partition("Running entrypoint")[2].partition("wrote")[0]
-    assert f"wrote {out}\n" in said and (out / "prepared.json").exists()
-    assert "\x1b" not in log and "\r" not in log
+    output, _ = job.communicate(timeout=240)
+    assert job.returncode == 0, output
+    assert "succeeded" in head.answer("status", "prepare")
+    log = output.partition("Running entrypoint")[2].partition("wrote")[0]
+    assert f"wrote {out}\n" in output and (out / "prepared.json").exists()
+    assert log and "\x1b" not in log and "\r" not in log
 
 
-def test_workers_of_a_cluster_keep_as_much_memory_as_those_of_one_machine(head: Head) -> None:
-    said, _ = head.submit("ask", "-c", ASK_A_WORKER).communicate(timeout=240)
-    assert f"a worker keeps {256 << 20}" in said
+def test_cluster_workers_keep_as_much_memory_as_local_ones(head: Head) -> None:
+    output, _ = head.submit("ask", "-c", ASK_A_WORKER).communicate(timeout=240)
+    assert f"a worker keeps {256 << 20}" in output
 
 
 @pytest.mark.slow
-def test_a_job_that_the_user_can_mend_has_failed_and_says_why(head: Head, tmp_path: Path) -> None:
+def test_a_refused_job_has_failed_and_says_why(head: Head, tmp_path: Path) -> None:
     words = ("-m", "jobs.train", tmp_path / "nowhere", "--out", tmp_path / "run")
     job = head.submit("nowhere", *words)
-    said, _ = job.communicate(timeout=240)
+    output, _ = job.communicate(timeout=240)
     assert job.returncode == 1
-    assert "failed" in head.said("status", "nowhere")
-    assert "exit code 2" in said and "give an existing folder" in said
+    assert "failed" in head.answer("status", "nowhere")
+    assert "exit code 2" in output and "give an existing folder" in output
 
 
 @pytest.mark.slow
-def test_without_the_token_no_job_is_taken(head: Head) -> None:
+def test_no_job_is_accepted_without_the_token(head: Head) -> None:
     stranger = Head(head.address, head.environment | {"RAY_AUTH_TOKEN": "2" * 64})
     job = stranger.submit("stranger", "-c", "pass")
     assert "token authentication is enabled" in job.communicate(timeout=60)[0]
@@ -194,7 +194,7 @@ def test_without_the_token_no_job_is_taken(head: Head) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_the_job_running_and_a_stopped_job_goes_on(
+def test_ctrl_c_leaves_the_job_running_and_a_stopped_job_resumes(
     head: Head, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -203,11 +203,11 @@ def test_ctrl_c_leaves_the_job_running_and_a_stopped_job_goes_on(
     wait_for((run / "checkpoints/epoch-0002").is_dir)
     client.send_signal(signal.SIGINT)
     client.communicate(timeout=60)
-    assert "currently running" in head.said("status", "first")
-    assert "was stopped" in head.said("stop", "first")
+    assert "currently running" in head.answer("status", "first")
+    assert "was stopped" in head.answer("stop", "first")
     again = head.submit("second", *words)
-    said, _ = again.communicate(timeout=600)
-    assert again.returncode == 0, said
-    assert "nothing to decode" in said
-    assert "  1/40" not in said and " 40/40" in said
+    output, _ = again.communicate(timeout=600)
+    assert again.returncode == 0, output
+    assert "nothing to decode" in output
+    assert "  1/40" not in output and " 40/40" in output
     assert list(pd.read_csv(run / "history.csv")["epoch"]) == list(range(1, 41))

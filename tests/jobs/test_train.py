@@ -1,4 +1,4 @@
-"""What a user of jobs.train sees: results, refusals, and runs that go on after a kill."""
+"""What a user of jobs.train sees: results, refusals, and runs that resume after a kill."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from runs import EPOCHS, said
+from runs import EPOCHS, console_lines
 
 from cnn import digits
 
@@ -28,7 +28,7 @@ HISTORY = [
 ]  # fmt: skip
 
 
-def test_the_embedded_digits_are_learned(
+def test_training_on_the_embedded_digits_reaches_97_percent(
     finished: subprocess.CompletedProcess[str], runs: Path
 ) -> None:
     assert finished.returncode == 0, finished.stderr
@@ -39,19 +39,19 @@ def test_the_embedded_digits_are_learned(
     assert last == f"wrote {runs / 'digits'}"
 
 
-def test_the_console_says_only_what_matters(finished: subprocess.CompletedProcess[str]) -> None:
-    lines = said(finished.stderr)
+def test_the_console_shows_only_what_matters(finished: subprocess.CompletedProcess[str]) -> None:
+    lines = console_lines(finished.stderr)
     assert "nothing to decode" in lines[0]
     first_words = [line.split()[0] for line in lines]
     epochs = [word for word in first_words if "/" in word]
     rest = [word for word in first_words if "/" not in word]
     assert rest == ["prepared", "data", "network", "plan", "epoch"]
-    # It was killed with at least three epochs behind it, of which it may have lost one or two.
+    # It was killed after at least three epochs, and may have lost one or two of them.
     assert 1 < 9 - len(epochs) <= 8
     assert epochs == [f"{n}/8" for n in range(9 - len(epochs), 9)]
 
 
-def test_the_run_folder_holds_what_the_contract_names(
+def test_the_run_folder_holds_the_documented_files(
     finished: subprocess.CompletedProcess[str], runs: Path
 ) -> None:
     run = runs / "digits"
@@ -60,21 +60,21 @@ def test_the_run_folder_holds_what_the_contract_names(
     assert list(history.columns) == HISTORY
     assert list(history["epoch"]) == list(range(1, 9))
     kept = {entry.name for entry in (run / "checkpoints").iterdir() if entry.is_dir()}
-    # The best and the last, and one that Ray may have lost count of when it was killed.
+    # The best and the last, and one that Ray may have lost track of when it was killed.
     assert f"epoch-{len(history):04d}" in kept and len(kept) <= 3
 
 
-def test_the_report_speaks_of_the_epoch_that_is_kept(
+def test_the_report_names_the_epoch_of_the_model(
     finished: subprocess.CompletedProcess[str], runs: Path
 ) -> None:
     card = json.loads((runs / "digits/model/model.json").read_text())
     history = pd.read_csv(runs / "digits/history.csv")
     assert card["trained"]["val_accuracy"] == history["val_accuracy"].max()
-    said = f"The model is from epoch {card['trained']['epoch']}, the best"
-    assert said in (runs / "digits/report.html").read_text()
+    sentence = f"The model is from epoch {card['trained']['epoch']}, the best"
+    assert sentence in (runs / "digits/report.html").read_text()
 
 
-def test_each_image_is_in_one_split_and_each_test_image_is_judged_once(
+def test_each_image_is_in_one_split_and_each_test_image_is_evaluated_once(
     finished: subprocess.CompletedProcess[str], runs: Path
 ) -> None:
     manifest = pq.read_table(runs / "digits/manifest.parquet").to_pandas()
@@ -87,7 +87,7 @@ def test_each_image_is_in_one_split_and_each_test_image_is_judged_once(
     assert sum(map(sum, evaluation["confusion_matrix"])) == len(predictions)
 
 
-def test_a_finished_run_is_left_alone_also_from_its_saved_settings(
+def test_a_finished_run_is_left_alone_also_with_its_saved_settings(
     finished: subprocess.CompletedProcess[str], here: Here, runs: Path
 ) -> None:
     before = (runs / "digits/report.html").stat().st_mtime_ns
@@ -101,7 +101,7 @@ def test_a_finished_run_is_left_alone_also_from_its_saved_settings(
     assert (runs / "digits/report.html").stat().st_mtime_ns == before
 
 
-def test_a_run_from_prepared_images_says_their_size_and_goes_on_from_its_own_settings(
+def test_a_run_from_prepared_images_saves_their_size_and_can_be_repeated(
     finished: subprocess.CompletedProcess[str], here: Here, runs: Path, tmp_path: Path
 ) -> None:
     (prepared,) = (runs / "prepared").iterdir()
@@ -120,11 +120,13 @@ def test_other_settings_are_refused(
     assert "lr 0.003, not 0.5" in refused("train", "--out", runs / "digits", *EPOCHS, "--lr", "0.5")
 
 
-def test_a_dry_run_tells_and_writes_nothing_and_starts_no_ray(here: Here, tmp_path: Path) -> None:
+def test_a_dry_run_reports_without_writing_files_or_starting_ray(
+    here: Here, tmp_path: Path
+) -> None:
     images = digits.write(tmp_path / "images")
     (images / "0/broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     (images / "0/copy.png").write_bytes((images / "0/0000.png").read_bytes())
-    other = tmp_path / "run/other.txt"  # where no run could begin
+    other = tmp_path / "run/other.txt"  # no run could start here
     other.parent.mkdir()
     other.touch()
     small = ["--image-size", 32, "--filters", "8,8"]
@@ -183,7 +185,7 @@ def occupied(folder: Path) -> list[object]:
         (occupied, ["is not a run", "--out"]),
     ],
 )
-def test_what_cannot_work_is_refused_in_one_line_before_anything_is_written(
+def test_bad_input_is_refused_in_one_line_before_anything_is_written(
     refused: Refused, tmp_path: Path, case: Callable[[Path], list[object]], words: list[str]
 ) -> None:
     arguments = case(tmp_path)
@@ -193,7 +195,7 @@ def test_what_cannot_work_is_refused_in_one_line_before_anything_is_written(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_refusal_ends_the_process_with_2_and_one_line(command: Command, tmp_path: Path) -> None:
+def test_a_refusal_exits_with_code_2_and_one_line(command: Command, tmp_path: Path) -> None:
     done = command("train", tmp_path / "nowhere", "--out", tmp_path / "run")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
