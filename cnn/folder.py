@@ -40,7 +40,7 @@ _ESCAPE = re.compile(rb"\\(?:\\|x([0-9a-f]{2}))")
 
 
 class FolderError(UserError):
-    """The folder cannot be listed: one line that names it and says what to do."""
+    """A folder cannot be listed, or its files cannot be read: one line with the fix."""
 
 
 @dataclass(frozen=True)
@@ -358,8 +358,11 @@ def _record_remote(info: FileInfo, path: str, found: _Found) -> None:
 
 
 def _is_remote_root(filesystem: FileSystem, base: str) -> bool:
-    """Whether there is anything below a prefix."""
-    return bool(filesystem.get_file_info(base).type != FileType.NotFound)
+    """Whether there is anything below a prefix; if the store does not say, there may be."""
+    try:
+        return bool(filesystem.get_file_info(base).type != FileType.NotFound)
+    except OSError:
+        return True
 
 
 def _read_remote(filesystem: FileSystem, base: str, path: str) -> bytes:

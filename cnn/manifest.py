@@ -103,9 +103,9 @@ class Manifest:
         metadata = table.schema.metadata or {}
         if b"ignored" not in metadata or not set(COLUMNS.names) <= set(table.column_names):
             raise ManifestError(f"{str(file)!r} is not a manifest: prepare the images again")
-        ignored, empty_folders = (
-            json.loads(metadata.get(name, "[]")) for name in (b"ignored", b"empty_folders")
-        )
+        older = metadata.get(b"bare", "[]")  # what earlier versions called it
+        ignored = json.loads(metadata[b"ignored"])
+        empty_folders = json.loads(metadata.get(b"empty_folders", older))
         return cls(table.replace_schema_metadata(None), ignored, tuple(empty_folders))
 
 

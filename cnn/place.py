@@ -114,12 +114,19 @@ class BucketPath:
         target = beside if self.is_file() else self
         try:
             target._upload(content)
+            if target is beside:
+                beside._take_place_of(self)
         except BaseException:
             with suppress(OSError):
                 target.unlink()
             raise
-        if target is beside:
-            self.filesystem.move(beside.path, self.path)
+
+    def _take_place_of(self, old: "BucketPath") -> None:
+        try:
+            self.filesystem.move(self.path, old.path)
+        except NotImplementedError:  # Azure without hierarchical namespaces
+            self.filesystem.copy_file(self.path, old.path)
+            self.unlink()
 
     def _upload(self, content: bytes | pa.Buffer | BinaryIO) -> None:
         with self.filesystem.open_output_stream(self.path) as stream:

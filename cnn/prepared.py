@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -205,9 +206,16 @@ def read_images(file: Place, offsets: np.ndarray, shape: tuple[int, ...]) -> np.
     """
     try:
         chosen = parquet.take(file, "image", offsets)
-    except (FileNotFoundError, pa.ArrowInvalid, pa.ArrowIndexError) as error:
+    except (OSError, KeyError, pa.ArrowInvalid, pa.ArrowIndexError) as error:
+        if isinstance(error, OSError) and not is_damage(file, error):
+            raise
         raise damaged(file.parent.parent, error) from None
     return np.frombuffer(chosen.buffers()[2], np.uint8).reshape(len(offsets), *shape)
+
+
+def is_damage(file: Place, error: OSError) -> bool:
+    """Whether the file itself is at fault, and not its disk or the network."""
+    return isinstance(error, FileNotFoundError) or (isinstance(file, Path) and error.errno is None)
 
 
 def shard_manifests(folder: Place, shards: int) -> Iterator[pa.Table]:

@@ -220,5 +220,5 @@ def flat(values: dict[str, Any], above: str = "") -> dict[str, Any]:
         if isinstance(value, dict):
             found |= flat(value, f"{above}{name}.")
         else:
-            found[above + name] = value
+            found[f"{above}{name}"] = value
     return found

@@ -97,6 +97,8 @@ def read_yaml(file: str, flag: str, wanted: str) -> dict[str, Any]:
         content = yaml.load(place(file).read_text(encoding="utf-8"), UniqueKeys)  # a SafeLoader
     except OSError as error:
         raise UserError(f"{flag} {file}: cannot be read: {error.strerror or error}") from None
+    except UserError as error:
+        raise UserError(f"{flag} {error}") from None
     except (yaml.YAMLError, ValueError) as error:  # the second: such as a 30th of February
         reason = " ".join(str(error).split())
         raise UserError(f"{flag} {file}: is not YAML: {reason}") from None

@@ -346,3 +346,9 @@ def test_an_impossible_date_in_a_settings_file_is_reported_as_not_yaml(tmp_path:
 def test_weights_at_a_uri_are_refused() -> None:
     with pytest.raises(UserError, match=r"--weights s3://b/w\.pth: give a file on this machine"):
         parse(TrainConfig, ["photos", "--network", "resnet18", "--weights", "s3://b/w.pth"])
+
+
+def test_a_config_in_a_place_that_does_not_exist_is_not_called_yaml() -> None:
+    with pytest.raises(UserError, match="--config nosuch://x: ") as refused:
+        parse(TrainConfig, ["--config", "nosuch://x"])
+    assert "YAML" not in str(refused.value)

@@ -272,3 +272,15 @@ def test_the_key_depends_on_the_listing_and_the_settings_and_nothing_else(tmp_pa
     (tmp_path / "cat/0.jpg").rename(tmp_path / "cat/00.jpg")
     others.append(key(list_folder(str(tmp_path))))
     assert len({key(listing), *others}) == 6
+
+
+def test_a_manifest_of_an_earlier_version_keeps_its_empty_folders(tmp_path: Path) -> None:
+    manifest = Manifest(COLUMNS.empty_table(), {"hidden": 1}, ("empty",))
+    manifest.write(tmp_path / "new.parquet")
+    table = pq.read_table(tmp_path / "new.parquet")
+    metadata = {
+        key.replace(b"empty_folders", b"bare"): value
+        for key, value in table.schema.metadata.items()
+    }
+    pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "old.parquet")
+    assert Manifest.read(tmp_path / "old.parquet").empty_folders == ("empty",)

@@ -165,3 +165,14 @@ def test_the_parent_of_a_bucket_is_the_bucket() -> None:
 def test_an_invalid_character_in_a_uri_is_refused_with_its_escape(uri: str, fix: str) -> None:
     with pytest.raises(UserError, match=fix):
         place(uri)
+
+
+def test_a_store_that_cannot_move_files_copies_them(tmp_path: Path) -> None:
+    class NoMove(LocalFileSystem):
+        def move(self, source: str, target: str) -> None:
+            raise NotImplementedError("Azure without hierarchical namespaces")
+
+    file = BucketPath("s3://bucket/file", NoMove(), str(tmp_path / "file"))
+    for content in (b"first", b"second"):
+        file.put(content)
+        assert {one.name: one.read_bytes() for one in tmp_path.iterdir()} == {"file": content}

@@ -198,7 +198,9 @@ def test_a_folder_that_cannot_be_created_is_refused(tmp_path: Path, images: Path
         begin(TrainFolder(tmp_path / "file" / "run"), settings(), images)
 
 
-@pytest.mark.parametrize("text", ["database: mine\n", "- a list\n", "half: [a", "images: photos\n"])
+@pytest.mark.parametrize(
+    "text", ["database: mine\n", "- a list\n", "half: [a", "images: photos\n", "on: push\n80: x\n"]
+)
 def test_a_foreign_config_yaml_is_not_a_run_and_stays_unchanged(
     tmp_path: Path, images: Path, text: str
 ) -> None:

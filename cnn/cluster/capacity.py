@@ -45,7 +45,7 @@ def own_gpus() -> int:
 def require_any(gpu: bool | None) -> None:
     """Raises UserError if GPUs were asked for on this machine alone, and it has none."""
     if gpu and "RAY_ADDRESS" not in os.environ and not own_gpus():
-        raise UserError("torch can use no GPU of this machine: leave out --gpu")
+        raise UserError("torch can use no GPU of this machine: give --no-gpu")
 
 
 def require_usable(gpu: bool) -> None:

@@ -22,7 +22,7 @@ def require_lasting(folder: Place, flag: str = "--out") -> None:
             f"{folder} is inside the job's upload, which Ray removes: give {flag} "
             "an absolute path that exists on every node, or a URI such as s3://…"
         )
-    if isinstance(folder, BucketPath) and folder.parent == folder:
+    if flag == "--out" and isinstance(folder, BucketPath) and folder.parent == folder:
         raise UserError(f"{flag} {folder} is a whole bucket: give a folder in it")
 
 

@@ -35,7 +35,7 @@ def ensure_prepared(source: Source, folder: Place, console: Console) -> Prepared
     if is_prepared(source, folder):
         console.say(f"prepared {folder} exists: nothing to decode")
         dataset = open_prepared(source, folder)
-        if faults := passing_faults(dataset):
+        if source.prepared is None and (faults := passing_faults(dataset)):
             console.say(
                 f"warning  some images could not be read when they were prepared "
                 f"({by_reason(faults)}): remove {folder} to try them again"
@@ -53,7 +53,7 @@ def ensure_prepared(source: Source, folder: Place, console: Console) -> Prepared
 
 
 def require_lasting(settings: Experiment, run: RunFolder) -> None:
-    """Raises UserError if a submitted job would write into its upload, which Ray removes."""
+    """Raises UserError if the run would be in a job's upload, or in the root of a bucket."""
     nodes.require_lasting(run.path)
     if settings.prepared is not None:
         nodes.require_lasting(place(settings.prepared), "--prepared")

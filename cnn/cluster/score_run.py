@@ -63,7 +63,6 @@ def score(settings: ScoreConfig, console: Console) -> None:
     The same call resumes an interrupted run. It scores nothing in a finished one, but still sorts.
     """
     nodes.require_lasting(place(settings.out))
-    capacity.require_any(settings.pool.gpu)
     if settings.sort_into is not None:
         nodes.require_lasting(place(settings.sort_into), "--sort-into")
     folder = bundle.find(place(settings.model))
@@ -76,6 +75,7 @@ def score(settings: ScoreConfig, console: Console) -> None:
     if run.finished:
         console.say(f"{run.path} is finished: nothing to score; give another --out to start again")
     else:
+        capacity.require_any(settings.pool.gpu)
         run.check_parts(job.parts)
         introduce(job, console)
         with run.begun(settings, job.work.manifest):

@@ -8,6 +8,7 @@ import json
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cnn.errors import UserError
 from cnn.place import Place
@@ -52,13 +53,19 @@ def read_state(folder: Place) -> SearchState:
         for prefix in PICKLES:
             last = newest(folder, prefix) or last
             if last.name.startswith(prefix):
-                pickle.loads(last.read_bytes())
+                require_own(pickle.loads(last.read_bytes()))
     except Exception as error:  # a truncated pickle may raise anything
         raise UserError(
             f"{last} cannot be read ({type(error).__name__}), so the search cannot resume: "
             "give another --out"
         ) from None
     return SearchState(statuses)
+
+
+def require_own(state: Any) -> None:
+    """Raises TypeError if a searcher's state is of a version that only counted its proposals."""
+    if isinstance(state, dict) and isinstance(state.get("proposed", ()), int):
+        raise TypeError("an older version's")
 
 
 def newest(folder: Place, prefix: str) -> Place | None:

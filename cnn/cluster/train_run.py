@@ -48,7 +48,6 @@ def train(settings: TrainConfig, console: Console) -> None:
     started = time.monotonic()
     run = TrainFolder(place(settings.out or default_out(settings.images)))
     require_lasting(settings, run)
-    capacity.require_any(settings.resources.gpu)
     source = find_source(settings, run)
     settings = settings.model_copy(update={"data": source.settings})
     preflight.check_network(settings.network, source.settings, source.manifest)
@@ -64,6 +63,7 @@ def train(settings: TrainConfig, console: Console) -> None:
         console.say(f"{run.path} is finished: nothing to do; give another --out to start again")
         announce(run, console)
         return
+    capacity.require_any(settings.resources.gpu)
     with session(max(PREPARE_CPUS, training_plan.logical_cpus(settings))):
         plan = training_plan.plan(settings, console)
         nodes.require_shared_folder(run.path)

@@ -38,7 +38,6 @@ def tune(settings: TuneConfig, console: Console) -> None:
     started = time.monotonic()
     run = TuneFolder(place(settings.out or f"{default_out(settings.images)}-tune"))
     require_lasting(settings, run)
-    capacity.require_any(settings.resources.gpu)
     source = find_source(settings, run)
     settings = settings.model_copy(update={"data": source.settings})
     base = settings.given()
@@ -49,6 +48,7 @@ def tune(settings: TuneConfig, console: Console) -> None:
         console.say(f"{run.path} is finished: nothing to do; give another --out to start again")
         announce(run, console)
         return
+    capacity.require_any(settings.resources.gpu)
     streamed = not base.resources.hold(len(source.manifest.table), max(space.image_sizes))
     before = read_state(run.trials)
     cpus = tuning_plan.logical_cpus(settings, streamed, before)
@@ -117,9 +117,10 @@ def check(settings: TuneConfig, source: Source, space: Space, run: TuneFolder) -
     """Raises UserError if no network can be built, or if the folder holds something else."""
     start = space.settings(space.start)
     preflight.check_network(start.network, start.data, source.manifest)
-    space.require_points(settings.search.trials)
     run.check(settings, source.manifest)
     run.check_space(space.as_yaml())
+    if not run.manifest.is_file():  # a search that has begun keeps its trials
+        space.require_points(settings.search.trials)
 
 
 def resized(base: TrainConfig, size: int) -> TrainConfig:

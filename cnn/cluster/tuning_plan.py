@@ -110,6 +110,11 @@ def plan(
     wanted = TuningPlan(at_once(settings, most, before), workers, fraction, streamed)
     if provides(wanted.needs, console):
         return wanted
+    if before.statuses:
+        raise UserError(
+            f"the interrupted search needs {wanted.cpus} CPUs and {wanted.gpus:g} GPUs, and there "
+            f"are {total('CPU')} and {gpus()}: resume it with as many, or give another --out"
+        )
     trials = plural.counted(wanted.concurrent, "trial")
     raise UserError(
         f"{trials} at once with {counted(workers, gpu)} each: {wanted.cpus} CPUs"

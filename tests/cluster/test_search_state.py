@@ -50,3 +50,10 @@ def test_all_interrupted_trials_get_room_for_their_workers() -> None:
         settings = TuneConfig.model_validate({"resources": {"workers": workers}})
         assert tuning_plan.at_once(settings, 1, before) == at_once
         assert tuning_plan.at_once(settings, 1, NOTHING) == 1
+
+
+def test_the_state_of_an_older_version_is_refused(trials: Path) -> None:
+    """It kept the number of its proposals, and not the proposals."""
+    (trials / "searcher-state-2.pkl").write_bytes(pickle.dumps({"proposed": 3}))
+    with pytest.raises(UserError, match="cannot resume: give another --out"):
+        read_state(trials)
