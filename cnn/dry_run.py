@@ -15,13 +15,13 @@ from cnn.config import TrainConfig
 from cnn.console import Console, clock
 from cnn.cuda_graph import calls_to_warm_up
 from cnn.decoding import decoder
-from cnn.folder import Reader
 from cnn.loop import Loop, State, Sums, progressive_of
 from cnn.machine import cores
 from cnn.manifest import Manifest
 from cnn.plural import by_reason, counted
 from cnn.preflight import MIB
 from cnn.prepared import prepare_image
+from cnn.reader import Reader
 
 TIMED_STEPS = 5
 

@@ -12,16 +12,13 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache, partial
 
 import pyarrow as pa
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
 
 from cnn.errors import UserError
-from cnn.image import BYTE_LIMIT, Reason, Unreadable
+from cnn.image import BYTE_LIMIT, Reason
 from cnn.place import locate
 
 FILES = pa.schema(
@@ -73,34 +70,10 @@ def list_folder(root: str) -> Listing:
     """
     if not root:  # an unset variable in a script; it would mean the working directory
         raise FolderError("the folder has an empty name: give an existing folder that holds images")
-    filesystem, base = _locate(root)
+    filesystem, base = locate_root(root)
     if filesystem is None:
         return _list_local(base).listing(base)
     return _list_remote(filesystem, base, root).listing(root)
-
-
-class Reader:
-    """Reads the listed files of one root: ``Reader(root)(path) -> bytes``.
-
-    Its pickle holds only the root, which is resolved again on unpickling. Raises Unreadable for a
-    file that cannot be read, and FolderError if the fault may pass and says nothing about the
-    file: a failing disk, a lost network, a root that is gone.
-    """
-
-    def __init__(self, root: str) -> None:
-        filesystem, base = _locate(root)
-        self.root = base if filesystem is None else root
-        self._read: Callable[[str], bytes] = (
-            partial(_read_local, os.path.realpath(os.fsencode(base)))
-            if filesystem is None
-            else partial(_read_remote, filesystem, base)
-        )
-
-    def __call__(self, path: str) -> bytes:
-        return self._read(path)
-
-    def __reduce__(self) -> tuple[type["Reader"], tuple[str]]:
-        return Reader, (self.root,)
 
 
 def to_text(name: bytes) -> str:
@@ -135,7 +108,7 @@ class _Found:
         return Listing(root, files, dict(sorted(self.ignored.items())), tuple(empty_folders))
 
 
-def _locate(root: str) -> tuple[FileSystem | None, str]:
+def locate_root(root: str) -> tuple[FileSystem | None, str]:
     """The file system of a root and its path there; None and an absolute path if it is local."""
     try:
         filesystem, base = locate(root)
@@ -206,14 +179,14 @@ def _examine(entry: os.DirEntry[bytes], real_root: bytes) -> tuple[int, int, Rea
     try:
         if entry.is_symlink():
             status = os.stat(entry.path)
-            if not _is_below(os.path.realpath(entry.path), real_root):
+            if not is_below(os.path.realpath(entry.path), real_root):
                 return 0, 0, "outside_root"
         else:
             status = entry.stat(follow_symlinks=False)
     except OSError as error:
-        reason = _reason(error) or "permission_denied"  # a failing disk costs rows, not the run
+        reason = reason_of(error) or "permission_denied"  # a failing disk costs rows, not the run
         return 0, 0, "broken_symlink" if reason == "vanished" and entry.is_symlink() else reason
-    return status.st_size, _in_64_bits(status.st_mtime_ns), _fault(status)
+    return status.st_size, _in_64_bits(status.st_mtime_ns), fault_of(status)
 
 
 def _in_64_bits(nanoseconds: int) -> int:
@@ -221,80 +194,20 @@ def _in_64_bits(nanoseconds: int) -> int:
     return max(-(2**63), min(nanoseconds, 2**63 - 1))
 
 
-def _is_below(real_path: bytes, real_root: bytes) -> bool:
+def is_below(real_path: bytes, real_root: bytes) -> bool:
+    """Whether a real path is inside a real folder, and is not the folder itself."""
     return real_path.startswith(os.path.join(real_root, b""))
 
 
-def _fault(status: os.stat_result) -> Reason | None:
+def fault_of(status: os.stat_result) -> Reason | None:
     """Why a file with this status must not be read; None if it may be."""
     if not stat.S_ISREG(status.st_mode):
         return "not_a_regular_file"
     return "too_large" if status.st_size > BYTE_LIMIT else None
 
 
-def _read_local(real_root: bytes, path: str) -> bytes:
-    with (
-        _short_reasons(path, partial(_is_local_root, real_root)),
-        open(_path_below(real_root, to_bytes(path)), "rb", opener=_open_warily) as stream,
-    ):
-        status = os.fstat(stream.fileno())
-        if fault := _fault(status):
-            raise Unreadable(fault)
-        return stream.read(status.st_size)
-
-
-def _path_below(real_root: bytes, path: bytes) -> bytes:
-    """The real path of a listed file, checked to be below the root, as links may have changed."""
-    folder, name = os.path.split(os.path.join(real_root, path))
-    file = os.path.join(_real_folder(folder), name)
-    if os.path.islink(file):
-        file = os.path.realpath(file)
-    if not _is_below(file, real_root):
-        raise Unreadable("outside_root")
-    return file
-
-
-def _open_warily(file: str, flags: int) -> int:
-    """Opens a real path without following a link or blocking on a FIFO that replaced the file."""
-    return os.open(file, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
-
-
-@lru_cache(maxsize=4096)
-def _real_folder(folder: bytes) -> bytes:
-    """The real path of a folder, cached: it costs 18 µs, as much as reading a small image."""
-    return os.path.realpath(folder)
-
-
-def _is_local_root(real_root: bytes) -> bool:
-    """Whether a root is there with anything in it: a disk that is unmounted leaves it empty."""
-    try:
-        with os.scandir(real_root) as entries:
-            return next(entries, None) is not None
-    except OSError:
-        return False
-
-
-@contextmanager
-def _short_reasons(path: str, root_is_there: Callable[[], bool]) -> Iterator[None]:
-    """Turns the faults of a file into Unreadable, and others into a FolderError that names it."""
-    try:
-        yield
-    except OSError as error:
-        reason = _reason(error)
-        if reason == "vanished" and not root_is_there():
-            raise FolderError(
-                f"the folder of {path!r} is gone or empty: bring it back; the same command resumes"
-            ) from None
-        if reason:
-            raise Unreadable(reason) from error
-        why = error.strerror or " ".join(str(error).split())
-        raise FolderError(
-            f"{path!r} cannot be read ({why}): check the disk or the network; the same command "
-            "resumes"
-        ) from error
-
-
-def _reason(error: OSError) -> Reason | None:
+def reason_of(error: OSError) -> Reason | None:
+    """Why a file cannot be read; None if the error may not be the fault of the file."""
     if error.errno == errno.ELOOP:
         return "broken_symlink"
     if isinstance(error, IsADirectoryError) or error.errno == errno.ENXIO:  # ENXIO: a socket
@@ -355,23 +268,3 @@ def _record_remote(info: FileInfo, path: str, found: _Found) -> None:
         if info.type != FileType.File:
             error = "not_a_regular_file"
         found.add(to_text(path.encode()), size, _in_64_bits(info.mtime_ns or 0), error)
-
-
-def _is_remote_root(filesystem: FileSystem, base: str) -> bool:
-    """Whether there is anything below a prefix; if the store does not say, there may be."""
-    try:
-        return bool(filesystem.get_file_info(base).type != FileType.NotFound)
-    except OSError:
-        return True
-
-
-def _read_remote(filesystem: FileSystem, base: str, path: str) -> bytes:
-    key = f"{base}/{to_bytes(path).decode()}"
-    with (
-        _short_reasons(path, partial(_is_remote_root, filesystem, base)),
-        filesystem.open_input_file(key) as stream,
-    ):
-        if stream.size() > BYTE_LIMIT:
-            raise Unreadable("too_large")
-        content: bytes = stream.read()
-        return content

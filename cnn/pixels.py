@@ -6,9 +6,9 @@ import pyarrow as pa
 
 from cnn import prepared
 from cnn.decoding import Decoder, decoder
-from cnn.folder import Reader
 from cnn.image import Fit, Unreadable
 from cnn.prepared import Prepared
+from cnn.reader import Reader
 from cnn.worklist import Root
 
 Pixels = Callable[[pa.Table], pa.Table]

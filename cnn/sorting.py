@@ -23,8 +23,9 @@ from urllib.parse import quote
 
 from cnn.atomic import write_atomically
 from cnn.errors import UserError
-from cnn.folder import Reader, to_bytes
+from cnn.folder import to_bytes
 from cnn.image import Reason, Unreadable
+from cnn.reader import Reader
 
 ClassFolder = NewType("ClassFolder", str)
 """A safe folder name: `UNCERTAIN`, or what `class_folder` made. No raw class name passes mypy."""

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnn.folder import Listing, Reader, list_folder
+from cnn.folder import Listing, list_folder
 from cnn.manifest import (
     COLUMNS,
     Manifest,
@@ -21,6 +21,7 @@ from cnn.manifest import (
     label_images,
     listing_key,
 )
+from cnn.reader import Reader
 
 
 def manifest_of(root: Path, files: dict[str, bytes]) -> Manifest:

@@ -16,9 +16,10 @@ from PIL import Image
 
 from cnn import prepared
 from cnn.errors import UserError
-from cnn.folder import Reader, list_folder
+from cnn.folder import list_folder
 from cnn.manifest import Manifest, hash_content, label_images
 from cnn.prepared import Card, Prepared, gather, write_shard
+from cnn.reader import Reader
 
 SIZE = 8
 NAMES = ["ant", "bee", "cat"]

@@ -41,7 +41,7 @@ LAYERS = (
     "bundle batches prepared census run_folder worklist",
     "network augment optim progressive report.tally digits command sorting spreadsheet",
     "schema parts metrics prediction report.columns report.tuning report.drawing study",
-    "manifest",
+    "manifest reader",
     "folder parquet decoding",
     "image atomic cuda_graph",
     "lock",

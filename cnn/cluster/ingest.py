@@ -11,10 +11,10 @@ from cnn import prepared
 from cnn.cluster.passes import TASK_RETRIES, make_all
 from cnn.console import Advance, Console
 from cnn.decoding import decoder
-from cnn.folder import Reader
 from cnn.manifest import Manifest
 from cnn.place import Place
 from cnn.prepared import Card, Prepared
+from cnn.reader import Reader
 from cnn.source import Source
 
 

@@ -20,13 +20,13 @@ from cnn.cluster.session import session
 from cnn.config import ScoreConfig
 from cnn.console import Advance, Console
 from cnn.errors import UserError
-from cnn.folder import Reader
 from cnn.manifest import Manifest
 from cnn.parts import Parts
 from cnn.pixels import Decode
 from cnn.place import place
 from cnn.plural import by_reason
 from cnn.prediction import confident, uncertain
+from cnn.reader import Reader
 from cnn.report.comparison import lost
 from cnn.report.evaluation import Evaluation, evaluate
 from cnn.report.mix import Mix, take_mix

@@ -31,10 +31,10 @@ from cnn.cluster.streaming import StreamedEvaluationBatches, StreamedTrainingBat
 from cnn.cluster.worker import split_rows, start
 from cnn.config import TrainConfig
 from cnn.console import Console
-from cnn.folder import Reader
 from cnn.image import decode
 from cnn.loop import Loop, State, autocast
 from cnn.prepared import Prepared
+from cnn.reader import Reader
 from cnn.source import list_source
 from tests.benchmarks.processes import metered
 from tests.benchmarks.scoring import links

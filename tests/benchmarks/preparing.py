@@ -16,7 +16,7 @@ from cnn.cluster.prepare_run import PREPARE_CPUS
 from cnn.cluster.session import session
 from cnn.config import Images
 from cnn.console import Console
-from cnn.folder import Reader
+from cnn.reader import Reader
 from cnn.source import Source, list_source
 from tests.benchmarks.processes import metered
 from tests.benchmarks.scoring import links
