@@ -35,7 +35,11 @@ def ended(run: Path) -> list[str]:
     state = newest(run / "trials", "experiment_state-")
     if state is None:
         return []
-    trials = [json.loads(trial) for trial, _ in json.loads(state.read_text())["trial_data"]]
+    try:
+        content = json.loads(state.read_text())
+    except ValueError:  # Tune is writing it
+        return []
+    trials = [json.loads(trial) for trial, _ in content["trial_data"]]
     over = {trial["trial_id"] for trial in trials if trial["status"] == "TERMINATED"}
     return [name for name in progress(run) if name.split("-")[1] in over]
 
