@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -13,7 +12,7 @@ from cnn.report import findings
 from cnn.report.evaluation import Comparison, Evaluation, Finding, evaluate
 from cnn.report.mix import take_mix
 from cnn.report.training import evaluate_test
-from tests.test_report import history, predictions
+from tests.test_report import predictions
 
 
 def of_counts(confusion: list[list[int]], confidence: float = 0.9) -> Evaluation:
@@ -70,24 +69,25 @@ def test_a_class_with_scattered_mistakes_gets_other_advice() -> None:
 
 
 @pytest.mark.parametrize(
-    ("train", "validation", "title"),
+    ("images", "train", "title"),
     [
-        (0.95, 0.70, "The model over-fits by 25 points"),
-        (0.72, 0.70, "The model has room to learn more"),
+        (100, 0.95, "The model over-fits by 25 points"),
+        (100, 0.72, "The model has room to learn more"),
+        (100, 0.77, None),
+        (10, 0.85, None),  # 0.7 of 20 test images: it may be 0.85 in truth
     ],
 )
 def test_over_fitting_and_room_to_learn_are_reported(
-    train: float, validation: float, title: str
+    images: int, train: float, title: str | None
 ) -> None:
-    epochs = history(3).assign(train_accuracy=train, val_accuracy=[0.1, validation, 0.2])
-    found = only(findings.over_fitting(epochs, 2))
-    assert (found.title, "epoch (2)," in found.text) == (title, True)
+    wrong = images * 3 // 10
+    counts = [[images - wrong, wrong], [wrong, images - wrong]]
+    found = list(findings.over_fitting(of_counts(counts).recognising(train)))
+    assert [one.title for one in found] == ([title] if title else [])
 
 
-def test_a_good_fit_and_missing_validation_give_no_finding() -> None:
-    fits = history(3).assign(train_accuracy=0.98, val_accuracy=0.95)
-    unmeasured = history(3).assign(val_accuracy=np.nan)
-    assert [*findings.over_fitting(fits, 3), *findings.over_fitting(unmeasured, 3)] == []
+def test_scored_folders_say_nothing_of_over_fitting() -> None:
+    assert [*findings.over_fitting(of_counts([[70, 30], [30, 70]]))] == []
 
 
 @pytest.mark.parametrize(("sure", "title"), [(0.95, "over"), (0.4, "under"), (0.71, None)])
@@ -153,7 +153,7 @@ def test_problems_with_the_files_are_counted() -> None:
     }
     conflicts = {"hash": [("a/1", "a"), ("b/1", "b")]}
     census = Census(counts, {"bomb": 2, "truncated": 1}, {}, {}, 4, conflicts)  # type: ignore[arg-type]
-    titles = [f.title for f in [*findings.files(census), *findings.imbalance(census)]]
+    titles = [f.title for f in [*findings.files(census), *findings.imbalance(census, "none")]]
     assert titles == [
         "3 files could not be read",
         "Identical images under more than one label: 1",
@@ -161,7 +161,7 @@ def test_problems_with_the_files_are_counted() -> None:
         "Class sizes differ by up to 10.0 to 1",
     ]
     clean = Census({"a": counts["a"]}, {}, {}, {}, 0, {})  # type: ignore[dict-item]
-    assert [*findings.files(clean), *findings.imbalance(clean)] == []
+    assert [*findings.files(clean), *findings.imbalance(clean, "none")] == []
 
 
 def test_scoring_without_labels_reports_what_it_can() -> None:
@@ -181,19 +181,24 @@ def test_scoring_without_labels_reports_what_it_can() -> None:
 
 
 def test_a_training_run_without_problems_has_no_findings() -> None:
-    epochs = pd.DataFrame(history(2)).assign(train_accuracy=0.99, val_accuracy=0.98)
     row = {"train": 400, "validation": 40, "test": 400}
     census = Census({"a": row, "b": row, "c": row}, {}, {}, {}, 0, {})  # type: ignore[dict-item]
-    assert findings.findings_of_training(of_counts(GOOD, 0.99), census, epochs, 2) == []
+    good = of_counts(GOOD, 0.99).recognising(0.999)
+    assert findings.findings_of_training(good, census, "none") == []
 
 
-@pytest.mark.parametrize("validated", [True, False])
-def test_validation_images_that_were_trained_on_give_no_finding(validated: bool) -> None:
-    epochs = pd.DataFrame(history(2)).assign(train_accuracy=0.5, val_accuracy=0.5)
+def test_training_images_are_judged_by_how_many_are_predicted_as_their_label() -> None:
     row = {"train": 400, "validation": 40, "test": 400}
     census = Census({"a": row, "b": row, "c": row}, {}, {}, {}, 0, {})  # type: ignore[dict-item]
-    best = 2 if validated else None
-    result = evaluate_test(predictions(list("abc")), list("abc"), census, epochs, best)
-    titles = {finding.title for finding in result.evaluation.findings}
-    assert ("The model has room to learn more" in titles) == validated
-    assert len(result.history) == 2
+    learned = predictions(
+        list("abc"), rows=4, label=["a", "b", "b", "c"], predicted=["a", "b", "c", None]
+    )
+    found, _ = evaluate_test(predictions(list("abc")), learned, list("abc"), census, "none")
+    assert found.train_accuracy == 0.5
+
+
+def test_balanced_training_is_not_advised_twice() -> None:
+    counts = {"a": {"train": 90, "validation": 9, "test": 9}, "b": {"train": 9}}
+    census = Census(counts, {}, {}, {}, 0, {})  # type: ignore[arg-type]
+    steps = [only(findings.imbalance(census, balance)).step for balance in ("none", "sampling")]
+    assert ["--balance" in step for step in steps] == [True, False]

@@ -39,6 +39,9 @@ from cnn.source import (
     source_pixels,
 )
 
+# Training images that are scored beside the test split: accuracy is then known to 3 points.
+SAMPLE = 1_000
+
 
 def train(settings: TrainConfig, console: Console) -> None:
     """Train on a folder of images, evaluate the best epoch on the test split, write the run folder.
@@ -88,7 +91,7 @@ def fill(
     trained = training.fit(settings, dataset, run.path, plan, console)
     keep(trained, run)
     pool = plan.scoring(dataset.card.image_size)
-    result = test(dataset, census, settings.seed, run, pool, console)
+    result = test(dataset, census, settings, run, pool, console)
     seconds, title = time.monotonic() - started, run.path.resolve().name
     page = training_report(title, settings, dataset, census, result, seconds, resumed, about)
     write_atomically(run.report, page)
@@ -140,7 +143,7 @@ def keep(trained: training.Trained, run: TrainFolder) -> None:
 def test(
     dataset: Prepared,
     census: Census,
-    seed: int,
+    settings: TrainConfig,
     run: TrainFolder,
     pool: ScoringPlan,
     console: Console,
@@ -148,16 +151,27 @@ def test(
 ) -> TestResult:
     """Score the test split with the run's model, once; write predictions and evaluation.
 
-    validated: whether the validation images were held out from training.
+    Some of the training images are scored beside it, to tell how much better it does on these.
+    settings: those that it was trained with. validated: whether the validation images were held
+    out from training.
     """
-    manifest = Manifest(split_rows(dataset.split(seed), "test"), {})
+    table = dataset.split(settings.seed)
+    asked, learned = split_rows(table, "test"), sample(split_rows(table, "train"))
     model = bundle.load(run.model)
-    predictions = predict(manifest, dataset, model, pool, console)
+    both = Manifest(pa.concat_tables([asked, learned]), {})
+    found = predict(both, dataset, model, pool, console)
+    predictions, learned = found.slice(0, len(asked)), found.slice(len(asked))
     parquet.write(run.predictions, predictions)
+    balance = settings.training.balance
+    evaluation, album = evaluate_test(predictions, learned, model.card.classes, census, balance)
+    evaluation.write(run.evaluation)
     best = int(model.card.trained["epoch"]) if validated else None
-    result = evaluate_test(predictions, model.card.classes, census, run.read_history(), best)
-    result.evaluation.write(run.evaluation)
-    return result
+    return TestResult(evaluation, album, run.read_history(), best)
+
+
+def sample(rows: pa.Table) -> pa.Table:
+    """At most SAMPLE rows, evenly spaced: sorted by path, they have all classes in proportion."""
+    return rows.take(np.linspace(0, len(rows) - 1, min(len(rows), SAMPLE)).astype(np.int64))
 
 
 def predict(

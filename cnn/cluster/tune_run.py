@@ -100,7 +100,7 @@ def fill(
         plan.training_plan.scoring(dataset.card.image_size),
         not settings.search.retrain,
     )
-    result = test(dataset, census, base.seed, run, pool, console, validated)
+    result = test(dataset, census, best, run, pool, console, validated)
     seconds, title = time.monotonic() - started, run.path.resolve().name
     page = training_report(
         title, settings, dataset, census, result, seconds, resumed, about, summary, best

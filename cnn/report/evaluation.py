@@ -116,8 +116,9 @@ class Evaluation(Frozen):
     unknown_class: the UNKNOWN_NAMED most frequent labels, the most frequent first.
     `calibration_counts` has a row per bin of confidence: predictions, sum of their confidence,
     correct ones. `own_confidence` is, for each class, the mean probability that its images get
-    for it. `galleries` names the images that the report shows, by the reason for showing them;
-    `label_suspects` is how many labels may be wrong, shown or not.
+    for it. `train_accuracy` is that on a sample of the training images, scored as the others; null
+    unless the run has trained. `galleries` names the images that the report shows, by the reason
+    for showing them; `label_suspects` is how many labels may be wrong, shown or not.
     """
 
     accuracy: float
@@ -140,6 +141,7 @@ class Evaluation(Frozen):
     mean_confidence: float
     coverage: list[Coverage]
     own_confidence: list[float]
+    train_accuracy: float | None = None
     findings: list[Finding] = Field(default_factory=list)
     label_suspects: int | None = None
     galleries: dict[str, list[Shown]] = Field(default_factory=dict)
@@ -153,6 +155,10 @@ class Evaluation(Frozen):
             f"accuracy {self.accuracy:.3f} (95% interval {low:.3f} to {high:.3f}), "
             f"macro F1 {self.macro_f1:.3f}, {self.images['judged']:,} images"
         )
+
+    def recognising(self, train_accuracy: float) -> Self:
+        """The evaluation with the accuracy on training images."""
+        return self.model_copy(update={"train_accuracy": train_accuracy})
 
     def showing(self, galleries: dict[str, list[Shown]], suspects: int | None) -> Self:
         """The evaluation with the images of the report."""

@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from math import ceil
 from statistics import NormalDist, median
 
-import pandas as pd
-
 from cnn.census import Census
 from cnn.metrics import wilson_interval
 from cnn.plural import by_reason, counted
@@ -14,7 +12,7 @@ from cnn.report.mix import Mix
 
 TROUBLED = 3  # weak classes that are named
 ONE_WAY = 0.3  # of a class's mistakes are predicted as one other class
-GAP, CLOSE = 0.10, 0.04  # between training and validation accuracy
+GAP, CLOSE = 0.10, 0.04  # between the accuracy on training and on test images
 IMBALANCE = 3.0  # times the images of the smallest class
 TRUSTED = 0.8  # least accuracy of a network whose suspected labels are worth a finding
 SUSPECTS = 0.02  # of the judged images
@@ -29,19 +27,14 @@ CHANCE = 0.05
 Z = 1.96
 
 
-def findings_of_training(
-    evaluation: Evaluation, census: Census, history: pd.DataFrame, best: int | None
-) -> list[Finding]:
-    """The findings of a training run.
-
-    `history` has a row per epoch; `best` is the epoch kept for its validation accuracy.
-    """
+def findings_of_training(evaluation: Evaluation, census: Census, balance: str) -> list[Finding]:
+    """The findings of a training run; `balance` is the setting it was trained with."""
     return [
         *troubled_classes(evaluation),
-        *over_fitting(history, best),
+        *over_fitting(evaluation),
         *suspected_labels(evaluation),
         *calibration(evaluation),
-        *imbalance(census),
+        *imbalance(census, balance),
         *files(census),
         *small_test(evaluation),
         *acceptance(evaluation),
@@ -128,27 +121,27 @@ def _against_confusion(evaluation: Evaluation, label: int) -> str:
     )
 
 
-def over_fitting(history: pd.DataFrame, best: int | None) -> Iterator[Finding]:
-    """Over-fitting, or room to learn more, at the epoch that did best on validation."""
-    kept = history[history["epoch"] == best].dropna(subset=["val_accuracy", "train_accuracy"])
-    if not len(kept):
+def over_fitting(evaluation: Evaluation) -> Iterator[Finding]:
+    """Over-fitting, or room to learn more: training images against test images, scored alike."""
+    train, test = evaluation.train_accuracy, evaluation.accuracy
+    if train is None:
         return
-    train, validation = (float(kept[name].iloc[0]) for name in ("train_accuracy", "val_accuracy"))
     figures = (
-        f"At the best epoch ({best}), the model recognises {train:.1%} of the training images, "
-        f"although they are augmented, and {validation:.1%} of the validation images."
+        f"The model recognises {train:.1%} of a sample of its training images, and {test:.1%} of "
+        "the test images."
     )
-    if train - validation > GAP:
+    # A small test may be far from the truth by chance.
+    if train - test > GAP and train > evaluation.accuracy_interval[1]:
         yield Finding(
-            title=f"The model over-fits by {100 * (train - validation):.0f} points",
+            title=f"The model over-fits by {100 * (train - test):.0f} points",
             text=figures,
             step="Add training images, augment more (--rotation, --shift, --zoom), or raise "
             "--dropout or --weight-decay; jobs.tune searches for good values of these settings.",
         )
-    elif train - validation < CLOSE and train < 1 - GAP:
+    elif train - test < CLOSE and train < 1 - GAP:
         yield Finding(
             title="The model has room to learn more",
-            text=f"{figures} It is hardly better on training images than on new ones.",
+            text=f"{figures} It is hardly better on images that it has learned.",
             step="Train for longer (--epochs), or use a larger network (--filters).",
         )
 
@@ -183,16 +176,17 @@ def calibration(evaluation: Evaluation) -> Iterator[Finding]:
         )
 
 
-def imbalance(census: Census) -> Iterator[Finding]:
+def imbalance(census: Census, balance: str) -> Iterator[Finding]:
     """Training classes of very different sizes."""
     sizes = {name: row["train"] for name, row in census.counts.items() if row["train"]}
     if census.imbalance >= IMBALANCE:
         most, least = max(sizes, key=lambda name: sizes[name]), min(sizes, key=lambda n: sizes[n])
+        more = ", or train with --balance sampling" if balance == "none" else ""
         yield Finding(
             title=f"Class sizes differ by up to {census.imbalance:.1f} to 1",
             text=f"{most} has {sizes[most]:,} training images and {least} {sizes[least]:,}.",
-            step="Collect images of the rare classes, or train with --balance sampling; compare "
-            "models by macro F1, in which every class counts the same.",
+            step=f"Collect images of the rare classes{more}; compare models by macro F1, in which "
+            "every class counts the same.",
         )
 
 

@@ -37,20 +37,25 @@ class TestResult:
 
 def evaluate_test(
     predictions: pa.Table,
+    learned: pa.Table,
     classes: list[str],
     census: Census,
-    history: pd.DataFrame,
-    best: int | None,
-) -> TestResult:
-    """Evaluate the predictions of the test split, with findings and the images to show.
+    balance: str,
+) -> tuple[Evaluation, Album]:
+    """Evaluate the predictions of the test split: with findings, and the images to show.
 
-    best: the epoch that the model is from; None if it was trained on the validation images too.
+    learned: predictions of some of the training images. balance: as the model was trained.
     """
-    evaluation = evaluate([predictions], classes, census.totals())
+    evaluation = evaluate([predictions], classes, census.totals()).recognising(accuracy(learned))
     album = take_album([predictions], classes, evaluation)
     evaluation = evaluation.showing(album.galleries, album.suspects)
-    findings = findings_of_training(evaluation, census, history, best)
-    return TestResult(evaluation.saying(findings), album, history, best)
+    return evaluation.saying(findings_of_training(evaluation, census, balance)), album
+
+
+def accuracy(predictions: pa.Table) -> float:
+    """The share of labelled images that are predicted as their label."""
+    right = pc.equal(predictions["predicted"], predictions["label"])
+    return float((pc.sum(right).as_py() or 0) / predictions.num_rows)
 
 
 def training_report(
