@@ -1,5 +1,6 @@
 """Console output of a running job: lines, tables and progress bars on standard error."""
 
+import math
 import os
 import sys
 import time
@@ -141,14 +142,19 @@ def epoch_line(row: "Epoch", epochs: int, left: float) -> str:
     """The table's row for one epoch; `left` is the time for the remaining ones, in seconds."""
     return TABLE.format(
         epoch=f"{row['epoch']}/{epochs}",
-        train_loss=f"{row['train_loss']:.3f}",
-        train_accuracy=f"{row['train_accuracy']:.3f}",
-        val_loss=f"{row['val_loss']:.3f}",
-        val_accuracy=f"{row['val_accuracy']:.3f}",
+        train_loss=figure(row["train_loss"]),
+        train_accuracy=figure(row["train_accuracy"]),
+        val_loss=figure(row["val_loss"]),
+        val_accuracy=figure(row["val_accuracy"]),
         lr=f"{row['lr']:.5f}",
         rate=f"{row['images_per_second']:.0f}",
         left=clock(left),
     )
+
+
+def figure(value: float) -> str:
+    """A loss or an accuracy; a dash for NaN, which is one that was not measured."""
+    return "-" if math.isnan(value) else f"{value:.3f}"
 
 
 def clock(seconds: float) -> str:

@@ -28,10 +28,11 @@ PACE = 5
 class Epoch(TypedDict):
     """One row of a history; losses are cross-entropies in nats per image, `side` is in pixels.
 
-    `seconds` includes the time to save the previous epoch. `data_wait` is the fraction of the
-    training time that this process spent waiting for batches: if it is not small, faster arithmetic
-    would not make the epoch faster. It is 0 for batches in memory: the time that fetching one takes
-    may be a CPU waiting for the GPU.
+    Without validation, because its images are trained on, its figures are NaN. `seconds` includes
+    the time to save the previous epoch. `data_wait` is the fraction of the training time that this
+    process spent waiting for batches: if it is not small, faster arithmetic would not make the
+    epoch faster. It is 0 for batches in memory: the time that fetching one takes may be a CPU
+    waiting for the GPU.
     """
 
     epoch: int
@@ -128,7 +129,7 @@ class Loop:
         self,
         state: State,
         train: Batches,
-        validation: Batches,
+        validation: Batches | None,
         on_epoch_end: Callable[[State], None] = lambda state: None,
     ) -> None:
         """Train from the current epoch of `state` to the last, or until patience runs out."""
@@ -145,8 +146,8 @@ class Loop:
         finally:
             self.graphed.clear()  # it holds the state and its memory on the GPU
 
-    def run_epoch(self, state: State, train: Batches, validation: Batches) -> Epoch:
-        """Train and validate once."""
+    def run_epoch(self, state: State, train: Batches, validation: Batches | None) -> Epoch:
+        """Train and validate once; without validation batches, train only."""
         number = len(state.history) + 1
         # Dropout draws from the global generator: seeded per epoch, so that a resumed run draws
         # what an uninterrupted one would have drawn.
@@ -162,7 +163,9 @@ class Loop:
                 f"the loss became {train_loss} in epoch {number}: lower --lr and give a new --out"
             )
         share_statistics(state.network)
-        val_loss, val_accuracy, _ = self.validate(state.network, validation).reduce()
+        val_loss, val_accuracy = math.nan, math.nan
+        if validation is not None:
+            val_loss, val_accuracy, _ = self.validate(state.network, validation).reduce()
         return Epoch(
             epoch=number,
             train_loss=train_loss,

@@ -1,7 +1,7 @@
 """A training worker: its share of the images, the network, and the training loop."""
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import pyarrow as pa
@@ -75,10 +75,14 @@ def split_batches(
     share: Share,
     device: torch.device,
     splits: Splits,
-) -> tuple[Batches, Batches]:
-    """Training and validation batches: from memory if both splits fit, else streamed."""
+) -> tuple[Batches, Batches | None]:
+    """Training and validation batches: from memory if both splits fit, else streamed.
+
+    None for validation if its images are among those to train on.
+    """
     table = dataset.split(settings.seed)
     train, validation = split_rows(table, *splits), split_rows(table, "validation")
+    held_out = "validation" not in splits
     options: dict[str, Any] = {
         "batch_size": settings.training.batch_size,
         "augmentation": settings.augmentation,
@@ -86,17 +90,16 @@ def split_batches(
         "share": share,
         "balanced": settings.training.balance == "sampling",
     }
-    held = train.num_rows + validation.num_rows
+    held = train.num_rows + (validation.num_rows if held_out else 0)
     if not settings.resources.hold(held, dataset.card.image_size):
         return (
             StreamedTrainingBatches(dataset, train, **options),
-            StreamedEvaluationBatches(dataset, validation, share),
+            StreamedEvaluationBatches(dataset, validation, share) if held_out else None,
         )
+    images = partial(held_images, dataset.folder, settings.seed, device=device)
     return (
-        TrainingBatches(*held_images(dataset.folder, settings.seed, splits, device), **options),
-        EvaluationBatches(
-            *held_images(dataset.folder, settings.seed, ("validation",), device), share
-        ),
+        TrainingBatches(*images(splits), **options),
+        EvaluationBatches(*images(("validation",)), share) if held_out else None,
     )
 
 

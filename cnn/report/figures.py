@@ -64,7 +64,10 @@ def _curves(axes: Axes, history: pd.DataFrame, measure: str) -> None:
     marker = "o" if len(history) <= 12 else None
     for split, name, colour in (("train", "training", MUTED), ("val", "validation", ACCENT)):
         values = history[f"{split}_{measure}"]
-        axes.plot(history["epoch"], values, color=colour, marker=marker, markersize=4, label=name)
+        if values.notna().any():  # validation images that were trained on are not measured
+            axes.plot(
+                history["epoch"], values, color=colour, marker=marker, markersize=4, label=name
+            )
     axes.margins(x=0.02)
     axes.set_title(measure.capitalize())
     axes.set_xlabel("epoch")

@@ -79,7 +79,7 @@ def test_validation_images_can_be_trained_on_and_test_images_cannot(dataset: Pre
     )
     seen = sum(len(labels) for _, labels in train.epoch(1))
     assert sizes["train",] < seen <= sizes["train", "validation"]
-    assert sum(len(labels) for _, labels in validation.epoch(0)) == sizes["validation",]
+    assert validation is None  # an accuracy on images that were trained on would be no such thing
 
 
 def test_a_streamed_run_trains_like_one_from_memory(dataset: Prepared, one: list[Epoch]) -> None:

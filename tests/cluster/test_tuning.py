@@ -1,12 +1,13 @@
 """Laws of tuning: the given settings run to their end, and a failing trial fails alone."""
 
+import math
 from pathlib import Path
 
 import pytest
 from ray.tune.experiment import Trial
 
-from cnn import study
-from cnn.cluster import tuning
+from cnn import bundle, study
+from cnn.cluster import training, tune_run, tuning
 from cnn.cluster.halving import Halving, Rungs
 from cnn.cluster.tuning import Proposals, TrialContext, Tried
 from cnn.cluster.tuning_plan import TuningPlan
@@ -15,6 +16,7 @@ from cnn.config import Resources, Search, TrainConfig
 from cnn.console import Console
 from cnn.prepared import Prepared
 from cnn.ranges import Choice, LogUniform, Range
+from cnn.run_folder import TuneFolder
 from cnn.space import Space
 
 BASE = TrainConfig.model_validate(
@@ -154,6 +156,25 @@ def test_the_best_epoch_of_a_trial_is_kept(tried: list[Tried]) -> None:
         if one.trial.comparable:
             assert one.best().card.trained["val_accuracy"] == one.trial.accuracy
             assert one.trial.accuracy == max(accuracy for _, accuracy in one.trial.history)
+
+
+def test_retraining_ends_with_the_last_epoch_and_no_accuracy_on_validation(
+    dataset: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    impatient = BASE.model_copy(
+        update={"training": BASE.training.model_copy(update={"patience": 1, "lr": 1e-9})}
+    )
+    plan = TuningPlan(concurrent=1, workers=1)
+    run = TuneFolder(tmp_path / "run")
+    trained = tune_run.retrain(impatient, dataset, run, plan, Console())
+    assert trained.best.card.trained["epoch"] == len(trained.history) == 4
+    assert all(math.isnan(row["val_accuracy"] + row["val_loss"]) for row in trained.history)
+    assert (run.path / "retrained" / training.CHECKPOINTS).is_dir()
+    trained.best.save(run.model)
+    assert bundle.load(run.model).card.trained["val_accuracy"] is None
+    run.write_history(trained.history)
+    assert run.read_history()["val_accuracy"].isna().all()
+    assert f"{'-':>8}  {'-':>7}" in capsys.readouterr().err
 
 
 def test_a_trial_that_raises_is_listed_with_its_reason_and_others_continue(
