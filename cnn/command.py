@@ -12,7 +12,7 @@ import psutil
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from cnn.config import Positional
+from cnn.config import Experiment, Positional
 from cnn.errors import (
     FULL_GPU,
     UserError,
@@ -93,6 +93,8 @@ def parse(settings: type[Config], arguments: list[str]) -> Config:
     given = flags(settings, arguments)
     file = given.pop("config", None)
     values = read_yaml(file, "--config", "settings, such as a run's config.yaml") if file else {}
+    if "epochs" in given and issubclass(settings, Experiment):
+        values = settings.for_other_epochs(values)
     for name, value in given.items():
         *groups, leaf = locations(settings)[name]
         group = values

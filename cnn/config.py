@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from cnn.defaults import DIGITS, merged, regularisation
+from cnn.defaults import DIGITS, merged, regularisation, unscaled
 from cnn.ranges import Choice, Integer, LogUniform, Uniform
 
 GIB = 2**30
@@ -266,6 +266,14 @@ def epochs_of(values: dict[str, Any]) -> int:
         return Training().epochs
 
 
+def usual() -> dict[str, Any]:
+    """The defaults of a training of the usual length, by group."""
+    groups: dict[str, Settings] = {
+        "augmentation": Augmentation(), "network": Network(), "training": Training()
+    }  # fmt: skip
+    return {name: group.model_dump() for name, group in groups.items()}
+
+
 class Experiment(Settings):
     """What training runs and searches share."""
 
@@ -300,12 +308,12 @@ class Experiment(Settings):
             return values
         if values.get("images") is None:
             values = merged(DIGITS, values)
-        usual = {
-            "augmentation": Augmentation().model_dump(),
-            "network": Network().model_dump(),
-            "training": Training().model_dump(),
-        }
-        return merged(regularisation(epochs_of(values), usual), values)
+        return merged(regularisation(epochs_of(values), usual()), values)
+
+    @classmethod
+    def for_other_epochs(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """A file's values, without those that it has only because of its number of epochs."""
+        return unscaled(values, epochs_of(values), usual())
 
     @model_validator(mode="after")
     def _check(self) -> Self:

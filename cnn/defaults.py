@@ -36,6 +36,23 @@ def regularisation(epochs: int, usual: Values) -> dict[str, Any]:
     }
 
 
+def unscaled(values: Values, epochs: int, usual: Values) -> dict[str, Any]:
+    """Nested settings without the regularisers that are just what so many epochs give.
+
+    With other epochs they can then be scaled anew.
+    """
+    scaled = regularisation(epochs, usual)
+    kept = dict(values)
+    for group in REGULARISERS.keys() & values.keys():
+        if isinstance(values[group], Mapping):
+            kept[group] = {
+                name: value
+                for name, value in values[group].items()
+                if name not in scaled[group] or value != scaled[group][name]
+            }
+    return kept
+
+
 def merged(below: Values, above: Values) -> dict[str, Any]:
     """Nested settings: `above`, completed with what only `below` has."""
     both = {name: below[name] for name in below.keys() - above.keys()}

@@ -128,6 +128,18 @@ def test_the_settings_that_a_run_saves_are_read_back_unchanged(
     assert train("--config", str(run.config)) == settings
 
 
+def test_other_epochs_scale_the_regularisation_that_a_file_has_by_default(tmp_path: Path) -> None:
+    run = TrainFolder(tmp_path / "run")
+    with run.begun(train("photos", "--epochs", "2", "--rotation", "7"), NO_IMAGES):
+        pass
+    longer = train("--config", str(run.config), "--epochs", "45")
+    assert longer == train("photos", "--epochs", "45", "--rotation", "7")
+    digits = TrainFolder(tmp_path / "digits")
+    with digits.begun(train("--epochs", "2"), NO_IMAGES):
+        pass
+    assert train("--config", str(digits.config), "--epochs", "28") == train()
+
+
 def test_a_search_starts_from_the_saved_settings_of_a_training_run(tmp_path: Path) -> None:
     run = TrainFolder(tmp_path / "run")
     given = train("photos", "--lr", "0.5", "--dry-run", "--out", str(run.path))
