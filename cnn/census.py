@@ -1,6 +1,5 @@
 """The census: counts of what a manifest holds, and whether they can train a classifier."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -117,7 +116,7 @@ def take_census(manifest: Manifest) -> Census:
     """The census of a manifest whose splits are assigned."""
     table = manifest.table
     hashes = table["content_hash"].filter(pc.is_valid(table["split"]))
-    errors = Counter(table["error"].drop_null().to_pylist())
+    errors = manifest.errors()
     return Census(
         counts=_counts(table),
         unreadable={reason: n for reason, n in errors.items() if reason not in LEAKS.values()},

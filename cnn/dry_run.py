@@ -10,7 +10,7 @@ from threading import local
 import torch
 
 from cnn import config, network, optim
-from cnn.census import Census
+from cnn.census import NAMED, Census
 from cnn.config import TrainConfig
 from cnn.console import Console, clock
 from cnn.cuda_graph import calls_to_warm_up
@@ -60,8 +60,8 @@ def read_all(root: str, manifest: Manifest, images: config.Images, console: Cons
     return manifest.with_contents(content_hashes, reasons)
 
 
-def class_table(census: Census, console: Console) -> None:
-    """Print the images per class and split, and the files left out, by reason."""
+def class_table(census: Census, manifest: Manifest, console: Console) -> None:
+    """Print the images per class and split, the files left out by reason, and the first by name."""
     width = max(len(name) for name in census.counts)
     console.say(f"{'class':{width}}  {'train':>8}  {'validation':>10}  {'test':>8}")
     for name, row in census.counts.items():
@@ -69,6 +69,8 @@ def class_table(census: Census, console: Console) -> None:
         console.say(f"{name:{width}}  {counts}")
     for reason, count in (census.unreadable | census.leaks | census.ignored).items():
         console.say(by_reason({reason: count}))
+    for path, error in manifest.unreadable()[:NAMED]:
+        console.say(f"  {error.replace('_', ' ')}: {path}")
     console.say(f"{census.duplicates:,} duplicates, {len(census.conflicts):,} label conflicts")
     console.say(f"largest class has {census.imbalance:.1f} times the images of the smallest")
 

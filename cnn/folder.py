@@ -54,12 +54,14 @@ class Listing:
         extension), ``directory_link`` (not followed), ``unreadable_folder`` (not entered),
         ``double_slash`` (a key in a bucket with an empty name in it).
     empty_folders: folders, and links to folders, in the root that hold no candidate.
+    empty_subfolders: the same one level lower, such as ``train/cat``.
     """
 
     root: str
     files: pa.Table
     ignored: dict[str, int]
     empty_folders: tuple[str, ...] = ()
+    empty_subfolders: tuple[str, ...] = ()
 
 
 def list_folder(root: str) -> Listing:
@@ -94,18 +96,35 @@ class _Found:
     def __init__(self) -> None:
         self.columns: dict[str, list[str | int | None]] = {name: [] for name in FILES.names}
         self.ignored: Counter[str] = Counter()
-        self.tops: set[str] = set()  # folders in the root
+        self.folders: set[str] = set()  # those in the root, and one level lower
+        self.filled: set[str] = set()  # those of them that hold a candidate
 
     def add(self, path: str, size: int, mtime_ns: int, error: Reason | None) -> None:
-        top, slash, _ = path.partition("/")
+        top, slash, below = path.partition("/")
+        if slash:
+            self.filled.add(top)
+        inner, slash_below, _ = below.partition("/")
+        if slash_below:
+            self.filled.add(f"{top}/{inner}")
         row = (path, size, mtime_ns, top if slash else None, error)
         for column, value in zip(self.columns.values(), row, strict=True):
             column.append(value)
 
     def listing(self, root: str) -> Listing:
         files = pa.table(self.columns, schema=FILES).sort_by("path")
-        empty_folders = sorted(self.tops.difference(self.columns["top"]))
-        return Listing(root, files, dict(sorted(self.ignored.items())), tuple(empty_folders))
+        empty = sorted(self.folders - self.filled)
+        return Listing(
+            root,
+            files,
+            ignored=dict(sorted(self.ignored.items())),
+            empty_folders=tuple(folder for folder in empty if "/" not in folder),
+            empty_subfolders=tuple(folder for folder in empty if "/" in folder),
+        )
+
+    def note(self, path: str) -> None:
+        """Remembers a folder, or a link to one, if its images would be a class's."""
+        if path.count("/") <= 1:
+            self.folders.add(path)
 
 
 def locate_root(root: str) -> tuple[FileSystem | None, str]:
@@ -152,11 +171,10 @@ def _list_local(root: str) -> _Found:
                         found.ignored["hidden_folder"] += 1
                     else:
                         pending.append(path)
-                        if not folder:
-                            found.tops.add(to_text(path))
+                        found.note(to_text(path))
         except OSError:
             found.ignored["unreadable_folder"] += 1
-            found.tops.discard(to_text(folder))
+            found.folders.discard(to_text(folder))
     return found
 
 
@@ -166,8 +184,7 @@ def _record(entry: os.DirEntry[bytes], path: bytes, real_root: bytes, found: _Fo
         found.ignored["hidden"] += 1
     elif entry.is_symlink() and os.path.isdir(entry.path):
         found.ignored["directory_link"] += 1
-        if path == entry.name:
-            found.tops.add(to_text(path))
+        found.note(to_text(path))
     elif not _has_image_name(entry.name):
         found.ignored["not_an_image_name"] += 1
     else:
@@ -240,8 +257,8 @@ def _list_remote(filesystem: FileSystem, base: str, root: str) -> _Found:
             hidden_folders.add(hidden)
         elif info.type != FileType.Directory:
             _record_remote(info, path, found)
-        elif "/" not in path:
-            found.tops.add(to_text(path.encode()))
+        else:
+            found.note(to_text(path.encode()))
     if hidden_folders:
         found.ignored["hidden_folder"] = len(hidden_folders)
     return found

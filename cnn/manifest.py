@@ -88,6 +88,16 @@ class Manifest:
             table = table.set_column(table.column_names.index(name), name, column)
         return replace(self, table=table)
 
+    def errors(self) -> Counter[str]:
+        """How many rows have each error, the most frequent first."""
+        return Counter(dict(Counter(self.table["error"].drop_null().to_pylist()).most_common()))
+
+    def unreadable(self) -> list[tuple[str, str]]:
+        """Path and reason of each file without pixels; leaks are readable, and not included."""
+        failed = self.table.filter(pc.is_valid(self.table["error"]))
+        rows = zip(failed["path"].to_pylist(), failed["error"].to_pylist(), strict=True)
+        return [(path, error) for path, error in rows if error not in LEAKS.values()]
+
     def write(self, file: Place) -> None:
         """Writes Parquet, whole or not at all; the counts travel in the schema's metadata."""
         metadata = {
@@ -150,7 +160,9 @@ def label_images(listing: Listing) -> Manifest:
         schema=COLUMNS,
     ).filter(pa.array([skip is None for _, _, skip in places], pa.bool_()))
     skipped = Counter(skip for _, _, skip in places if skip)
-    manifest = Manifest(table, {**listing.ignored, **skipped}, listing.empty_folders)
+    empty = listing.empty_subfolders if own_splits else listing.empty_folders
+    unlearned = tuple(path for path in empty if _place(path.split("/"), own_splits)[0])
+    manifest = Manifest(table, {**listing.ignored, **skipped}, unlearned)
     _require_two_classes(manifest, listing.root)
     return manifest
 

@@ -6,7 +6,7 @@ from cnn.config import TrainConfig
 from cnn.console import Console
 from cnn.errors import UserError
 from cnn.manifest import Manifest, classes
-from cnn.plural import by_reason, counted
+from cnn.plural import counted, explained
 
 MIB = 2**20
 
@@ -95,13 +95,11 @@ def idle(settings: TrainConfig) -> list[str]:
 def data_line(census: Census) -> str:
     """Images, classes and splits, and the files that are left out."""
     sizes = census.split_sizes
-    unreadable, ignored = sum(census.unreadable.values()), sum(census.ignored.values())
-    reasons = by_reason(census.ignored)
+    unreadable = sum(census.unreadable.values())
     return (
         f"{census.images:,} images in {len(census.counts)} classes: {sizes['train']:,} train, "
         f"{sizes['validation']:,} validation, {sizes['test']:,} test; {unreadable:,} unreadable, "
-        f"{census.duplicates:,} duplicates, {ignored:,} ignored"
-        + (f" ({reasons})" if reasons else "")
+        f"{census.duplicates:,} duplicates, {explained('ignored', census.ignored)}"
     )
 
 

@@ -1,6 +1,5 @@
 """A source of images: a listed folder, a prepared dataset, or the embedded digits."""
 
-from collections import Counter
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -109,7 +108,7 @@ def open_prepared(source: Source, folder: Place) -> Prepared:
 
 def passing_faults(dataset: Prepared) -> dict[str, int]:
     """Images that could not be read for a reason that may be gone by now, counted by reason."""
-    errors = Counter(dataset.manifest.table["error"].drop_null().to_pylist())
+    errors = dataset.manifest.errors()
     return {reason: errors[reason] for reason in PASSING if errors[reason]}
 
 

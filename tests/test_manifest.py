@@ -1,5 +1,6 @@
 """Laws of labels and splits: content alone decides the split, and a folder's own layout is kept."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -273,6 +274,21 @@ def test_the_key_depends_on_the_listing_and_the_settings_and_nothing_else(tmp_pa
     (tmp_path / "cat/0.jpg").rename(tmp_path / "cat/00.jpg")
     others.append(key(list_folder(str(tmp_path))))
     assert len({key(listing), *others}) == 6
+
+
+def test_empty_folders_are_those_that_would_be_classes(tmp_path: Path) -> None:
+    images = ("train/cat", "train/dog", "test/cat", "notes/deep")
+    for folder in (*images, "train/owl", "test/empty", "other/none"):
+        (tmp_path / "own" / folder).mkdir(parents=True)
+        (tmp_path / "plain" / folder).mkdir(parents=True)
+    for folder in images:
+        for root in ("own", "plain"):
+            (tmp_path / root / folder / "x.jpg").touch()
+    own = label_images(list_folder(str(tmp_path / "own")))
+    assert own.empty_folders == ("test/empty", "train/owl")
+    shutil.rmtree(tmp_path / "plain/train")
+    plain = label_images(list_folder(str(tmp_path / "plain")))
+    assert plain.empty_folders == ("other",)
 
 
 def test_a_manifest_of_an_earlier_version_keeps_its_empty_folders(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from cnn.cluster.session import session
 from cnn.config import Experiment, PrepareConfig
 from cnn.console import Console
 from cnn.place import Place, place
-from cnn.plural import by_reason
+from cnn.plural import by_reason, explained
 from cnn.prepared import Prepared
 from cnn.run_folder import RunFolder
 from cnn.source import Source, is_prepared, list_source, open_prepared, passing_faults
@@ -22,10 +22,10 @@ def prepare(settings: PrepareConfig, console: Console) -> None:
     folder = place(settings.out).absolute()
     nodes.require_lasting(folder)
     dataset = ensure_prepared(list_source(settings.images, settings.data), folder, console)
-    table = dataset.manifest.table
-    unreadable = table.num_rows - table["error"].null_count
+    images, ignored = dataset.manifest.table.num_rows, dataset.manifest.ignored
     console.result(
-        f"{table.num_rows:,} images in {len(dataset.classes)} classes, {unreadable:,} unreadable"
+        f"{images:,} images in {len(dataset.classes)} classes, "
+        f"{explained('unreadable', dataset.manifest.errors())}, {explained('ignored', ignored)}"
     )
     console.result(f"wrote {settings.out}")
 

@@ -116,10 +116,10 @@ def look_ahead(
         manifest = open_prepared(source, folder).manifest
     else:
         manifest = dry_run.read_all(source.root, source.manifest, source.settings, console)
-    table = assign_splits(manifest.table, settings.seed)
-    census = take_census(replace(manifest, table=table))
+    manifest = replace(manifest, table=assign_splits(manifest.table, settings.seed))
+    census = take_census(manifest)
     preflight.describe(census, settings, source.settings.image_size, str(plan), console)
-    dry_run.class_table(census, console)
+    dry_run.class_table(census, manifest, console)
     dry_run.estimate(census, settings, source.settings.image_size, plan.gpu, console)
     census.require_trainable()
 

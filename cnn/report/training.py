@@ -9,7 +9,6 @@ import pyarrow.compute as pc
 
 from cnn.census import Census
 from cnn.config import Experiment
-from cnn.manifest import LEAKS
 from cnn.pixels import Gather
 from cnn.prepared import Prepared
 from cnn.report.album import Album, take_album
@@ -89,17 +88,10 @@ def training_report(
         findings=test.evaluation.findings,
         history=test.history,
         best_epoch=test.best,
-        unreadable=unreadable(dataset.manifest.table),
+        unreadable=dataset.manifest.unreadable(),
         warnings=census.warnings(),
         tuning=tuning,
         album=test.album,
         thumbnails=look(test.album.paths()),
     )
     return render(report)
-
-
-def unreadable(table: pa.Table) -> list[tuple[str, str]]:
-    """Path and reason of each file without pixels; leaks are readable, and not included."""
-    failed = table.filter(pc.is_valid(table["error"]))
-    rows = zip(failed["path"].to_pylist(), failed["error"].to_pylist(), strict=True)
-    return [(path, error) for path, error in rows if error not in LEAKS.values()]

@@ -133,7 +133,10 @@ def test_a_dry_run_reports_without_writing_files_or_starting_ray(
     code, out, err = here("train", images, "--out", tmp_path / "run", "--dry-run", *small)
     assert (code, out) == (0, ""), err
     assert not [one for one in psutil.Process().children() if one.name() == "raylet"]
-    for text in ("1,798 images in 10 classes", "1 unreadable", "1 duplicates", "time     about"):
+    for text in (
+        "1,798 images in 10 classes", "1 unreadable", "0/broken.png", "1 duplicates",
+        "time     about",
+    ):  # fmt: skip
         assert text in err
     assert sorted(tmp_path.iterdir()) == [images, other.parent]
     assert list(other.parent.iterdir()) == [other]
