@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+import ray._private.services as ray_services
 import ray._private.utils as ray_utils
 from ray.util.annotations import RayDeprecationWarning
 
@@ -79,6 +80,21 @@ def handler_kept() -> Iterator[None]:
 
 
 @contextmanager
+def loopback_kept() -> Iterator[None]:
+    """Keep the address 127.0.0.1 that Ray is given: it would then listen on no other.
+
+    It replaces that address by the machine's own, so that other machines could join, and listens
+    on all interfaces.
+    """
+    resolver = ray_services.resolve_ip_for_localhost
+    ray_services.resolve_ip_for_localhost = lambda host: host
+    try:
+        yield
+    finally:
+        ray_services.resolve_ip_for_localhost = resolver
+
+
+@contextmanager
 def signals_deferred() -> Iterator[None]:
     """Delay Ctrl-C and SIGTERM until the end of a `with` block that starts processes.
 
@@ -121,7 +137,7 @@ def start_local(cpus: int, dashboard: bool) -> None:
     keep_token_private()
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            with signals_deferred(), handler_kept():
+            with signals_deferred(), handler_kept(), loopback_kept():
                 ray.init(
                     address="local",
                     num_cpus=cpus,
@@ -133,8 +149,13 @@ def start_local(cpus: int, dashboard: bool) -> None:
                     _temp_dir=os.environ.get("RAY_TMPDIR"),
                 )
             return
-        except Exception:  # Ray raises one if its raylet is not up in 30 s, a fixed limit
+        except Exception as error:  # Ray raises one if its raylet is not up in 30 s, a fixed limit
             ray.shutdown()
+            if "AF_UNIX path length" in str(error):
+                raise UserError(
+                    "the folder of Ray's sockets has too long a path: "
+                    "set RAY_TMPDIR to a short one, such as /tmp"
+                ) from None
             if attempt == START_ATTEMPTS:
                 raise
 

@@ -114,6 +114,14 @@ def test_a_run_from_prepared_images_saves_their_size_and_can_be_repeated(
     assert here("train", prepared, "--image-size", 16, "--out", run, *shape)[:2] == (0, out)
 
 
+def test_too_long_a_folder_for_rays_sockets_is_named(command: Command, tmp_path: Path) -> None:
+    images = digits.write(tmp_path / "images")
+    arguments = ["prepare", images, "--out", tmp_path / "prepared"]
+    done = command(*arguments, environment={"RAY_TMPDIR": str(tmp_path / ("x" * 90))})
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: the folder of Ray's sockets")
+
+
 def test_other_settings_are_refused(
     finished: subprocess.CompletedProcess[str], refused: Refused, runs: Path
 ) -> None:
