@@ -1,6 +1,7 @@
-"""Atomic writes: a file is written completely or not at all."""
+"""Atomic writes: a file or a folder is written completely or not at all."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,10 +24,9 @@ def writing(file: Place) -> Iterator[Path]:
         temporary = file.with_name(temporary_name(file))
         try:
             yield temporary
-            with temporary.open("rb") as written:
-                # The content must reach the disk before the name: a power cut between the two
-                # would leave an empty file that counts as complete.
-                os.fsync(written)
+            # The content must reach the disk before the name: a power cut between the two would
+            # leave an empty file that counts as complete.
+            sync(temporary)
             temporary.replace(file)
         finally:
             temporary.unlink(missing_ok=True)
@@ -48,6 +48,38 @@ def write_atomically(file: Place, content: str | bytes | pa.Buffer) -> None:
             temporary.write_bytes(content)
     else:
         file.put(content)
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy a folder of files to `target`, which appears whole, and is on the disk on return."""
+    draft = target.with_name(temporary_name(target))
+    try:
+        draft.mkdir(parents=True)
+        for file in source.iterdir():
+            shutil.copyfile(file, draft / file.name)
+            sync(draft / file.name)
+        sync(draft)
+        if target.exists():  # of an attempt that was lost
+            shutil.rmtree(target)
+        draft.replace(target)
+        sync(target.parent)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what killed calls of `copy_folder` have left in a folder."""
+    for draft in folder.glob(".*.tmp"):
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Make sure that a file's content, or the names in a folder, have reached the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def temporary_name(file: Place) -> str:

@@ -1,11 +1,12 @@
 """The law of atomic writing: the old content or the new, whatever happens, and no other file."""
 
+import os
 from pathlib import Path
 
 import pytest
 from faults import full_disk, killed_while_writing
 
-from cnn.atomic import write_atomically, writing
+from cnn.atomic import copy_folder, remove_drafts, write_atomically, writing
 
 
 @pytest.mark.parametrize(
@@ -69,3 +70,47 @@ def test_a_process_killed_while_writing_leaves_the_old_text(tmp_path: Path) -> N
     assert file.read_text() == "old"
     write_atomically(file, "new")
     assert file.read_text() == "new"
+
+
+def folder_of(path: Path, content: str) -> Path:
+    path.mkdir()
+    for name in ("model", "training"):
+        (path / name).write_text(content)
+    return path
+
+
+def test_a_copied_folder_replaces_the_old_one_and_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = set[int]()
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    source, target = folder_of(tmp_path / "source", "new"), folder_of(tmp_path / "target", "old")
+    copy_folder(source, target)
+    assert {file.name: file.read_text() for file in target.iterdir()} == {
+        "model": "new", "training": "new"
+    }  # fmt: skip
+    written = (*target.iterdir(), target, tmp_path)
+    assert {path.stat().st_ino for path in written} <= synced
+    assert sorted(tmp_path.iterdir()) == [source, target]
+
+
+def test_a_folder_that_cannot_be_copied_whole_leaves_the_old_one(tmp_path: Path) -> None:
+    source = folder_of(tmp_path / "source", "new" * 1000)
+    target = folder_of(tmp_path / "target", "old")
+    with full_disk(1000), pytest.raises(OSError, match="too large"):
+        copy_folder(source, target)
+    assert [file.read_text() for file in target.iterdir()] == ["old", "old"]
+    assert sorted(tmp_path.iterdir()) == [source, target]
+
+
+def test_drafts_of_killed_copies_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    kept = folder_of(tmp_path / "epoch-0001", "kept")
+    folder_of(tmp_path / ".epoch-0002.0123.tmp", "half")
+    remove_drafts(tmp_path)
+    assert list(tmp_path.iterdir()) == [kept]

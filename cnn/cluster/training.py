@@ -2,8 +2,9 @@
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ray.train import (
     Result,
     RunConfig,
     ScalingConfig,
+    TrainingFailedError,
     UserCallback,
 )
 from ray.train.backend import BackendConfig
@@ -25,6 +27,7 @@ from ray.train.torch import TorchConfig
 from torch import nn
 
 from cnn import checkpoint
+from cnn.atomic import copy_folder, remove_drafts
 from cnn.batches import Share
 from cnn.bundle import Bundle
 from cnn.cluster.capacity import require_usable
@@ -41,8 +44,8 @@ from cnn.machine import cores
 from cnn.place import Place, place
 from cnn.prepared import Prepared
 
-# A worker or a node may be lost this often before the run gives up; each loss costs at most the
-# epoch under way.
+# A worker or a node may be lost this often without a finished epoch before the run gives up; each
+# loss costs at most the epoch under way.
 MAX_FAILURES = 3
 
 CHECKPOINTS, EPOCH = "checkpoints", "epoch-"
@@ -72,15 +75,34 @@ def fit(
     If the validation images are among the training `splits`, the best epoch is unknown, and the
     last one is used instead.
     """
-    discard_half_written(out / CHECKPOINTS / SNAPSHOT)
+    kept = out / CHECKPOINTS
+    discard_half_written(kept / SNAPSHOT)
+    if isinstance(kept, Path):
+        remove_drafts(kept)
     progress = Progress()
-    running = in_background(trainer(settings, dataset, out, plan, progress, splits).fit)
+    attempt = partial(trainer, settings, dataset, out, plan, progress, splits)
+    running = in_background(lambda: through_losses(lambda: attempt().fit(), kept))
     show(progress, running, console)
     result = running.result()
     history = history_of(result)
     if line := starved(history):
         console.say(line)
-    return Trained(checkpoint.best(epochs_kept(out / CHECKPOINTS), metric(splits)), history)
+    return Trained(checkpoint.best(epochs_kept(kept), metric(splits)), history)
+
+
+def through_losses(attempt: Callable[[], Result], folder: Place) -> Result:
+    """What `attempt` returns, made again while each one has ended at least one more epoch.
+
+    Ray gives up when MAX_FAILURES workers or nodes are lost in all of a run: spot machines may be
+    taken away more often in one that takes days.
+    """
+    while True:
+        before = epochs_kept(folder)[-1:]
+        try:
+            return attempt()
+        except TrainingFailedError:
+            if epochs_kept(folder)[-1:] == before:
+                raise
 
 
 def metric(splits: Splits) -> str:
@@ -158,15 +180,16 @@ def work(task: dict[str, Any]) -> list[Epoch] | str:
     settings = TrainConfig.model_validate(task["settings"])
     dataset = Prepared.open(place(task["prepared"]))
     share = Share(context.get_world_rank(), context.get_world_size())
+    checkpoints = place(task["checkpoints"])
     try:
         require_usable(task["gpu"])
         state = start(settings, dataset, ray.train.torch.get_device(), parallelise)
-        resume(state, place(task["checkpoints"]))
+        resume(state, checkpoints)
     except UserError as error:  # the same on every worker: all read the same checkpoint
         return str(error)
     progress = Progress(task["progress"]) if task["progress"] else None
     ticker = Ticker(progress) if progress and share.rank == 0 else ignore
-    reporter = Reporter(settings, dataset, share, progress, Gauges(task["run"]))
+    reporter = Reporter(settings, dataset, share, checkpoints, progress, Gauges(task["run"]))
     try:
         train(settings, dataset, state, reporter, share, ticker, tuple(task["splits"]))
     except DivergedError as error:
@@ -247,6 +270,7 @@ class Reporter:
     settings: TrainConfig
     dataset: Prepared
     share: Share
+    checkpoints: Place
     progress: Progress | None
     gauges: Gauges
 
@@ -261,8 +285,21 @@ class Reporter:
                 {**row, "epochs": state.epochs},
                 checkpoint=ray.train.Checkpoint.from_directory(folder),
                 checkpoint_dir_name=epoch_name(row["epoch"]),
+                checkpoint_upload_fn=self.save if isinstance(self.checkpoints, Path) else None,
             )
         self.gauges.show(row)
         if self.progress:
             left = seconds_left(state, self.settings.training, state.epochs)
             self.progress.epoch(row, state.epochs, left)
+
+    def save(self, made: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
+        """Copy a checkpoint to the run's folder on a disk.
+
+        Ray's own copy may still be in memory only when Ray removes the checkpoint before it: a
+        power cut would then leave none.
+        """
+        copied = self.checkpoints / name
+        assert isinstance(copied, Path)
+        with made.as_directory() as folder:
+            copy_folder(Path(folder), copied)
+        return as_checkpoint(copied)
