@@ -17,9 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnn.atomic import write_atomically
+from cnn.config import TrainConfig
 from cnn.report.evaluation import Evaluation, evaluate
 from cnn.report.mix import take_mix
 from cnn.report.page import Report, render
+from cnn.report.provenance import settings_facts
 from cnn.report.tally import ROWS, together
 
 IMAGES = {"train": 80, "validation": 10, "test": 30, "unreadable": 1, "duplicates": 0}
@@ -407,3 +409,9 @@ def test_labels_unknown_to_the_model_are_named_on_the_page() -> None:
     named = re.findall(r"unknown \d\d", Elements(html).text)
     assert named == [f"unknown {i:02d}" for i in range(10)]
     assert "(1) and others." in Elements(html).text
+
+
+def test_settings_of_one_command_are_not_listed_as_those_of_the_run() -> None:
+    facts = settings_facts(TrainConfig(images="photos", dry_run=False, preview=False))
+    assert facts["images"] == "photos" and "epochs" in facts
+    assert not {"dry run", "preview"} & facts.keys()
