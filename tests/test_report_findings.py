@@ -33,6 +33,14 @@ def only(found: Any) -> Finding:
     return finding
 
 
+def compared(gained: int, lost: int) -> Comparison:
+    """A comparison with the run `x`."""
+    p = mcnemar(gained, lost)
+    return Comparison(
+        other="x", both_right=9, both_wrong=9, gained=gained, lost=lost, p_value=p, per_class=[]
+    )
+
+
 GOOD = [[400, 0, 0], [0, 400, 0], [0, 0, 400]]
 
 
@@ -129,21 +137,19 @@ def test_an_accuracy_goal_is_reported_with_the_confidence_that_reaches_it(
 
 
 @pytest.mark.parametrize(
-    ("gained", "lost", "title"),
+    ("gained", "lost", "title", "step"),
     [
-        (10, 9, "do not show which"),
-        (40, 5, "This model is significantly better"),
-        (5, 40, "The other model is"),
+        (10, 9, "do not show which", "on more images"),
+        (40, 5, "This model is significantly better", "from right to wrong"),
+        (5, 40, "The other model is", "from wrong to right"),
     ],
 )
-def test_a_difference_between_models_counts_only_beyond_chance(
-    gained: int, lost: int, title: str
+def test_a_better_model_is_named_only_beyond_chance_with_the_images_that_it_gets_wrong(
+    gained: int, lost: int, title: str, step: str
 ) -> None:
-    p = mcnemar(gained, lost)
-    comparison = Comparison(
-        other="x", both_right=9, both_wrong=9, gained=gained, lost=lost, p_value=p, per_class=[]
-    )
-    assert title in only(findings.change(comparison)).title
+    found = only(findings.change(compared(gained, lost)))
+    assert title in found.title
+    assert step in found.step
 
 
 def test_problems_with_the_files_are_counted() -> None:

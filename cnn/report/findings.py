@@ -263,8 +263,11 @@ def change(comparison: Comparison) -> Iterator[Finding]:
         title = "These images do not show which of the two models is better"
         step = "Compare them on more images, or choose the cheaper one."
     else:
-        title = f"{'This' if gained > lost else 'The other'} model is significantly better"
-        step = "Check the images that changed from right to wrong before you choose it."
+        better = gained > lost
+        title = f"{'This' if better else 'The other'} model is significantly better"
+        # What the better model gets wrong and the other right.
+        costs = "from right to wrong" if better else "from wrong to right"
+        step = f"Check the images that changed {costs} before you choose it."
     yield Finding(title=title, text=figures, step=step)
 
 
