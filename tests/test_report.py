@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from cnn.atomic import write_atomically
 from cnn.config import TrainConfig
+from cnn.report.comparison import compare
 from cnn.report.evaluation import Evaluation, evaluate
 from cnn.report.mix import take_mix
 from cnn.report.page import Report, render
@@ -235,7 +236,7 @@ def test_one_part_with_fewer_guesses_leaves_top5_accuracy_unknown() -> None:
 @pytest.mark.parametrize("rows", [0, 3])
 def test_an_evaluation_of_no_images_is_refused(rows: int) -> None:
     table = predictions(["a", "b"], rows=rows, label=pa.nulls(rows))
-    with pytest.raises(ValueError, match=r"no image can be evaluated: (3 no_label|there are no)"):
+    with pytest.raises(ValueError, match=r"no image can be evaluated: (3 no label|there are no)"):
         evaluate([table], ["a", "b"], IMAGES)
     with pytest.raises(ValueError, match="there are no predictions"):
         evaluate([], ["a", "b"], IMAGES)
@@ -293,7 +294,7 @@ def test_a_scoring_page_shows_the_class_mix_with_and_without_labels(labelled: bo
     text = " ".join(Elements(html).text.split())
     assert "What was predicted" in text
     assert "How sure it is" in text
-    assert "1 of 4 are uncertain: their confidence is below 50%" in text
+    assert "1 of 4 is uncertain: its confidence is below 50%" in text
     assert "65.0%" in text  # the mean confidence
     assert ("4 images scored" in text) != labelled
     assert ("Where it goes wrong" in text) == labelled
@@ -415,3 +416,13 @@ def test_settings_of_one_command_are_not_listed_as_those_of_the_run() -> None:
     facts = settings_facts(TrainConfig(images="photos", dry_run=False, preview=False))
     assert facts["images"] == "photos" and "epochs" in facts
     assert not {"dry run", "preview"} & facts.keys()
+
+
+def test_one_image_is_not_counted_as_several() -> None:
+    table = predictions(["a", "b"], rows=1)
+    evaluation = evaluate([table], ["a", "b"], {})
+    assert evaluation.headline.endswith(", 1 image")
+    evaluation = evaluation.against(compare([table], [table], ["a", "b"], "other")[0])
+    text = Elements(render(Report(title="A run", evaluation=evaluation, facts=FACTS))).text
+    assert "Of 1 image, the other run" in text
+    assert not re.search(r"\b1 images", text)

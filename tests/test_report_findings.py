@@ -208,3 +208,11 @@ def test_balanced_training_is_not_advised_twice() -> None:
     census = Census(counts, {}, {}, {}, 0, {})  # type: ignore[arg-type]
     steps = [only(findings.imbalance(census, balance)).step for balance in ("none", "sampling")]
     assert ["--balance" in step for step in steps] == [True, False]
+
+
+def test_one_image_is_not_counted_as_several() -> None:
+    found = only(findings.change(compared(1, 30))).text
+    assert found.startswith("1 image is right now and was wrong in x, 30 the reverse.")
+    assert (
+        "have 1 test image or fewer" in only(findings.small_test(of_counts([[1, 0], [0, 1]]))).text
+    )

@@ -69,8 +69,8 @@ def troubled_classes(evaluation: Evaluation) -> Iterator[Finding]:
         goes = _goes_to(evaluation, evaluation.classes.index(row.class_name))
         yield Finding(
             title=f"{row.class_name} is recognised {recall} of the time",
-            text=f"That is {round(row.recall * row.support):,} of {row.support:,} images (95% "
-            f"interval {low} to {high}), against {accuracy} of all images. {goes}",
+            text=f"That is {round(row.recall * row.support):,} of {counted(row.support, 'image')} "
+            f"(95% interval {low} to {high}), against {accuracy} of all images. {goes}",
             step=_against_confusion(evaluation, evaluation.classes.index(row.class_name)),
         )
 
@@ -220,9 +220,9 @@ def small_test(evaluation: Evaluation) -> Iterator[Finding]:
         enough = ceil(Z * Z * max(share * (1 - share), 0.05) / 0.05**2)
         yield Finding(
             title="The test is too small to compare classes",
-            text=f"At least half of the classes have {images:,} test images or fewer. With that "
-            f"many, recall is known to within about {100 * half:.0f} points (95% interval), and "
-            "a smaller difference between two classes may be chance.",
+            text=f"At least half of the classes have {counted(images, 'test image')} or fewer. "
+            f"With that many, recall is known to within about {100 * half:.0f} points (95% "
+            "interval), and a smaller difference between two classes may be chance.",
             step=f"With about {enough:,} test images per class, recall would be known to within 5 "
             "points.",
         )
@@ -254,10 +254,10 @@ def change(comparison: Comparison) -> Iterator[Finding]:
     if not comparison.judged:
         return
     gained, lost, p = comparison.gained, comparison.lost, comparison.p_value
+    better_now = counted(gained, "image is right now and was", "images are right now and were")
     figures = (
-        f"{gained:,} images are right now and were wrong in {comparison.other}, {lost:,} the "
-        "reverse. If the two models were equally good, a difference at least this large would have "
-        f"a probability of {p:.2g} (McNemar's exact test)."
+        f"{better_now} wrong in {comparison.other}, {lost:,} the reverse. If the two models were equally good, a difference "
+        f"at least this large would have a probability of {p:.2g} (McNemar's exact test)."
     )
     if p >= CHANCE:
         title = "These images do not show which of the two models is better"

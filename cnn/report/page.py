@@ -10,6 +10,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from cnn.plural import counted
 from cnn.report import sections, tuning_figures
 from cnn.report.album import Album
 from cnn.report.evaluation import Evaluation, Finding, Shown
@@ -130,6 +131,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "percent": sections.percent,
         "count": sections.count,
+        "counted": counted,
         "text": tuning_figures.text_of,
         "told": _told,
         "breakable": _breakable,

@@ -88,8 +88,8 @@ class Tuning:
         run, asked = sum(t.epochs for t in trials), sum(t.epochs_asked for t in trials)
         return (
             f"{counted(len(trials), 'trial was', 'trials were')} run, "
-            f"{', '.join(ends)}. The search took {run:,} epochs; running every trial to its end "
-            f"would have taken {asked:,}."
+            f"{', '.join(ends)}. The search took {counted(run, 'epoch')}; running every trial "
+            f"to its end would have taken {asked:,}."
         )
 
     @property
@@ -106,7 +106,7 @@ class Tuning:
         found = f"Trial {best.number} did best, with a validation accuracy of {best.accuracy:.1%}"
         if given.accuracy is None:
             return f"{found}; {self.first} (trial 0) reached no accuracy."
-        end = f", {given.outcome} after {given.epochs} of {given.epochs_asked} epochs"
+        end = f", {given.outcome} after {given.epochs} of {counted(given.epochs_asked, 'epoch')}"
         cut = "" if given.outcome == "finished" else end
         return f"{found} against the {given.accuracy:.1%} of {self.first} (trial 0{cut})."
 

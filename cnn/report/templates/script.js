@@ -45,7 +45,7 @@ if (source) {
   const figures = (label, predicted) => {
     const count = counts.get(`${label},${predicted}`) ?? 0, support = data.support[label];
     const share = support ? `, ${Math.round(100 * count / support)}%` : "";
-    return `${count.toLocaleString("en")} of ${support.toLocaleString("en")} images${share}`;
+    return `${count.toLocaleString("en")} of ${support.toLocaleString("en")} image${support === 1 ? "" : "s"}${share}`;
   };
 
   const show = (label, predicted) => {
