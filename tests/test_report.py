@@ -426,3 +426,14 @@ def test_one_image_is_not_counted_as_several() -> None:
     text = Elements(render(Report(title="A run", evaluation=evaluation, facts=FACTS))).text
     assert "Of 1 image, the other run" in text
     assert not re.search(r"\b1 images", text)
+
+
+def test_an_accuracy_looks_like_1_only_if_no_answer_is_wrong() -> None:
+    right = ["a"] * 2999
+    table = predictions(["a", "b"], rows=3000, label=[*right, "b"], predicted=[*right, "a"])
+    evaluation = evaluate([table], ["a", "b"], {})
+    html = render(Report(title="A run", evaluation=evaluation, facts=FACTS))
+    assert evaluation.headline.startswith("accuracy 0.9997 (95% interval 0.998 to 0.9999)")
+    assert '<p class="large">99.97<small>' in html
+    perfect = evaluate([table.slice(0, 2999)], ["a", "b"], {})
+    assert perfect.headline.startswith("accuracy 1.000 (")

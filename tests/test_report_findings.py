@@ -216,3 +216,10 @@ def test_one_image_is_not_counted_as_several() -> None:
     assert (
         "have 1 test image or fewer" in only(findings.small_test(of_counts([[1, 0], [0, 1]]))).text
     )
+
+
+def test_almost_all_images_are_not_reported_as_all() -> None:
+    sure = pa.array([0.9] * 500, pa.float32())
+    table = predictions(list("abc"), 500, predicted=["a"] * 499 + ["b"], confidence=sure)
+    found = only(findings.one_sided(take_mix([table], list("abc"))))
+    assert found.title == "99.8% of the images are predicted as a"

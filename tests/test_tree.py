@@ -47,7 +47,7 @@ LAYERS = (
     "lock",
     "config place resizing",
     "ranges defaults",
-    "errors terminal machine plural",
+    "errors terminal machine plural ratio",
 )
 DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer.split()}
 

@@ -14,6 +14,7 @@ from cnn import metrics
 from cnn.atomic import write_atomically
 from cnn.place import Place
 from cnn.plural import by_reason, counted
+from cnn.ratio import decimal
 from cnn.report.tally import ROWS, Tally, guesses_asked, nothing, take_tally, together
 
 CONFUSED_PAIRS = 10
@@ -151,10 +152,10 @@ class Evaluation(Frozen):
     @property
     def headline(self) -> str:
         """The most important figures, on one line."""
-        low, high = self.accuracy_interval
+        low, high = map(decimal, self.accuracy_interval)
         return (
-            f"accuracy {self.accuracy:.3f} (95% interval {low:.3f} to {high:.3f}), "
-            f"macro F1 {self.macro_f1:.3f}, {counted(self.images['judged'], 'image')}"
+            f"accuracy {decimal(self.accuracy)} (95% interval {low} to {high}), "
+            f"macro F1 {decimal(self.macro_f1)}, {counted(self.images['judged'], 'image')}"
         )
 
     def recognising(self, train_accuracy: float) -> Self:

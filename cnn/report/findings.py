@@ -7,6 +7,7 @@ from statistics import NormalDist, median
 from cnn.census import Census
 from cnn.metrics import wilson_interval
 from cnn.plural import by_reason, counted
+from cnn.ratio import percent
 from cnn.report.evaluation import ClassScores, Comparison, Evaluation, Finding
 from cnn.report.mix import Mix
 
@@ -127,8 +128,8 @@ def over_fitting(evaluation: Evaluation) -> Iterator[Finding]:
     if train is None:
         return
     figures = (
-        f"The model recognises {train:.1%} of a sample of its training images, and {test:.1%} of "
-        "the test images."
+        f"The model recognises {percent(train)} of a sample of its training images, and "
+        f"{percent(test)} of the test images."
     )
     # A small test may be far from the truth by chance.
     if train - test > GAP and train > evaluation.accuracy_interval[1]:
@@ -169,8 +170,8 @@ def calibration(evaluation: Evaluation) -> Iterator[Finding]:
         yield Finding(
             title=f"The model is {'over' if excess > 0 else 'under'}-confident "
             f"by {100 * abs(excess):.0f} points",
-            text=f"Its mean confidence is {confidence:.1%}, while {evaluation.accuracy:.1%} of its "
-            "answers are right.",
+            text=f"Its mean confidence is {percent(confidence)}, while "
+            f"{percent(evaluation.accuracy)} of its answers are right.",
             step="Choose a confidence threshold by the accuracy that it gives (see Confidence, "
             "below), not by the confidence itself.",
         )
@@ -239,10 +240,10 @@ def acceptance(evaluation: Evaluation) -> Iterator[Finding]:
             continue
         if point and goal > evaluation.accuracy + LEAST_GAIN and point.coverage >= WORTHWHILE:
             yield Finding(
-                title=f"{point.coverage:.0%} of the images can be answered with {goal:.0%} "
+                title=f"{percent(point.coverage, 0)} of the images can be answered with {goal:.0%} "
                 "accuracy",
                 text=f"Of the answers with a confidence of {point.confidence:.2f} or more, "
-                f"{point.accuracy:.1%} are right on these images.",
+                f"{percent(point.accuracy)} are right on these images.",
                 step=f"Score with --min-confidence {point.confidence:g}: the others are listed in "
                 "uncertain.csv, for a person to check.",
             )
@@ -256,8 +257,9 @@ def change(comparison: Comparison) -> Iterator[Finding]:
     gained, lost, p = comparison.gained, comparison.lost, comparison.p_value
     better_now = counted(gained, "image is right now and was", "images are right now and were")
     figures = (
-        f"{better_now} wrong in {comparison.other}, {lost:,} the reverse. If the two models were equally good, a difference "
-        f"at least this large would have a probability of {p:.2g} (McNemar's exact test)."
+        f"{better_now} wrong in {comparison.other}, {lost:,} the reverse. If the two "
+        "models were equally good, a difference at least this large would have a probability "
+        f"of {p:.2g} (McNemar's exact test)."
     )
     if p >= CHANCE:
         title = "These images do not show which of the two models is better"
@@ -289,7 +291,7 @@ def uncertainty(mix: Mix) -> Iterator[Finding]:
     """Many answers with less confidence than `min_confidence`."""
     if mix.scored and mix.uncertain >= UNCERTAIN * mix.scored:
         yield Finding(
-            title=f"{mix.uncertain / mix.scored:.0%} of the answers are uncertain",
+            title=f"{percent(mix.uncertain / mix.scored, 0)} of the answers are uncertain",
             text=f"{mix.uncertain:,} of {mix.scored:,} are below --min-confidence.",
             step="Check those in uncertain.csv, label a few hundred of them and train with them: "
             "a model learns the most from these.",
@@ -303,7 +305,7 @@ def one_sided(mix: Mix) -> Iterator[Finding]:
     most = int(mix.images.argmax())
     if (share := mix.images[most] / mix.scored) > DOMINANT:
         yield Finding(
-            title=f"{share:.0%} of the images are predicted as {mix.classes[most]}",
+            title=f"{percent(share, 0)} of the images are predicted as {mix.classes[most]}",
             text="One class gets more images than all the others together.",
             step="If you did not expect that, check that the images are like those that the model "
             "was trained on.",

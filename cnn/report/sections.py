@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from cnn.ratio import percent
 from cnn.report import confusion, figures, tuning_figures
 from cnn.report.album import Album
 from cnn.report.evaluation import ClassChange, Comparison, Evaluation, Shown
@@ -224,11 +225,6 @@ def _bars(importances: Mapping[str, float]) -> list[tuple[str, float, float]]:
     """Name and share of each dimension, and the length of its bar relative to the longest."""
     longest = max(importances.values(), default=0.0) or 1.0
     return [(name, share, share / longest) for name, share in importances.items()]
-
-
-def percent(share: float, decimals: int = 1) -> str:
-    """A share, 0..1, as a percentage."""
-    return f"{share:.{decimals}%}"
 
 
 def count(number: float) -> str:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from cnn.plural import counted
 from cnn.ranges import Range, Value
+from cnn.ratio import percent
 
 Outcome = Literal["finished", "stopped", "failed"]
 
@@ -96,19 +97,21 @@ class Tuning:
     def gain(self) -> str:
         """The best trial compared with the given settings, as a sentence."""
         best, given = self.best, self.given
-        if best is None:
+        if best is None or best.accuracy is None:
             return "No trial can be compared: none left a model with a validation accuracy."
         if best is given:
             return (
                 f"No trial did better than {self.first} (trial 0), "
-                f"with a validation accuracy of {best.accuracy:.1%}."
+                f"with a validation accuracy of {percent(best.accuracy)}."
             )
-        found = f"Trial {best.number} did best, with a validation accuracy of {best.accuracy:.1%}"
+        found = (
+            f"Trial {best.number} did best, with a validation accuracy of {percent(best.accuracy)}"
+        )
         if given.accuracy is None:
             return f"{found}; {self.first} (trial 0) reached no accuracy."
         end = f", {given.outcome} after {given.epochs} of {counted(given.epochs_asked, 'epoch')}"
         cut = "" if given.outcome == "finished" else end
-        return f"{found} against the {given.accuracy:.1%} of {self.first} (trial 0{cut})."
+        return f"{found} against the {percent(given.accuracy)} of {self.first} (trial 0{cut})."
 
 
 def ranked(trials: Iterable[Trial]) -> list[Trial]:
