@@ -19,14 +19,17 @@ from hypothesis import strategies as st
 from cnn.atomic import write_atomically
 from cnn.config import TrainConfig
 from cnn.report.comparison import compare
+from cnn.report.confusion import by_trouble
 from cnn.report.evaluation import Evaluation, evaluate
 from cnn.report.mix import take_mix
 from cnn.report.page import Report, render
 from cnn.report.provenance import settings_facts
+from cnn.report.sections import class_rows
 from cnn.report.tally import ROWS, together
 
 IMAGES = {"train": 80, "validation": 10, "test": 30, "unreadable": 1, "duplicates": 0}
 FACTS = {"command": "python -m jobs.train photos --out run", "seed": "1"}
+NONE = "\N{EN DASH}"
 HOSTILE = [
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(2)>',
@@ -437,3 +440,28 @@ def test_an_accuracy_looks_like_1_only_if_no_answer_is_wrong() -> None:
     assert '<p class="large">99.97<small>' in html
     perfect = evaluate([table.slice(0, 2999)], ["a", "b"], {})
     assert perfect.headline.startswith("accuracy 1.000 (")
+
+
+def test_a_class_without_images_has_no_scores_and_is_not_the_worst() -> None:
+    classes = [f"class {i}" for i in range(9)]
+    # Class 0 has no images; class 1 has some, and is never predicted.
+    label = ["class 1", *classes[1:]] * 20
+    table = predictions(
+        classes, rows=180, label=label, predicted=["class 2", *classes[2:], "class 3"] * 20
+    )
+    evaluation = evaluate([table], classes, {})
+    empty, unseen, *_ = class_rows(evaluation)
+    assert (empty.precision, empty.recall, empty.f1) == (None, None, None)
+    assert (unseen.precision, unseen.recall, unseen.f1) == (None, 0.0, 0.0)
+    assert by_trouble(evaluation)[0] == 1 and by_trouble(evaluation)[-1] == 0
+    html = render(Report(title="A run", evaluation=evaluation, facts=FACTS))
+    scores = re.findall(r"<td><bdi>class [01]</bdi></td>.*?</tr>", html)
+    assert [re.findall(r'data-value="([^"]*)">', row) for row in scores] == [
+        ["", "", "", "0"],
+        ["", "0.0", "0.0", "40"],
+    ]
+    assert [Elements(row).text for row in scores] == [
+        f"class 0{3 * NONE}0",
+        f"class 1{NONE}0.0%0.0%40",
+    ]
+    assert f"class 1recall\xa00%, precision\xa0{NONE}" in Elements(html).text

@@ -49,6 +49,16 @@ class ClassMix(NamedTuple):
     confidence: float | None
 
 
+class ClassRow(NamedTuple):
+    """A row of the scores by class; a ratio over no images is None: it would be no true 0."""
+
+    class_name: str
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    support: int
+
+
 def counts(evaluation: Evaluation | None, mix: Mix | None) -> dict[str, str]:
     """The small figures at the top, by name."""
     return (_judged_counts(evaluation) if evaluation else {}) | (_mix_counts(mix) if mix else {})
@@ -95,16 +105,33 @@ def evaluated(
     evaluation: Evaluation, album: Album | None, thumbnails: Mapping[str, str]
 ) -> dict[str, Any]:
     """The content of the sections about an evaluation."""
-    present = (row for row in evaluation.per_class if row.support)
+    rows = class_rows(evaluation)
+    worst_first = (rows[label] for label in confusion.by_trouble(evaluation))
     return {
+        "class_rows": rows,
         "unknown": list(evaluation.unknown_classes.items())[:UNKNOWN_SHOWN],
-        "weakest": sorted(present, key=lambda row: row.f1)[:WEAKEST_SHOWN],
+        "weakest": [row for row in worst_first if row.support][:WEAKEST_SHOWN],
         "pairs": _pairs(evaluation),
         **_matrix(evaluation, album, thumbnails),
         "reliability": Markup(figures.reliability_diagram(evaluation.calibration_counts)),
         "coverage": Markup(figures.coverage_curve(evaluation.coverage, evaluation.accuracy)),
         **(_comparison(evaluation.comparison, album) if evaluation.comparison else {}),
     }
+
+
+def class_rows(evaluation: Evaluation) -> list[ClassRow]:
+    """The scores of every class, in order."""
+    predicted = np.sum(evaluation.confusion_matrix, axis=0)
+    return [
+        ClassRow(
+            class_name=row.class_name,
+            precision=row.precision if times else None,
+            recall=row.recall if row.support else None,
+            f1=row.f1 if row.support else None,
+            support=row.support,
+        )
+        for row, times in zip(evaluation.per_class, predicted, strict=True)
+    ]
 
 
 def _pairs(evaluation: Evaluation) -> list[tuple[Any, str]]:
