@@ -28,7 +28,8 @@ GALLERIES = {
     "suspects": (
         "Suspected label errors",
         "The network predicts another class, and is at least as sure as it usually is for images "
-        "of that class. Either the label is wrong, or the network is wrong and too sure of itself.",
+        "of that class (of all classes, if that one has no images here). Either the label is "
+        "wrong, or the network is wrong and too sure of itself.",
     ),
     "mistakes": (
         "Other confident mistakes",
