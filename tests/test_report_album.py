@@ -1,5 +1,6 @@
 """Laws of the album: bounded, true to its titles, the same however predictions are divided."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from cnn.report.album import CELL_IMAGES, GALLERY, SAMPLE, cell_sizes, take_albu
 from cnn.report.comparison import compare, lost
 from cnn.report.confusion import by_similarity, views
 from cnn.report.evaluation import evaluate
+from cnn.report.sections import galleries
 from cnn.report.suspicion import suspects, usual_confidence
 from cnn.report.thumbnail import SIDE, thumbnails
 from cnn.worklist import Root, list_images
@@ -88,6 +90,16 @@ def test_a_label_is_suspected_if_another_class_reaches_its_usual_confidence() ->
     album = take_album([table], ["a", "b"], evaluation)
     assert album.suspects == 2  # b at 0.8 against the usual 0.6, a at 0.6 against 0.55
     assert [image.path for image in album.galleries["suspects"]] == ["1.jpg", "2.jpg"]
+
+
+def test_a_gallery_of_some_suspects_names_the_file_that_lists_all() -> None:
+    album = take_album([TABLE], CLASSES, EVALUATION)
+    (_, text, images), *others = galleries(album)
+    assert album.suspects and album.suspects > len(images) == GALLERY
+    assert f"the 18 most suspicious of {album.suspects}; all are in suspects.csv" in text
+    assert not any("suspects.csv" in other for _, other, _ in others)
+    (_, text, _), *_ = galleries(replace(album, suspects=GALLERY))
+    assert "suspects.csv" not in text
 
 
 def of_guesses(label: str, *guesses: dict[str, float]) -> pa.Table:

@@ -210,6 +210,13 @@ def test_balanced_training_is_not_advised_twice() -> None:
     assert ["--balance" in step for step in steps] == [True, False]
 
 
+def test_many_suspected_labels_are_counted_with_the_file_that_lists_them() -> None:
+    evaluation = of_counts([[90, 10], [0, 100]]).showing({}, 10)
+    found = only(findings.suspected_labels(evaluation))
+    assert found.title == "10 labels may be wrong"
+    assert "suspects.csv" in found.step
+
+
 def test_one_image_is_not_counted_as_several() -> None:
     found = only(findings.change(compared(1, 30))).text
     assert found.startswith("1 image is right now and was wrong in x, 30 the reverse.")

@@ -156,7 +156,8 @@ def suspected_labels(evaluation: Evaluation) -> Iterator[Finding]:
             text=f"The network predicts another class for {suspects:,} of {judged:,} images, with "
             "at least the confidence that images of that class usually get. Some of these will be "
             "mistakes of the network, not of the labels.",
-            step="Check the suspected label errors below, and correct the labels that are wrong.",
+            step="Check the suspected label errors: the most suspicious are shown below, and "
+            "suspects.csv lists all. Correct the labels that are wrong.",
         )
 
 

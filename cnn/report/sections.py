@@ -98,8 +98,19 @@ def unreadable(files: Sequence[tuple[str, str]], mix: Mix | None) -> dict[str, A
 
 def galleries(album: Album) -> list[tuple[str, str, list[Shown]]]:
     """Title, explanation and images of each gallery that has any."""
-    found = ((*GALLERIES[name], images) for name, images in album.galleries.items())
-    return [gallery for gallery in found if gallery[-1]]
+    return [
+        (GALLERIES[name][0], GALLERIES[name][1] + _others(album, name), images)
+        for name, images in album.galleries.items()
+        if images
+    ]
+
+
+def _others(album: Album, name: str) -> str:
+    """Where to find the suspects that a gallery leaves out, as a sentence."""
+    shown, suspects = len(album.galleries[name]), album.suspects or 0
+    if name != "suspects" or suspects <= shown:
+        return ""
+    return f" These are the {shown} most suspicious of {count(suspects)}; all are in suspects.csv."
 
 
 def evaluated(
