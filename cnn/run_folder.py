@@ -43,6 +43,10 @@ class RunFolder:
         return self.path / "evaluation.json"
 
     @property
+    def suspects(self) -> Place:
+        return self.path / "suspects.csv"
+
+    @property
     def report(self) -> Place:
         return self.path / "report.html"
 

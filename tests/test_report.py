@@ -17,13 +17,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnn.atomic import write_atomically
+from cnn.config import TrainConfig
+from cnn.report.comparison import compare
+from cnn.report.confusion import by_trouble
 from cnn.report.evaluation import Evaluation, evaluate
 from cnn.report.mix import take_mix
 from cnn.report.page import Report, render
+from cnn.report.provenance import settings_facts
+from cnn.report.sections import class_rows
 from cnn.report.tally import ROWS, together
 
 IMAGES = {"train": 80, "validation": 10, "test": 30, "unreadable": 1, "duplicates": 0}
 FACTS = {"command": "python -m jobs.train photos --out run", "seed": "1"}
+NONE = "\N{EN DASH}"
 HOSTILE = [
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(2)>',
@@ -233,7 +239,7 @@ def test_one_part_with_fewer_guesses_leaves_top5_accuracy_unknown() -> None:
 @pytest.mark.parametrize("rows", [0, 3])
 def test_an_evaluation_of_no_images_is_refused(rows: int) -> None:
     table = predictions(["a", "b"], rows=rows, label=pa.nulls(rows))
-    with pytest.raises(ValueError, match=r"no image can be evaluated: (3 no_label|there are no)"):
+    with pytest.raises(ValueError, match=r"no image can be evaluated: (3 no label|there are no)"):
         evaluate([table], ["a", "b"], IMAGES)
     with pytest.raises(ValueError, match="there are no predictions"):
         evaluate([], ["a", "b"], IMAGES)
@@ -291,7 +297,7 @@ def test_a_scoring_page_shows_the_class_mix_with_and_without_labels(labelled: bo
     text = " ".join(Elements(html).text.split())
     assert "What was predicted" in text
     assert "How sure it is" in text
-    assert "1 of 4 are uncertain: their confidence is below 50%" in text
+    assert "1 of 4 is uncertain: its confidence is below 50%" in text
     assert "65.0%" in text  # the mean confidence
     assert ("4 images scored" in text) != labelled
     assert ("Where it goes wrong" in text) == labelled
@@ -407,3 +413,55 @@ def test_labels_unknown_to_the_model_are_named_on_the_page() -> None:
     named = re.findall(r"unknown \d\d", Elements(html).text)
     assert named == [f"unknown {i:02d}" for i in range(10)]
     assert "(1) and others." in Elements(html).text
+
+
+def test_settings_of_one_command_are_not_listed_as_those_of_the_run() -> None:
+    facts = settings_facts(TrainConfig(images="photos", dry_run=False, preview=False))
+    assert facts["images"] == "photos" and "epochs" in facts
+    assert not {"dry run", "preview"} & facts.keys()
+
+
+def test_one_image_is_not_counted_as_several() -> None:
+    table = predictions(["a", "b"], rows=1)
+    evaluation = evaluate([table], ["a", "b"], {})
+    assert evaluation.headline.endswith(", 1 image")
+    evaluation = evaluation.against(compare([table], [table], ["a", "b"], "other")[0])
+    text = Elements(render(Report(title="A run", evaluation=evaluation, facts=FACTS))).text
+    assert "Of 1 image, the other run" in text
+    assert not re.search(r"\b1 images", text)
+
+
+def test_an_accuracy_looks_like_1_only_if_no_answer_is_wrong() -> None:
+    right = ["a"] * 2999
+    table = predictions(["a", "b"], rows=3000, label=[*right, "b"], predicted=[*right, "a"])
+    evaluation = evaluate([table], ["a", "b"], {})
+    html = render(Report(title="A run", evaluation=evaluation, facts=FACTS))
+    assert evaluation.headline.startswith("accuracy 0.9997 (95% interval 0.998 to 0.9999)")
+    assert '<p class="large">99.97<small>' in html
+    perfect = evaluate([table.slice(0, 2999)], ["a", "b"], {})
+    assert perfect.headline.startswith("accuracy 1.000 (")
+
+
+def test_a_class_without_images_has_no_scores_and_is_not_the_worst() -> None:
+    classes = [f"class {i}" for i in range(9)]
+    # Class 0 has no images; class 1 has some, and is never predicted.
+    label = ["class 1", *classes[1:]] * 20
+    table = predictions(
+        classes, rows=180, label=label, predicted=["class 2", *classes[2:], "class 3"] * 20
+    )
+    evaluation = evaluate([table], classes, {})
+    empty, unseen, *_ = class_rows(evaluation)
+    assert (empty.precision, empty.recall, empty.f1) == (None, None, None)
+    assert (unseen.precision, unseen.recall, unseen.f1) == (None, 0.0, 0.0)
+    assert by_trouble(evaluation)[0] == 1 and by_trouble(evaluation)[-1] == 0
+    html = render(Report(title="A run", evaluation=evaluation, facts=FACTS))
+    scores = re.findall(r"<td><bdi>class [01]</bdi></td>.*?</tr>", html)
+    assert [re.findall(r'data-value="([^"]*)">', row) for row in scores] == [
+        ["", "", "", "0"],
+        ["", "0.0", "0.0", "40"],
+    ]
+    assert [Elements(row).text for row in scores] == [
+        f"class 0{3 * NONE}0",
+        f"class 1{NONE}0.0%0.0%40",
+    ]
+    assert f"class 1recall\xa00%, precision\xa0{NONE}" in Elements(html).text

@@ -1,5 +1,6 @@
 """Laws of the album: bounded, true to its titles, the same however predictions are divided."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from cnn.report.album import CELL_IMAGES, GALLERY, SAMPLE, cell_sizes, take_albu
 from cnn.report.comparison import compare, lost
 from cnn.report.confusion import by_similarity, views
 from cnn.report.evaluation import evaluate
+from cnn.report.sections import galleries
+from cnn.report.suspicion import suspects, usual_confidence
 from cnn.report.thumbnail import SIDE, thumbnails
 from cnn.worklist import Root, list_images
 from tests.test_report import predictions
@@ -89,10 +92,58 @@ def test_a_label_is_suspected_if_another_class_reaches_its_usual_confidence() ->
     assert [image.path for image in album.galleries["suspects"]] == ["1.jpg", "2.jpg"]
 
 
-def test_a_class_without_images_makes_no_label_suspected() -> None:
-    table = predictions(["a", "b"], rows=4, label=list("aaaa"), predicted=list("abbb"))
-    evaluation = evaluate([table], ["a", "b"], {})
-    assert take_album([table], ["a", "b"], evaluation).suspects == 0
+def test_a_gallery_of_some_suspects_names_the_file_that_lists_all() -> None:
+    album = take_album([TABLE], CLASSES, EVALUATION)
+    (_, text, images), *others = galleries(album)
+    assert album.suspects and album.suspects > len(images) == GALLERY
+    assert f"the 18 most suspicious of {album.suspects}; all are in suspects.csv" in text
+    assert not any("suspects.csv" in other for _, other, _ in others)
+    (_, text, _), *_ = galleries(replace(album, suspects=GALLERY))
+    assert "suspects.csv" not in text
+
+
+def of_guesses(label: str, *guesses: dict[str, float]) -> pa.Table:
+    """Predictions with these probabilities by class, the best first, and a label for each."""
+    names = [list(one) for one in guesses]
+    sure = pa.array([max(one.values()) for one in guesses], pa.float32())
+    rows = {"label": list(label), "predicted": [first for first, *_ in names]}
+    table = predictions(
+        list("abc"), len(names), top_classes=names, confidence=sure, **rows
+    ).drop_columns("top_probabilities")
+    return table.append_column("top_probabilities", [[list(one.values()) for one in guesses]])
+
+
+# The usual confidence is 0.8 for a and 0.6 for b, so it is 0.7 for c.
+NO_C = of_guesses(
+    "aaaabb",
+    *[{"a": 1.0, "c": 0.0}] * 3,
+    {"c": 0.8, "a": 0.2},
+    {"b": 0.9, "c": 0.1},
+    {"c": 0.65, "b": 0.3},
+)
+
+
+def test_a_class_without_images_has_the_mean_usual_confidence_of_the_others() -> None:
+    evaluation = evaluate([NO_C], list("abc"), {})
+    assert usual_confidence(evaluation) == pytest.approx([0.8, 0.6, 0.7])
+    album = take_album([NO_C], list("abc"), evaluation)
+    assert album.suspects == 1
+    assert [image.confidence for image in album.galleries["suspects"]] == [pytest.approx(0.8)]
+    assert [image.confidence for image in album.galleries["mistakes"]] == [pytest.approx(0.65)]
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.lists(st.integers(0, 400), max_size=4))
+def test_the_suspects_are_those_that_the_album_counts_however_divided(cuts: list[int]) -> None:
+    found = pa.concat_tables(suspects(cut(TABLE, cuts), EVALUATION))
+    album = take_album([TABLE], CLASSES, EVALUATION)
+    assert found.num_rows == album.suspects
+    assert found.schema == TABLE.schema
+    shown = {image.path for image in album.galleries["suspects"]}
+    assert shown and shown <= set(found["path"].to_pylist())
+    assert not {image.path for image in album.galleries["mistakes"]} & set(
+        found["path"].to_pylist()
+    )
 
 
 @pytest.mark.parametrize("classes", [2, 12, 60])

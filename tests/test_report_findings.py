@@ -33,6 +33,14 @@ def only(found: Any) -> Finding:
     return finding
 
 
+def compared(gained: int, lost: int) -> Comparison:
+    """A comparison with the run `x`."""
+    p = mcnemar(gained, lost)
+    return Comparison(
+        other="x", both_right=9, both_wrong=9, gained=gained, lost=lost, p_value=p, per_class=[]
+    )
+
+
 GOOD = [[400, 0, 0], [0, 400, 0], [0, 0, 400]]
 
 
@@ -129,21 +137,19 @@ def test_an_accuracy_goal_is_reported_with_the_confidence_that_reaches_it(
 
 
 @pytest.mark.parametrize(
-    ("gained", "lost", "title"),
+    ("gained", "lost", "title", "step"),
     [
-        (10, 9, "do not show which"),
-        (40, 5, "This model is significantly better"),
-        (5, 40, "The other model is"),
+        (10, 9, "do not show which", "on more images"),
+        (40, 5, "This model is significantly better", "from right to wrong"),
+        (5, 40, "The other model is", "from wrong to right"),
     ],
 )
-def test_a_difference_between_models_counts_only_beyond_chance(
-    gained: int, lost: int, title: str
+def test_a_better_model_is_named_only_beyond_chance_with_the_images_that_it_gets_wrong(
+    gained: int, lost: int, title: str, step: str
 ) -> None:
-    p = mcnemar(gained, lost)
-    comparison = Comparison(
-        other="x", both_right=9, both_wrong=9, gained=gained, lost=lost, p_value=p, per_class=[]
-    )
-    assert title in only(findings.change(comparison)).title
+    found = only(findings.change(compared(gained, lost)))
+    assert title in found.title
+    assert step in found.step
 
 
 def test_problems_with_the_files_are_counted() -> None:
@@ -202,3 +208,25 @@ def test_balanced_training_is_not_advised_twice() -> None:
     census = Census(counts, {}, {}, {}, 0, {})  # type: ignore[arg-type]
     steps = [only(findings.imbalance(census, balance)).step for balance in ("none", "sampling")]
     assert ["--balance" in step for step in steps] == [True, False]
+
+
+def test_many_suspected_labels_are_counted_with_the_file_that_lists_them() -> None:
+    evaluation = of_counts([[90, 10], [0, 100]]).showing({}, 10)
+    found = only(findings.suspected_labels(evaluation))
+    assert found.title == "10 labels may be wrong"
+    assert "suspects.csv" in found.step
+
+
+def test_one_image_is_not_counted_as_several() -> None:
+    found = only(findings.change(compared(1, 30))).text
+    assert found.startswith("1 image is right now and was wrong in x, 30 the reverse.")
+    assert (
+        "have 1 test image or fewer" in only(findings.small_test(of_counts([[1, 0], [0, 1]]))).text
+    )
+
+
+def test_almost_all_images_are_not_reported_as_all() -> None:
+    sure = pa.array([0.9] * 500, pa.float32())
+    table = predictions(list("abc"), 500, predicted=["a"] * 499 + ["b"], confidence=sure)
+    found = only(findings.one_sided(take_mix([table], list("abc"))))
+    assert found.title == "99.8% of the images are predicted as a"

@@ -36,6 +36,7 @@ LAYERS = (
     "report.sections loop space",
     "report.figures report.comparison report.findings report.thumbnail",
     "report.confusion report.album",
+    "report.suspicion",
     "report.evaluation report.tuning_figures report.mix",
     "score_folder pixels",
     "bundle batches prepared census run_folder worklist",
@@ -47,7 +48,7 @@ LAYERS = (
     "lock",
     "config place resizing",
     "ranges defaults",
-    "errors terminal machine plural",
+    "errors terminal machine plural ratio",
 )
 DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer.split()}
 

@@ -31,6 +31,7 @@ from cnn.report.comparison import lost
 from cnn.report.evaluation import Evaluation, evaluate
 from cnn.report.mix import Mix, take_mix
 from cnn.report.scoring import Baseline, Summary, scoring_report, summarise_scores
+from cnn.report.suspicion import suspects
 from cnn.report.thumbnail import SIDE, thumbnails
 from cnn.score_folder import ScoreFolder, checksums, identity
 from cnn.sorting import UNCERTAIN, ClassFolder, SortedFolder, class_folder
@@ -180,6 +181,8 @@ def conclude(job: ScoringJob, seconds: float, images: int, console: Console) -> 
         write_csv(run.uncertain, (uncertain(table, limit) for table in job.predictions()))
     mix = take_mix(job.predictions(), classes, settings.min_confidence)
     evaluation = evaluated(job, mix, console) if job.work.labelled else None
+    if evaluation is not None:
+        write_csv(run.suspects, suspects(job.predictions(), evaluation))
     baseline = baseline_of(settings)
     if evaluation is not None and baseline is not None:
         before = baseline.predictions()

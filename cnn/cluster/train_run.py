@@ -27,6 +27,7 @@ from cnn.place import place
 from cnn.prepared import Prepared
 from cnn.report.evaluation import Evaluation
 from cnn.report.preview import preview_page
+from cnn.report.suspicion import suspects
 from cnn.report.training import TestResult, evaluate_test, training_report
 from cnn.run_folder import TrainFolder
 from cnn.source import (
@@ -38,6 +39,7 @@ from cnn.source import (
     prepared_folder,
     source_pixels,
 )
+from cnn.spreadsheet import write_csv
 
 # Training images that are scored beside the test split: accuracy is then known to 3 points.
 SAMPLE = 1_000
@@ -149,7 +151,7 @@ def test(
     console: Console,
     validated: bool = True,
 ) -> TestResult:
-    """Score the test split with the run's model, once; write predictions and evaluation.
+    """Score the test split with the run's model, once; write predictions, suspects and evaluation.
 
     Some of the training images are scored beside it, to tell how much better it does on these.
     settings: those that it was trained with. validated: whether the validation images were held
@@ -164,6 +166,7 @@ def test(
     parquet.write(run.predictions, predictions)
     balance = settings.training.balance
     evaluation, album = evaluate_test(predictions, learned, model.card.classes, census, balance)
+    write_csv(run.suspects, suspects([predictions], evaluation))
     evaluation.write(run.evaluation)
     best = int(model.card.trained["epoch"]) if validated else None
     return TestResult(evaluation, album, run.read_history(), best)

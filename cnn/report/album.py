@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cnn.report import columns
 from cnn.report.evaluation import Evaluation, Shown
+from cnn.report.suspicion import suspicious, usual_confidence
 
 GALLERY, SAMPLE = 18, 12
 CELL_IMAGES = 360
@@ -111,14 +112,12 @@ def _judged_album(parts: Iterable[pa.Table], classes: list[str], evaluation: Eva
     mistakes = Pick("negated_confidence")
     uncertain, right = Pick("confidence", SAMPLE), Pick("draw", SAMPLE)
     examples = Examples(cell_sizes(np.asarray(evaluation.confusion_matrix)).ravel())
-    # The usual confidence of a class without images is unknown.
-    unknown = np.array([row.support == 0 for row in evaluation.per_class])
-    usual = np.where(unknown, np.inf, evaluation.own_confidence)
+    usual = usual_confidence(evaluation)
     for part in parts:
         rows = _judged(part, classes, usual)
-        suspicious = rows.filter(rows["suspicious"])
-        suspected += suspicious.num_rows
-        suspects.see(suspicious)
+        doubtful = rows.filter(rows["suspicious"])
+        suspected += doubtful.num_rows
+        suspects.see(doubtful)
         mistakes.see(rows.filter(pc.invert(pc.or_(rows["right"], rows["suspicious"]))))
         right.see(rows.filter(rows["right"]))
         uncertain.see(rows)
@@ -149,12 +148,7 @@ def cell_sizes(confusion: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _judged(part: pa.Table, classes: list[str], usual: NDArray[np.float64]) -> pa.Table:
-    """The evaluated rows of a part, with the columns to pick by; the lowest values come first.
-
-    `suspicious` is confident learning in its simplest form (Northcutt et al., "Confident
-    Learning: Estimating Uncertainty in Dataset Labels", JAIR, 2021): the network predicts another
-    class, with at least the probability that is `usual` for images of that class.
-    """
+    """The evaluated rows of a part, with the columns to pick by; the lowest values come first."""
     rows = part.filter(pc.is_null(columns.reasons_against(part, classes))).combine_chunks()
     true, predicted = (
         columns.class_indices(rows[name], classes) for name in ("label", "predicted")
@@ -162,7 +156,7 @@ def _judged(part: pa.Table, classes: list[str], usual: NDArray[np.float64]) -> p
     confidence = rows["confidence"].to_numpy().astype(np.float64)
     known = {
         "right": true == predicted,
-        "suspicious": (true != predicted) & (confidence >= usual[predicted]),
+        "suspicious": suspicious(rows, classes, usual),
         "cell": true * len(classes) + predicted,
         "negated_confidence": -confidence,
         "margin": columns.own_probability(rows) - confidence,

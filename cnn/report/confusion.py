@@ -52,8 +52,9 @@ def views(evaluation: Evaluation) -> list[View]:
 
 
 def by_trouble(evaluation: Evaluation) -> list[int]:
-    """The labels, the lowest F1 first."""
-    return [int(c) for c in np.argsort([row.f1 for row in evaluation.per_class], kind="stable")]
+    """The labels, the lowest F1 first; those without images, which have no F1, last."""
+    rows = evaluation.per_class
+    return sorted(range(len(rows)), key=lambda label: (not rows[label].support, rows[label].f1))
 
 
 def by_similarity(matrix: NDArray[np.int64]) -> list[int]:

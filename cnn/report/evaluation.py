@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from cnn import metrics
 from cnn.atomic import write_atomically
 from cnn.place import Place
+from cnn.plural import by_reason, counted
+from cnn.ratio import decimal
 from cnn.report.tally import ROWS, Tally, guesses_asked, nothing, take_tally, together
 
 CONFUSED_PAIRS = 10
@@ -150,10 +152,10 @@ class Evaluation(Frozen):
     @property
     def headline(self) -> str:
         """The most important figures, on one line."""
-        low, high = self.accuracy_interval
+        low, high = map(decimal, self.accuracy_interval)
         return (
-            f"accuracy {self.accuracy:.3f} (95% interval {low:.3f} to {high:.3f}), "
-            f"macro F1 {self.macro_f1:.3f}, {self.images['judged']:,} images"
+            f"accuracy {decimal(self.accuracy)} (95% interval {low} to {high}), "
+            f"macro F1 {decimal(self.macro_f1)}, {counted(self.images['judged'], 'image')}"
         )
 
     def recognising(self, train_accuracy: float) -> Self:
@@ -202,8 +204,8 @@ def _divided(tally: Tally, classes: list[str], images: dict[str, Any]) -> Evalua
     judged = tally.judged
     unjudged = dict(sorted(tally.unjudged.items()))
     if not judged:
-        found = ", ".join(f"{count} {name}" for name, count in unjudged.items())
-        raise ValueError(f"no image can be evaluated: {found or 'there are no predictions'}")
+        found = by_reason(unjudged) or "there are no predictions"
+        raise ValueError(f"no image can be evaluated: {found}")
     scores = metrics.summarise(tally.confusion)
     per_class = zip(classes, scores.pop("per_class"), strict=True)
     support = tally.confusion.sum(axis=1)

@@ -7,6 +7,7 @@ from statistics import NormalDist, median
 from cnn.census import Census
 from cnn.metrics import wilson_interval
 from cnn.plural import by_reason, counted
+from cnn.ratio import percent
 from cnn.report.evaluation import ClassScores, Comparison, Evaluation, Finding
 from cnn.report.mix import Mix
 
@@ -69,8 +70,8 @@ def troubled_classes(evaluation: Evaluation) -> Iterator[Finding]:
         goes = _goes_to(evaluation, evaluation.classes.index(row.class_name))
         yield Finding(
             title=f"{row.class_name} is recognised {recall} of the time",
-            text=f"That is {round(row.recall * row.support):,} of {row.support:,} images (95% "
-            f"interval {low} to {high}), against {accuracy} of all images. {goes}",
+            text=f"That is {round(row.recall * row.support):,} of {counted(row.support, 'image')} "
+            f"(95% interval {low} to {high}), against {accuracy} of all images. {goes}",
             step=_against_confusion(evaluation, evaluation.classes.index(row.class_name)),
         )
 
@@ -127,8 +128,8 @@ def over_fitting(evaluation: Evaluation) -> Iterator[Finding]:
     if train is None:
         return
     figures = (
-        f"The model recognises {train:.1%} of a sample of its training images, and {test:.1%} of "
-        "the test images."
+        f"The model recognises {percent(train)} of a sample of its training images, and "
+        f"{percent(test)} of the test images."
     )
     # A small test may be far from the truth by chance.
     if train - test > GAP and train > evaluation.accuracy_interval[1]:
@@ -155,7 +156,8 @@ def suspected_labels(evaluation: Evaluation) -> Iterator[Finding]:
             text=f"The network predicts another class for {suspects:,} of {judged:,} images, with "
             "at least the confidence that images of that class usually get. Some of these will be "
             "mistakes of the network, not of the labels.",
-            step="Check the suspected label errors below, and correct the labels that are wrong.",
+            step="Check the suspected label errors: the most suspicious are shown below, and "
+            "suspects.csv lists all. Correct the labels that are wrong.",
         )
 
 
@@ -169,8 +171,8 @@ def calibration(evaluation: Evaluation) -> Iterator[Finding]:
         yield Finding(
             title=f"The model is {'over' if excess > 0 else 'under'}-confident "
             f"by {100 * abs(excess):.0f} points",
-            text=f"Its mean confidence is {confidence:.1%}, while {evaluation.accuracy:.1%} of its "
-            "answers are right.",
+            text=f"Its mean confidence is {percent(confidence)}, while "
+            f"{percent(evaluation.accuracy)} of its answers are right.",
             step="Choose a confidence threshold by the accuracy that it gives (see Confidence, "
             "below), not by the confidence itself.",
         )
@@ -220,9 +222,9 @@ def small_test(evaluation: Evaluation) -> Iterator[Finding]:
         enough = ceil(Z * Z * max(share * (1 - share), 0.05) / 0.05**2)
         yield Finding(
             title="The test is too small to compare classes",
-            text=f"At least half of the classes have {images:,} test images or fewer. With that "
-            f"many, recall is known to within about {100 * half:.0f} points (95% interval), and "
-            "a smaller difference between two classes may be chance.",
+            text=f"At least half of the classes have {counted(images, 'test image')} or fewer. "
+            f"With that many, recall is known to within about {100 * half:.0f} points (95% "
+            "interval), and a smaller difference between two classes may be chance.",
             step=f"With about {enough:,} test images per class, recall would be known to within 5 "
             "points.",
         )
@@ -239,10 +241,10 @@ def acceptance(evaluation: Evaluation) -> Iterator[Finding]:
             continue
         if point and goal > evaluation.accuracy + LEAST_GAIN and point.coverage >= WORTHWHILE:
             yield Finding(
-                title=f"{point.coverage:.0%} of the images can be answered with {goal:.0%} "
+                title=f"{percent(point.coverage, 0)} of the images can be answered with {goal:.0%} "
                 "accuracy",
                 text=f"Of the answers with a confidence of {point.confidence:.2f} or more, "
-                f"{point.accuracy:.1%} are right on these images.",
+                f"{percent(point.accuracy)} are right on these images.",
                 step=f"Score with --min-confidence {point.confidence:g}: the others are listed in "
                 "uncertain.csv, for a person to check.",
             )
@@ -254,17 +256,21 @@ def change(comparison: Comparison) -> Iterator[Finding]:
     if not comparison.judged:
         return
     gained, lost, p = comparison.gained, comparison.lost, comparison.p_value
+    better_now = counted(gained, "image is right now and was", "images are right now and were")
     figures = (
-        f"{gained:,} images are right now and were wrong in {comparison.other}, {lost:,} the "
-        "reverse. If the two models were equally good, a difference at least this large would have "
-        f"a probability of {p:.2g} (McNemar's exact test)."
+        f"{better_now} wrong in {comparison.other}, {lost:,} the reverse. If the two "
+        "models were equally good, a difference at least this large would have a probability "
+        f"of {p:.2g} (McNemar's exact test)."
     )
     if p >= CHANCE:
         title = "These images do not show which of the two models is better"
         step = "Compare them on more images, or choose the cheaper one."
     else:
-        title = f"{'This' if gained > lost else 'The other'} model is significantly better"
-        step = "Check the images that changed from right to wrong before you choose it."
+        better = gained > lost
+        title = f"{'This' if better else 'The other'} model is significantly better"
+        # What the better model gets wrong and the other right.
+        costs = "from right to wrong" if better else "from wrong to right"
+        step = f"Check the images that changed {costs} before you choose it."
     yield Finding(title=title, text=figures, step=step)
 
 
@@ -286,7 +292,7 @@ def uncertainty(mix: Mix) -> Iterator[Finding]:
     """Many answers with less confidence than `min_confidence`."""
     if mix.scored and mix.uncertain >= UNCERTAIN * mix.scored:
         yield Finding(
-            title=f"{mix.uncertain / mix.scored:.0%} of the answers are uncertain",
+            title=f"{percent(mix.uncertain / mix.scored, 0)} of the answers are uncertain",
             text=f"{mix.uncertain:,} of {mix.scored:,} are below --min-confidence.",
             step="Check those in uncertain.csv, label a few hundred of them and train with them: "
             "a model learns the most from these.",
@@ -300,7 +306,7 @@ def one_sided(mix: Mix) -> Iterator[Finding]:
     most = int(mix.images.argmax())
     if (share := mix.images[most] / mix.scored) > DOMINANT:
         yield Finding(
-            title=f"{share:.0%} of the images are predicted as {mix.classes[most]}",
+            title=f"{percent(share, 0)} of the images are predicted as {mix.classes[most]}",
             text="One class gets more images than all the others together.",
             step="If you did not expect that, check that the images are like those that the model "
             "was trained on.",

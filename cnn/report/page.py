@@ -10,6 +10,8 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from cnn.plural import counted
+from cnn.ratio import percent
 from cnn.report import sections, tuning_figures
 from cnn.report.album import Album
 from cnn.report.evaluation import Evaluation, Finding, Shown
@@ -128,8 +130,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "percent": sections.percent,
+        "percent": percent,
         "count": sections.count,
+        "counted": counted,
         "text": tuning_figures.text_of,
         "told": _told,
         "breakable": _breakable,

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from cnn.console import clock
-from cnn.run_folder import flat
+from cnn.run_folder import flat, saved
 
 LIBRARIES = ("ray", "torch", "torchvision", "pillow", "scikit-learn")
 
@@ -28,9 +28,9 @@ def provenance(seconds: float, resumed: bool = False) -> dict[str, str]:
 
 
 def settings_facts(settings: BaseModel) -> dict[str, str]:
-    """Every setting, as text."""
+    """Every setting of a run, as text; those of one command, such as a dry run, are left out."""
     return {
         name.split(".")[-1].replace("_", " "): str(value)
-        for name, value in flat(settings.model_dump(mode="json")).items()
+        for name, value in flat(saved(settings)).items()
         if value is not None
     }

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from cnn.ratio import percent
 from cnn.report import confusion, figures, tuning_figures
 from cnn.report.album import Album
 from cnn.report.evaluation import ClassChange, Comparison, Evaluation, Shown
@@ -27,7 +28,8 @@ GALLERIES = {
     "suspects": (
         "Suspected label errors",
         "The network predicts another class, and is at least as sure as it usually is for images "
-        "of that class. Either the label is wrong, or the network is wrong and too sure of itself.",
+        "of that class (of all classes, if that one has no images here). Either the label is "
+        "wrong, or the network is wrong and too sure of itself.",
     ),
     "mistakes": (
         "Other confident mistakes",
@@ -46,6 +48,16 @@ class ClassMix(NamedTuple):
     share: float
     bar: float
     confidence: float | None
+
+
+class ClassRow(NamedTuple):
+    """A row of the scores by class; a ratio over no images is None: it would be no true 0."""
+
+    class_name: str
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    support: int
 
 
 def counts(evaluation: Evaluation | None, mix: Mix | None) -> dict[str, str]:
@@ -86,24 +98,52 @@ def unreadable(files: Sequence[tuple[str, str]], mix: Mix | None) -> dict[str, A
 
 def galleries(album: Album) -> list[tuple[str, str, list[Shown]]]:
     """Title, explanation and images of each gallery that has any."""
-    found = ((*GALLERIES[name], images) for name, images in album.galleries.items())
-    return [gallery for gallery in found if gallery[-1]]
+    return [
+        (GALLERIES[name][0], GALLERIES[name][1] + _others(album, name), images)
+        for name, images in album.galleries.items()
+        if images
+    ]
+
+
+def _others(album: Album, name: str) -> str:
+    """Where to find the suspects that a gallery leaves out, as a sentence."""
+    shown, suspects = len(album.galleries[name]), album.suspects or 0
+    if name != "suspects" or suspects <= shown:
+        return ""
+    return f" These are the {shown} most suspicious of {count(suspects)}; all are in suspects.csv."
 
 
 def evaluated(
     evaluation: Evaluation, album: Album | None, thumbnails: Mapping[str, str]
 ) -> dict[str, Any]:
     """The content of the sections about an evaluation."""
-    present = (row for row in evaluation.per_class if row.support)
+    rows = class_rows(evaluation)
+    worst_first = (rows[label] for label in confusion.by_trouble(evaluation))
     return {
+        "class_rows": rows,
         "unknown": list(evaluation.unknown_classes.items())[:UNKNOWN_SHOWN],
-        "weakest": sorted(present, key=lambda row: row.f1)[:WEAKEST_SHOWN],
+        "weakest": [row for row in worst_first if row.support][:WEAKEST_SHOWN],
         "pairs": _pairs(evaluation),
         **_matrix(evaluation, album, thumbnails),
         "reliability": Markup(figures.reliability_diagram(evaluation.calibration_counts)),
         "coverage": Markup(figures.coverage_curve(evaluation.coverage, evaluation.accuracy)),
         **(_comparison(evaluation.comparison, album) if evaluation.comparison else {}),
     }
+
+
+def class_rows(evaluation: Evaluation) -> list[ClassRow]:
+    """The scores of every class, in order."""
+    predicted = np.sum(evaluation.confusion_matrix, axis=0)
+    return [
+        ClassRow(
+            class_name=row.class_name,
+            precision=row.precision if times else None,
+            recall=row.recall if row.support else None,
+            f1=row.f1 if row.support else None,
+            support=row.support,
+        )
+        for row, times in zip(evaluation.per_class, predicted, strict=True)
+    ]
 
 
 def _pairs(evaluation: Evaluation) -> list[tuple[Any, str]]:
@@ -224,11 +264,6 @@ def _bars(importances: Mapping[str, float]) -> list[tuple[str, float, float]]:
     """Name and share of each dimension, and the length of its bar relative to the longest."""
     longest = max(importances.values(), default=0.0) or 1.0
     return [(name, share, share / longest) for name, share in importances.items()]
-
-
-def percent(share: float, decimals: int = 1) -> str:
-    """A share, 0..1, as a percentage."""
-    return f"{share:.{decimals}%}"
 
 
 def count(number: float) -> str:

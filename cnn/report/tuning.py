@@ -9,6 +9,7 @@ import pandas as pd
 
 from cnn.plural import counted
 from cnn.ranges import Range, Value
+from cnn.ratio import percent
 
 Outcome = Literal["finished", "stopped", "failed"]
 
@@ -88,27 +89,29 @@ class Tuning:
         run, asked = sum(t.epochs for t in trials), sum(t.epochs_asked for t in trials)
         return (
             f"{counted(len(trials), 'trial was', 'trials were')} run, "
-            f"{', '.join(ends)}. The search took {run:,} epochs; running every trial to its end "
-            f"would have taken {asked:,}."
+            f"{', '.join(ends)}. The search took {counted(run, 'epoch')}; running every trial "
+            f"to its end would have taken {asked:,}."
         )
 
     @property
     def gain(self) -> str:
         """The best trial compared with the given settings, as a sentence."""
         best, given = self.best, self.given
-        if best is None:
+        if best is None or best.accuracy is None:
             return "No trial can be compared: none left a model with a validation accuracy."
         if best is given:
             return (
                 f"No trial did better than {self.first} (trial 0), "
-                f"with a validation accuracy of {best.accuracy:.1%}."
+                f"with a validation accuracy of {percent(best.accuracy)}."
             )
-        found = f"Trial {best.number} did best, with a validation accuracy of {best.accuracy:.1%}"
+        found = (
+            f"Trial {best.number} did best, with a validation accuracy of {percent(best.accuracy)}"
+        )
         if given.accuracy is None:
             return f"{found}; {self.first} (trial 0) reached no accuracy."
-        end = f", {given.outcome} after {given.epochs} of {given.epochs_asked} epochs"
+        end = f", {given.outcome} after {given.epochs} of {counted(given.epochs_asked, 'epoch')}"
         cut = "" if given.outcome == "finished" else end
-        return f"{found} against the {given.accuracy:.1%} of {self.first} (trial 0{cut})."
+        return f"{found} against the {percent(given.accuracy)} of {self.first} (trial 0{cut})."
 
 
 def ranked(trials: Iterable[Trial]) -> list[Trial]:

@@ -68,10 +68,11 @@ def groups(tuning: Tuning) -> list[Group]:
         Group("stopped or failed", cut, thin, ring),
         Group("finished", finished, plain, dot),
     ]
+    first = f"trial 0: {'as' if tuning.holds_given else 'nearest to those'} given"
     if given is best:
-        found.append(Group("trial 0: as given, and best", [given], thick, diamond | accent))
+        found.append(Group(f"{first}, and best", [given], thick, diamond | accent))
     else:
-        found.append(Group("trial 0: as given", [given], dashes, diamond))
+        found.append(Group(first, [given], dashes, diamond))
         if best is not None:
             found.append(Group(f"trial {best.number}: best", [best], thick, dot | accent))
     measured = (

@@ -62,7 +62,7 @@ def trained(uri: str, images: str) -> Place:
 def test_a_run_in_a_bucket_has_the_files_of_a_run_on_disk(trained: Place, digits: Path) -> None:
     assert names(trained) == {
         "model", "config.yaml", "history.csv", "manifest.parquet", "predictions.parquet",
-        "evaluation.json", "report.html", "checkpoints",
+        "suspects.csv", "evaluation.json", "report.html", "checkpoints",
     }  # fmt: skip
     manifest = parquet.read(trained / "manifest.parquet")
     assert sorted(manifest["path"].to_pylist()) == sorted(

@@ -152,6 +152,9 @@ def test_the_csv_files_hold_the_same_rows(scored: Path) -> None:
     unsure = pc.sum(pc.less(table["confidence"], 0.6)).as_py()
     assert 0 < unsure < 298
     assert len(pd.read_csv(scored / "uncertain.csv")) == unsure
+    suspected = json.loads((scored / "evaluation.json").read_text())["label_suspects"]
+    assert 0 < suspected < 298
+    assert len(pd.read_csv(scored / "suspects.csv")) == suspected
 
 
 def test_a_finished_run_is_left_alone(scored: Path, model: Path, images: Path) -> None:

@@ -20,7 +20,7 @@ Here = Callable[..., tuple[int, str, str]]
 
 CONTRACT = {
     "model", "config.yaml", "history.csv", "manifest.parquet", "predictions.parquet",
-    "evaluation.json", "report.html", "checkpoints",
+    "suspects.csv", "evaluation.json", "report.html", "checkpoints",
 }  # fmt: skip
 HISTORY = [
     "epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "side", "lr", "seconds",

@@ -20,7 +20,8 @@ Here = Callable[..., tuple[int, str, str]]
 
 CONTRACT = {
     "leaderboard.csv", "best.yaml", "space.yaml", "trials", "model", "evaluation.json",
-    "report.html", "history.csv", "predictions.parquet", "manifest.parquet", "config.yaml",
+    "report.html", "history.csv", "predictions.parquet", "suspects.csv", "manifest.parquet",
+    "config.yaml",
 }  # fmt: skip
 
 

@@ -20,9 +20,11 @@ function sort(table, headings, heading) {
   heading.setAttribute("aria-sort", rising ? "ascending" : "descending");
   const rows = [...table.tBodies[0].rows];
   const value = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent;
+  const known = (row) => value(row) !== "";
   const compare = (a, b) => "value" in rows[0].cells[column].dataset
     ? value(a) - value(b) : value(a).localeCompare(value(b), undefined, { numeric: true });
-  rows.sort((a, b) => (rising ? 1 : -1) * compare(a, b));
+  // What is unknown is last in both directions.
+  rows.sort((a, b) => known(b) - known(a) || (rising ? 1 : -1) * compare(a, b));
   table.tBodies[0].append(...rows);
 }
 
@@ -45,7 +47,7 @@ if (source) {
   const figures = (label, predicted) => {
     const count = counts.get(`${label},${predicted}`) ?? 0, support = data.support[label];
     const share = support ? `, ${Math.round(100 * count / support)}%` : "";
-    return `${count.toLocaleString("en")} of ${support.toLocaleString("en")} images${share}`;
+    return `${count.toLocaleString("en")} of ${support.toLocaleString("en")} image${support === 1 ? "" : "s"}${share}`;
   };
 
   const show = (label, predicted) => {
