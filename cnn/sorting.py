@@ -23,7 +23,7 @@ from urllib.parse import quote
 
 from cnn.atomic import write_atomically
 from cnn.errors import UserError
-from cnn.folder import to_bytes
+from cnn.folder import is_below, to_bytes
 from cnn.image import Reason, Unreadable
 from cnn.reader import Reader
 
@@ -108,7 +108,7 @@ class SortedFolder:
         here = os.path.realpath(os.fsencode(self.folder))
         for root in self.roots:
             real = _real(root)
-            if real is not None and _is_below(here, real):
+            if real is not None and (here == real or is_below(here, real)):
                 raise self._refused(f"it is inside {root!r}, to which it would add images")
 
     def _check_content(self) -> None:
@@ -240,7 +240,7 @@ class _Placer:
         if self.root is None:
             return False
         file = os.path.realpath(os.path.join(self.root, to_bytes(path)))
-        if not _is_below(file, self.root):
+        if not is_below(file, self.root):
             return False
         try:
             os.link(file, draft, dst_dir_fd=self.top, follow_symlinks=False)
@@ -255,10 +255,6 @@ class _Placer:
 def _real(root: str) -> bytes | None:
     """The real path of a local root; None for a URI."""
     return os.path.realpath(os.fsencode(root)) if os.path.isabs(root) else None
-
-
-def _is_below(real_path: bytes, real_root: bytes) -> bool:
-    return os.path.join(real_path, b"").startswith(os.path.join(real_root, b""))
 
 
 def _is_plain(path: bytes) -> bool:
