@@ -19,7 +19,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, NewType
-from urllib.parse import quote
 
 from cnn.atomic import write_atomically
 from cnn.errors import UserError
@@ -139,18 +138,36 @@ class SortedFolder:
         )
 
 
-def class_folder(name: str) -> ClassFolder:
+def class_folders(classes: Iterable[str]) -> dict[str, ClassFolder]:
+    """The folder of each class: no other's, even where `Cat` and `cat` name the same folder.
+
+    Folders that differ in case only have their capitals encoded; all others are as `class_folder`
+    makes them.
+    """
+    folders = {name: class_folder(name) for name in classes}
+    same = Counter(folder.casefold() for folder in folders.values())
+    return {
+        name: class_folder(name, capitals=same[folder.casefold()] == 1)
+        for name, folder in folders.items()
+    }
+
+
+def class_folder(name: str, capitals: bool = True) -> ClassFolder:
     """The folder of a class: readable, safe on every file system, and no other class's.
 
     Letters, digits and `_` stay, as does a space or one of `-.~` inside a name; the rest is
     percent-encoded, which `urllib.parse.unquote` undoes. A name of more than `NAME_LIMIT` bytes is
     cut and ends with `…` and a hash: `…` itself is always encoded, so no other name ends like this.
+    Without `capitals`, these are encoded too: then folders differ even if case does not count.
     """
     if not name:
         return ClassFolder("%empty")  # not an encoded byte, so no other name gets it
     # To macOS, é as one character and as two is the same: only the usual form stays readable.
     usual = unicodedata.is_normalized("NFC", name)
-    readable = "".join(c if _is_readable(c, usual) else quote(c, safe="") for c in name)
+    readable = "".join(
+        c if _is_readable(c, usual) and (capitals or c == c.casefold()) else _encoded(c)
+        for c in name
+    )
     folder = _EDGE.sub(lambda edge: _encoded(edge[0]), readable)
     if _TAKEN.fullmatch(folder):
         folder = _encoded(folder[0]) + folder[1:]
@@ -169,8 +186,8 @@ def _is_readable(character: str, usual: bool) -> bool:
 
 
 def _encoded(character: str) -> str:
-    """An ASCII character percent-encoded, also one that `urllib` would leave."""
-    return f"%{ord(character):02X}"
+    """A character percent-encoded, also one that `urllib` would leave."""
+    return "".join(f"%{byte:02X}" for byte in character.encode())
 
 
 class _NoPlace(Exception):

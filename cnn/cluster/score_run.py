@@ -33,7 +33,7 @@ from cnn.report.mix import Mix, take_mix
 from cnn.report.scoring import Baseline, Summary, scoring_report, summarise_scores
 from cnn.report.thumbnail import SIDE, thumbnails
 from cnn.score_folder import ScoreFolder, checksums, identity
-from cnn.sorting import UNCERTAIN, ClassFolder, SortedFolder, class_folder
+from cnn.sorting import UNCERTAIN, ClassFolder, SortedFolder, class_folders
 from cnn.spreadsheet import write_csv
 from cnn.worklist import Worklist, list_images
 
@@ -252,6 +252,7 @@ def sort(job: ScoringJob, folder: SortedFolder, console: Console) -> None:
     """Link or copy each predicted image into its class's folder, or that for uncertain ones."""
     folder.begin()
     readers = [Reader(root.place) for root in job.work.roots]
+    folders = class_folders(job.model.card.classes)
     missed: Counter[str] = Counter()
     done = 0
     with console.bar("sort", "images") as advance:
@@ -259,7 +260,7 @@ def sort(job: ScoringJob, folder: SortedFolder, console: Console) -> None:
             table = job.run.table(number)
             for root in pc.unique(rows["root"]).to_pylist():
                 here = table.filter(pc.equal(rows["root"], root))
-                missed += folder.place(readers[root], placements(job, root, here))
+                missed += folder.place(readers[root], placements(job, root, here, folders))
             done += len(rows)
             advance(done, len(job.manifest))
     for reason, count in missed.items():
@@ -267,13 +268,15 @@ def sort(job: ScoringJob, folder: SortedFolder, console: Console) -> None:
     console.say(f"sorted   {folder.folder}")
 
 
-def placements(job: ScoringJob, root: int, table: pa.Table) -> Iterator[tuple[str, ClassFolder]]:
+def placements(
+    job: ScoringJob, root: int, table: pa.Table, folders: dict[str, ClassFolder]
+) -> Iterator[tuple[str, ClassFolder]]:
     """The path below its root and the target folder of each image that has a prediction."""
     sure = confident(table, job.settings.min_confidence or 0.0)
     columns = (column.to_pylist() for column in (table["path"], table["predicted"], sure))
     for path, predicted, certain in zip(*columns, strict=True):
         if predicted is not None:
-            folder = class_folder(predicted) if certain else UNCERTAIN
+            folder = folders[predicted] if certain else UNCERTAIN
             yield job.work.roots[root].below(path), folder
 
 
