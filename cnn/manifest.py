@@ -71,7 +71,7 @@ class Manifest:
         ``assign_splits`` also ``split``, null for a row with an error.
     ignored: counts by reason: those of the listing, ``no_class_folder`` and
         ``outside_the_splits``.
-    empty_folders: folders that would be classes if they held an image.
+    empty_folders: folders that would be classes if they held an image, as the paths name them.
     """
 
     table: pa.Table

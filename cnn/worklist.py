@@ -84,7 +84,12 @@ def list_images(
         table, unmatched = with_labels(table, labels)
     table = set_labels(table, spelled_as(classes, table["label"]))
     roots = [Root(listing.root, prefix) for listing, prefix in zip(listings, prefixes, strict=True)]
-    return Worklist(roots, Manifest(table, dict(ignored)), unmatched)
+    empty_folders = tuple(
+        f"{prefix}{name}"
+        for listing, prefix in zip(listings, prefixes, strict=True)
+        for name in listing.empty_folders
+    )
+    return Worklist(roots, Manifest(table, dict(ignored), empty_folders), unmatched)
 
 
 def prefix_of(folder: str) -> str:

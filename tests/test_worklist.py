@@ -58,6 +58,14 @@ def test_images_of_several_folders_are_distinct_and_can_be_located(tmp_path: Pat
         assert (Path(work.roots[root].place) / work.roots[root].below(path)).is_file()
 
 
+def test_folders_and_links_without_images_are_named_as_the_paths_name_them(tmp_path: Path) -> None:
+    one, two = fill(tmp_path / "one", "cat/1.jpg", "owl/notes.txt"), fill(tmp_path / "two", "2.jpg")
+    (two / "dog").symlink_to(one / "cat")
+    assert list_images([str(one)], ["cat"]).manifest.empty_folders == ("owl",)
+    both = list_images([str(one), str(two)], ["cat"]).manifest.empty_folders
+    assert both == (f"{one}/owl", f"{two}/dog")
+
+
 def test_each_folder_is_labelled_separately(tmp_path: Path) -> None:
     one, two = fill(tmp_path / "one", "cat/1.jpg"), fill(tmp_path / "two", "2023/1.jpg")
     work = list_images([str(one), str(two)], ["cat"])

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from cnn import bundle
 from cnn.atomic import write_atomically
 from cnn.bundle import Bundle
+from cnn.census import without_images
 from cnn.cluster import capacity, nodes, scoring, scoring_plan
 from cnn.cluster.passes import make_all
 from cnn.cluster.progress import patiently
@@ -114,8 +115,8 @@ def introduce(job: ScoringJob, console: Console) -> None:
 
 
 def remarks(work: Worklist, classes: list[str]) -> list[str]:
-    """Remarks on the labels for the user, a line each."""
-    lines = []
+    """Remarks on the folders and the labels for the user, a line each."""
+    lines = without_images(work.manifest.empty_folders)
     if unknown := work.unknown(classes):
         images = sum(unknown.values())
         names = ", ".join(list(unknown)[:5]) + (", …" if len(unknown) > 5 else "")

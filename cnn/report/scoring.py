@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cnn.atomic import write_atomically
 from cnn.config import ScoreConfig
 from cnn.place import Place
+from cnn.plural import by_reason
 from cnn.report.album import Album, take_album
 from cnn.report.comparison import compare
 from cnn.report.evaluation import Evaluation, Finding
@@ -149,7 +150,7 @@ def scoring_report(
     look: Thumbnails,
     resumed: bool,
 ) -> str:
-    """The content of report.html; `remarks` are the warnings about the labels.
+    """The content of report.html; `remarks` are the warnings about folders and labels.
 
     resumed: whether some images were scored in an earlier session.
     """
@@ -163,6 +164,7 @@ def scoring_report(
             "images": ", ".join(settings.images),
             **provenance(summary.seconds, resumed),
             "images per second": speed,
+            **({"ignored": by_reason(summary.ignored)} if summary.ignored else {}),
         },
         facts=settings_facts(settings),
         findings=scored.findings,

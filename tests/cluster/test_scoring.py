@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import shutil
+from html import unescape
 from pathlib import Path
 
 import pandas as pd
@@ -73,6 +75,14 @@ def scored(model: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) 
 def rows(out: Path) -> pa.Table:
     parts = sorted((out / "predictions").glob("part-*.parquet"))
     return pa.concat_tables(pq.read_table(part, partitioning=None) for part in parts)
+
+
+def text_of(out: Path) -> str:
+    """The text of a run's page, without tags and with single spaces."""
+    page = (out / "report.html").read_text()
+    return " ".join(
+        unescape(re.sub(r"<(style|script).*?</\1>|<[^>]*>", "", page, flags=re.S)).split()
+    )
 
 
 def test_ray_data_accepts_the_plan_of_scoring_on_a_gpu(model: Path, dataset: Prepared) -> None:
@@ -196,6 +206,22 @@ def test_another_model_other_settings_and_other_images_are_refused(
         score(model, images, *same, "--tta")
     with pytest.raises(UserError, match="removed"):
         score(model, images / "3", *same)
+
+
+def test_what_was_not_scored_is_told_on_the_console_and_on_the_page(
+    model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "some"
+    shutil.copytree(images / "1", folder / "1")
+    (folder / "2").symlink_to(images / "2")
+    (folder / "7").mkdir()
+    (folder / "1" / "raw.cr2").write_bytes(b"raw")
+    (folder / "1" / "notes.pdf").write_bytes(b"notes")
+    score(model, folder, "--out", tmp_path / "out")
+    console, page = capsys.readouterr().err, text_of(tmp_path / "out")
+    for told in (console, page):
+        assert "left out, because they hold no images: '2', '7';" in told
+        assert "1 directory link, 2 not an image name" in told
 
 
 def test_classes_unknown_to_the_model_are_counted_and_not_evaluated(
