@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from cnn.errors import UserError
 from cnn.folder import Listing, list_folder, to_text
-from cnn.manifest import COLUMNS, Manifest
+from cnn.manifest import COLUMNS, SPLITS, Manifest, split_named
 from cnn.place import Place
 from cnn.plural import by_reason
 
@@ -57,6 +57,19 @@ class Worklist:
         labels, counts = (column.to_pylist() for column in counted.flatten())
         found, known = sorted(zip(labels, counts, strict=True)), set(classes)
         return {label: count for label, count in found if label not in known}
+
+    def split_in(self, number: int, classes: Collection[str]) -> str | None:
+        """The folder of a root that is a split (`test`, `train`…) and holds folders of classes.
+
+        If there are several, that of the test split; None if there is none.
+        """
+        rows = self.manifest.table.filter(pc.equal(self.manifest.table["root"], number))
+        paths = pc.utf8_slice_codeunits(rows["path"], len(self.roots[number].prefix))
+        names = pc.extract_regex(paths, r"^(?P<top>[^/]+)/(?P<inner>[^/]+)/")
+        inner = spelled_as(classes, pc.struct_field(names, "inner"))
+        tops = pc.struct_field(names, "top").filter(pc.is_in(inner, pa.array(list(classes))))
+        splits = {split_named(top): top for top in pc.unique(tops).to_pylist()}
+        return next((splits[split] for split in reversed(SPLITS) if split in splits), None)
 
 
 def list_images(

@@ -105,7 +105,7 @@ def introduce(job: ScoringJob, console: Console) -> None:
     some = f", {labelled:,} of them labelled" if labelled else " without labels"
     labels = " labelled" if labelled == images else some
     console.say(f"data     {images:,} images{labels}, {sum(ignored.values()):,} ignored{reasons}")
-    for line in remarks(work, card.classes):
+    for line in remarks(job):
         console.say(f"         {line}")
     flip = ", each with its mirror image" if card.flip else ""
     console.say(
@@ -114,9 +114,14 @@ def introduce(job: ScoringJob, console: Console) -> None:
     )
 
 
-def remarks(work: Worklist, classes: list[str]) -> list[str]:
+def remarks(job: ScoringJob) -> list[str]:
     """Remarks on the folders and the labels for the user, a line each."""
+    work, classes = job.work, job.model.card.classes
     lines = without_images(work.manifest.empty_folders)
+    for number, folder in enumerate([] if work.labelled else job.settings.images):
+        if split := work.split_in(number, classes):
+            better = place(folder) / split
+            lines.append(f"no labels, because {folder} holds splits: give {better} to evaluate")
     if unknown := work.unknown(classes):
         images = sum(unknown.values())
         names = ", ".join(list(unknown)[:5]) + (", …" if len(unknown) > 5 else "")
@@ -195,7 +200,7 @@ def conclude(job: ScoringJob, seconds: float, images: int, console: Console) -> 
         Decode(job.work.roots, SIDE, job.model.card.fit, isolated=True),
         job.manifest,
     )
-    title, notes = run.path.resolve().name, remarks(job.work, classes)
+    title, notes = run.path.resolve().name, remarks(job)
     resumed = images < len(job.manifest)
     page = scoring_report(title, settings, scored, summary, notes, job.predictions, look, resumed)
     write_atomically(run.report, page)

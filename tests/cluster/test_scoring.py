@@ -224,6 +224,18 @@ def test_what_was_not_scored_is_told_on_the_console_and_on_the_page(
         assert "1 directory link, 2 not an image name" in told
 
 
+def test_for_a_folder_with_splits_the_folder_to_give_is_named(
+    model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("train", "test"):
+        shutil.copytree(images / "1", tmp_path / "some" / split / "1")
+    score(model, tmp_path / "some", "--out", tmp_path / "out")
+    for told in (capsys.readouterr().err, text_of(tmp_path / "out")):
+        assert f"give {tmp_path}/some/test to evaluate" in told
+    score(model, tmp_path / "some/test", "--out", tmp_path / "labelled")
+    assert "to evaluate" not in capsys.readouterr().err
+
+
 def test_classes_unknown_to_the_model_are_counted_and_not_evaluated(
     images: Path, tmp_path: Path
 ) -> None:
