@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cnn.atomic import write_atomically
 from cnn.config import ScoreConfig
+from cnn.console import pace
 from cnn.place import Place
 from cnn.plural import by_reason
 from cnn.report.album import Album, take_album
@@ -87,7 +88,7 @@ class Summary(BaseModel):
             uncertain=None if mix.min_confidence is None else mix.uncertain,
             mean_confidence=mix.mean_confidence,
             seconds=round(seconds, 3),
-            images_per_second=round(session / seconds, 1) if session else None,
+            images_per_second=significant(session / seconds) if session else None,
             predicted=dict(zip(mix.classes, mix.images.tolist(), strict=True)),
             confidence_histogram=mix.histogram.tolist(),
             findings=scored.findings,
@@ -118,6 +119,11 @@ class Summary(BaseModel):
         if self.mean_confidence is not None:
             parts.append(f"mean confidence {self.mean_confidence:.3f}")
         return ", ".join(parts)
+
+
+def significant(rate: float) -> float:
+    """The rate with one decimal, or with two digits if it is below one."""
+    return round(rate, 1) if rate >= 1 else float(f"{rate:.2g}")
 
 
 def summarise_scores(
@@ -154,7 +160,8 @@ def scoring_report(
 
     resumed: whether some images were scored in an earlier session.
     """
-    speed = f"{summary.images_per_second:,.0f}" if summary.images_per_second else "none scored now"
+    rate = summary.images_per_second
+    speed = "none scored now" if rate is None else pace(rate, "images")
     report = Report(
         title=title,
         evaluation=scored.evaluation,
@@ -163,7 +170,7 @@ def scoring_report(
             "model": settings.model,
             "images": ", ".join(settings.images),
             **provenance(summary.seconds, resumed),
-            "images per second": speed,
+            "speed": speed,
             **({"ignored": by_reason(summary.ignored)} if summary.ignored else {}),
         },
         facts=settings_facts(settings),
