@@ -25,7 +25,7 @@ from cnn.manifest import Manifest
 from cnn.parts import Parts
 from cnn.pixels import Decode
 from cnn.place import place
-from cnn.plural import by_reason
+from cnn.plural import by_reason, counted
 from cnn.prediction import confident, uncertain
 from cnn.reader import Reader
 from cnn.report.comparison import lost
@@ -104,8 +104,9 @@ def introduce(job: ScoringJob, console: Console) -> None:
     labelled = images - work.manifest.table["label"].null_count
     some = f", {labelled:,} of them labelled" if labelled else " without labels"
     labels = " labelled" if labelled == images else some
-    console.say(f"data     {images:,} images{labels}, {sum(ignored.values()):,} ignored{reasons}")
-    for line in remarks(job):
+    skipped = f"{sum(ignored.values()):,} ignored{reasons}"
+    console.say(f"data     {counted(images, 'image')}{labels}, {skipped}")
+    for line in unknown_labels(job) + remarks(job):
         console.say(f"         {line}")
     flip = ", each with its mirror image" if card.flip else ""
     console.say(
@@ -122,16 +123,18 @@ def remarks(job: ScoringJob) -> list[str]:
         if split := work.split_in(number, classes):
             better = place(folder) / split
             lines.append(f"no labels, because {folder} holds splits: give {better} to evaluate")
-    if unknown := work.unknown(classes):
-        images = sum(unknown.values())
-        names = ", ".join(list(unknown)[:5]) + (", …" if len(unknown) > 5 else "")
-        lines.append(
-            f"{images:,} images have a label that is no class of the model, "
-            f"so they are scored but not evaluated: {names}"
-        )
     if work.unmatched:
-        lines.append(f"{work.unmatched:,} rows of the labels match no image")
+        lines.append(f"not in the folders: {counted(work.unmatched, 'image')} of the labels")
     return lines
+
+
+def unknown_labels(job: ScoringJob) -> list[str]:
+    """The line about labels that are no class of the model; none if there are none."""
+    if not (unknown := job.work.unknown(job.model.card.classes)):
+        return []
+    images = counted(sum(unknown.values()), "image")
+    names = ", ".join(list(unknown)[:5]) + (", …" if len(unknown) > 5 else "")
+    return [f"not evaluated: {images} with a label that is no class of the model: {names}"]
 
 
 def fill(job: ScoringJob, console: Console) -> tuple[float, int]:
@@ -200,7 +203,8 @@ def conclude(job: ScoringJob, seconds: float, images: int, console: Console) -> 
         Decode(job.work.roots, SIDE, job.model.card.fit, isolated=True),
         job.manifest,
     )
-    title, notes = run.path.resolve().name, remarks(job)
+    unknown = [] if scored.evaluation else unknown_labels(job)  # evaluations count them
+    title, notes = run.path.resolve().name, unknown + remarks(job)
     resumed = images < len(job.manifest)
     page = scoring_report(title, settings, scored, summary, notes, job.predictions, look, resumed)
     write_atomically(run.report, page)

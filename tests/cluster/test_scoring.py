@@ -237,13 +237,19 @@ def test_for_a_folder_with_splits_the_folder_to_give_is_named(
 
 
 def test_classes_unknown_to_the_model_are_counted_and_not_evaluated(
-    images: Path, tmp_path: Path
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = save_model(tmp_path / "model", seed=0, classes=[*DIGITS[1:], "ten"])
     score(model, images, "--out", tmp_path / "out")
     evaluation = json.loads((tmp_path / "out/evaluation.json").read_text())
     zeros = len(list((images / "0").iterdir()))
     assert evaluation["unknown_classes"] == {"0": zeros}
+    assert (
+        f"{zeros} images with a label that is no class of the model: 0" in capsys.readouterr().err
+    )
+    page = text_of(tmp_path / "out")
+    assert f"Labels that are not classes of the model: 0 ({zeros})." in page
+    assert "no class of the model" not in page
     assert evaluation["images"]["judged"] == 298 - zeros
     table = rows(tmp_path / "out").to_pandas()
     known = table[table["predicted"].notna() & (table["label"] != "0")]
@@ -252,7 +258,7 @@ def test_classes_unknown_to_the_model_are_counted_and_not_evaluated(
 
 
 def test_flat_folders_are_evaluated_by_a_labels_file_and_sorted_by_class(
-    model: Path, images: Path, tmp_path: Path
+    model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = sorted((images / "1").iterdir())[:20]
     labels = tmp_path / "labels.csv"
