@@ -138,6 +138,16 @@ class SortedFolder:
         )
 
 
+def why_not(reason: Miss) -> str:
+    """Why images were not sorted, in words, and what to do."""
+    if reason == "no_place":
+        return (
+            "whose path there is too long, not allowed or already taken: "
+            "sort into another folder, if need be on another disk"
+        )
+    return f"which cannot be read any more ({reason.replace('_', ' ')})"
+
+
 def class_folders(classes: Iterable[str]) -> dict[str, ClassFolder]:
     """The folder of each class: no other's, even where `Cat` and `cat` name the same folder.
 

@@ -34,7 +34,7 @@ from cnn.report.mix import Mix, take_mix
 from cnn.report.scoring import Baseline, Summary, scoring_report, summarise_scores
 from cnn.report.thumbnail import SIDE, thumbnails
 from cnn.score_folder import ScoreFolder, checksums, identity
-from cnn.sorting import UNCERTAIN, ClassFolder, SortedFolder, class_folders
+from cnn.sorting import UNCERTAIN, ClassFolder, Miss, SortedFolder, class_folders, why_not
 from cnn.spreadsheet import write_csv
 from cnn.worklist import Worklist, list_images
 
@@ -263,7 +263,7 @@ def sort(job: ScoringJob, folder: SortedFolder, console: Console) -> None:
     folder.begin()
     readers = [Reader(root.place) for root in job.work.roots]
     folders = class_folders(job.model.card.classes)
-    missed: Counter[str] = Counter()
+    missed: Counter[Miss] = Counter()
     done = 0
     with console.bar("sort", "images") as advance:
         for number, rows in enumerate(job.parts):
@@ -274,7 +274,7 @@ def sort(job: ScoringJob, folder: SortedFolder, console: Console) -> None:
             done += len(rows)
             advance(done, len(job.manifest))
     for reason, count in missed.items():
-        console.say(f"{count:,} images could not be sorted: {reason}")
+        console.say(f"not sorted: {counted(count, 'image')}, {why_not(reason)}")
     console.say(f"sorted   {folder.folder}")
 
 
