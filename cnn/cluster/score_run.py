@@ -236,10 +236,13 @@ def check_other(job: ScoringJob) -> None:
     other = ScoreFolder(place(name))
     if not (other.success.is_file() and other.manifest.is_file()):
         raise UserError(f"--compare {name} holds no finished scoring run: give the --out of one")
-    if not Manifest.read(other.manifest).table["path"].equals(job.manifest["path"]):
-        raise UserError(
-            f"--compare {name} scored other images: score the same folders with both models"
-        )
+    theirs = Manifest.read(other.manifest).table
+    # Not the times: those of a copy may differ.
+    for column, found in (("path", "other images"), ("size", "other images of the same names")):
+        if not theirs[column].equals(job.manifest[column]):
+            raise UserError(
+                f"--compare {name} scored {found}: score the same folders with both models"
+            )
 
 
 def sorted_folder(job: ScoringJob, sums: str) -> SortedFolder | None:
