@@ -93,7 +93,7 @@ class Census:
     def warnings(self) -> list[str]:
         """A line per class that lacks a split and per conflict, up to NAMED; one for all leaks."""
         short = [line for name, row in self.counts.items() if (line := _shortage(name, row))]
-        lines = [_empty_folders(self.empty_folders)] if self.empty_folders else []
+        lines = without_images(self.empty_folders)
         lines += [_same_to_the_eye(names) for names in islice(_look_alikes(self.counts), NAMED)]
         lines += short[:NAMED]
         if (unnamed := len(short) - NAMED) > 0:
@@ -126,6 +126,22 @@ def take_census(manifest: Manifest) -> Census:
         conflicts=_conflicts(table),
         empty_folders=manifest.empty_folders,
     )
+
+
+def without_images(folders: tuple[str, ...]) -> list[str]:
+    """The warning about folders without images, in training as in scoring; none if there are none.
+
+    folders: the `empty_folders` of a manifest.
+    """
+    if not folders:
+        return []
+    names = [repr(name) for name in folders[:NAMED]]
+    if (unnamed := len(folders) - NAMED) > 0:
+        names.append(f"{unnamed:,} more")
+    return [
+        f"folders left out, because they hold no images: {', '.join(names)}; images are recognised "
+        "by extensions such as .jpg, and links to folders are not followed"
+    ]
 
 
 def _counts(table: pa.Table) -> dict[str, dict[Split, int]]:
@@ -163,17 +179,6 @@ def _same_to_the_eye(names: list[str]) -> str:
     return (
         f"classes {', '.join(map(ascii, names))} differ in case or in Unicode form only: "
         "if they are one class, put their images into one folder"
-    )
-
-
-def _empty_folders(folders: tuple[str, ...]) -> str:
-    """The warning about folders without images."""
-    names = [repr(name) for name in folders[:NAMED]]
-    if (unnamed := len(folders) - NAMED) > 0:
-        names.append(f"{unnamed:,} more")
-    return (
-        f"not classes, because they hold no images: {', '.join(names)}; images are recognised by "
-        "extensions such as .jpg, and links to folders are not followed"
     )
 
 

@@ -394,6 +394,8 @@ class ScoreConfig(Settings):
         "between the two models",
     )
     sort_into: str | None = Field(
-        None, description="folder to link or copy images into, in a subfolder per predicted class"
+        None,
+        description="folder to link or copy images into: in a subfolder per predicted class, those "
+        "below --min-confidence in `uncertain`, unreadable ones nowhere",
     )
     pool: Pool = Pool()

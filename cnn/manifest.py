@@ -71,7 +71,7 @@ class Manifest:
         ``assign_splits`` also ``split``, null for a row with an error.
     ignored: counts by reason: those of the listing, ``no_class_folder`` and
         ``outside_the_splits``.
-    empty_folders: folders that would be classes if they held an image.
+    empty_folders: folders that would be classes if they held an image, as the paths name them.
     """
 
     table: pa.Table
@@ -172,9 +172,14 @@ def _has_own_splits(folders: Sequence[Sequence[str]]) -> bool:
 
     A class of images of trains is safe: it has no sibling ``test/``, or no folders inside.
     """
-    split = {names[0]: _SPLIT_FOLDERS.get(names[0].casefold()) for names in folders if names}
+    split = {names[0]: split_named(names[0]) for names in folders if names}
     with_classes = {split[names[0]] for names in folders if len(names) > 1}
     return "train" in with_classes and not {"test", "validation"}.isdisjoint(split.values())
+
+
+def split_named(folder: str) -> Split | None:
+    """The split that a folder of this name holds (`train`, `Test`, `val`…); None if none."""
+    return _SPLIT_FOLDERS.get(folder.casefold())
 
 
 def _place(names: Sequence[str], own_splits: bool) -> tuple[str | None, Split | None, str | None]:
@@ -183,7 +188,7 @@ def _place(names: Sequence[str], own_splits: bool) -> tuple[str | None, Split | 
         return None, None, "no_class_folder"
     if not own_splits:
         return names[0], None, None
-    split = _SPLIT_FOLDERS.get(names[0].casefold())
+    split = split_named(names[0])
     if split is None:
         return None, None, "outside_the_splits"
     return (names[1], split, None) if len(names) > 1 else (None, None, "no_class_folder")

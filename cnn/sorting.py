@@ -19,11 +19,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, NewType
-from urllib.parse import quote
 
 from cnn.atomic import write_atomically
 from cnn.errors import UserError
-from cnn.folder import to_bytes
+from cnn.folder import is_below, to_bytes
 from cnn.image import Reason, Unreadable
 from cnn.reader import Reader
 
@@ -108,7 +107,7 @@ class SortedFolder:
         here = os.path.realpath(os.fsencode(self.folder))
         for root in self.roots:
             real = _real(root)
-            if real is not None and _is_below(here, real):
+            if real is not None and (here == real or is_below(here, real)):
                 raise self._refused(f"it is inside {root!r}, to which it would add images")
 
     def _check_content(self) -> None:
@@ -139,18 +138,46 @@ class SortedFolder:
         )
 
 
-def class_folder(name: str) -> ClassFolder:
+def why_not(reason: Miss) -> str:
+    """Why images were not sorted, in words, and what to do."""
+    if reason == "no_place":
+        return (
+            "whose path there is too long, not allowed or already taken: "
+            "sort into another folder, if need be on another disk"
+        )
+    return f"which cannot be read any more ({reason.replace('_', ' ')})"
+
+
+def class_folders(classes: Iterable[str]) -> dict[str, ClassFolder]:
+    """The folder of each class: no other's, even where `Cat` and `cat` name the same folder.
+
+    Folders that differ in case only have their capitals encoded; all others are as `class_folder`
+    makes them.
+    """
+    folders = {name: class_folder(name) for name in classes}
+    same = Counter(folder.casefold() for folder in folders.values())
+    return {
+        name: class_folder(name, capitals=same[folder.casefold()] == 1)
+        for name, folder in folders.items()
+    }
+
+
+def class_folder(name: str, capitals: bool = True) -> ClassFolder:
     """The folder of a class: readable, safe on every file system, and no other class's.
 
     Letters, digits and `_` stay, as does a space or one of `-.~` inside a name; the rest is
     percent-encoded, which `urllib.parse.unquote` undoes. A name of more than `NAME_LIMIT` bytes is
     cut and ends with `…` and a hash: `…` itself is always encoded, so no other name ends like this.
+    Without `capitals`, these are encoded too: then folders differ even if case does not count.
     """
     if not name:
         return ClassFolder("%empty")  # not an encoded byte, so no other name gets it
     # To macOS, é as one character and as two is the same: only the usual form stays readable.
     usual = unicodedata.is_normalized("NFC", name)
-    readable = "".join(c if _is_readable(c, usual) else quote(c, safe="") for c in name)
+    readable = "".join(
+        c if _is_readable(c, usual) and (capitals or c == c.casefold()) else _encoded(c)
+        for c in name
+    )
     folder = _EDGE.sub(lambda edge: _encoded(edge[0]), readable)
     if _TAKEN.fullmatch(folder):
         folder = _encoded(folder[0]) + folder[1:]
@@ -169,8 +196,8 @@ def _is_readable(character: str, usual: bool) -> bool:
 
 
 def _encoded(character: str) -> str:
-    """An ASCII character percent-encoded, also one that `urllib` would leave."""
-    return f"%{ord(character):02X}"
+    """A character percent-encoded, also one that `urllib` would leave."""
+    return "".join(f"%{byte:02X}" for byte in character.encode())
 
 
 class _NoPlace(Exception):
@@ -240,7 +267,7 @@ class _Placer:
         if self.root is None:
             return False
         file = os.path.realpath(os.path.join(self.root, to_bytes(path)))
-        if not _is_below(file, self.root):
+        if not is_below(file, self.root):
             return False
         try:
             os.link(file, draft, dst_dir_fd=self.top, follow_symlinks=False)
@@ -255,10 +282,6 @@ class _Placer:
 def _real(root: str) -> bytes | None:
     """The real path of a local root; None for a URI."""
     return os.path.realpath(os.fsencode(root)) if os.path.isabs(root) else None
-
-
-def _is_below(real_path: bytes, real_root: bytes) -> bool:
-    return os.path.join(real_path, b"").startswith(os.path.join(real_root, b""))
 
 
 def _is_plain(path: bytes) -> bool:

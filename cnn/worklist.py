@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from cnn.errors import UserError
 from cnn.folder import Listing, list_folder, to_text
-from cnn.manifest import COLUMNS, Manifest
+from cnn.manifest import COLUMNS, SPLITS, Manifest, split_named
 from cnn.place import Place
 from cnn.plural import by_reason
 
@@ -58,6 +58,19 @@ class Worklist:
         found, known = sorted(zip(labels, counts, strict=True)), set(classes)
         return {label: count for label, count in found if label not in known}
 
+    def split_in(self, number: int, classes: Collection[str]) -> str | None:
+        """The folder of a root that is a split (`test`, `train`…) and holds folders of classes.
+
+        If there are several, that of the test split; None if there is none.
+        """
+        rows = self.manifest.table.filter(pc.equal(self.manifest.table["root"], number))
+        paths = pc.utf8_slice_codeunits(rows["path"], len(self.roots[number].prefix))
+        names = pc.extract_regex(paths, r"^(?P<top>[^/]+)/(?P<inner>[^/]+)/")
+        inner = spelled_as(classes, pc.struct_field(names, "inner"))
+        tops = pc.struct_field(names, "top").filter(pc.is_in(inner, pa.array(list(classes))))
+        splits = {split_named(top): top for top in pc.unique(tops).to_pylist()}
+        return next((splits[split] for split in reversed(SPLITS) if split in splits), None)
+
 
 def list_images(
     folders: Sequence[str], classes: Collection[str], labels: Place | None = None
@@ -84,7 +97,12 @@ def list_images(
         table, unmatched = with_labels(table, labels)
     table = set_labels(table, spelled_as(classes, table["label"]))
     roots = [Root(listing.root, prefix) for listing, prefix in zip(listings, prefixes, strict=True)]
-    return Worklist(roots, Manifest(table, dict(ignored)), unmatched)
+    empty_folders = tuple(
+        f"{prefix}{name}"
+        for listing, prefix in zip(listings, prefixes, strict=True)
+        for name in listing.empty_folders
+    )
+    return Worklist(roots, Manifest(table, dict(ignored), empty_folders), unmatched)
 
 
 def prefix_of(folder: str) -> str:

@@ -121,6 +121,18 @@ def test_predictions_are_deterministic_even_if_the_network_is_in_training_mode()
     assert torch.equal(chosen.predict(images), first)
 
 
+def test_with_flip_an_image_and_its_mirror_image_get_the_mean_of_their_predictions() -> None:
+    images = photos(6)
+    mirrored = images.flip(dims=(3,))
+    plain, flipping = used(), used(CHOSEN.model_copy(update={"flip": True}))
+    both, one, other = flipping.predict(images), plain.predict(images), plain.predict(mirrored)
+    assert torch.allclose(flipping.predict(mirrored), both, atol=1e-6)
+    assert torch.allclose(both, (one + other) / 2, atol=1e-6)
+    assert not torch.allclose(one, other, atol=1e-3)
+    assert torch.equal(flipping.with_flip(False).predict(images), one)
+    assert torch.equal(flipping.with_flip(None).predict(images), both)
+
+
 def rewrite(folder: Path, **changes: Any) -> None:
     """Change fields of the card; None removes a field."""
     card = json.loads((folder / CARD).read_text()) | changes

@@ -114,9 +114,9 @@ def test_the_warnings_fit_on_a_page_however_many_problems_there_are() -> None:
     assert any("280 more classes lack images of a split" in line for line in lines)
 
 
-def test_a_folder_without_images_is_named_as_not_a_class() -> None:
+def test_a_folder_without_images_is_named_as_left_out() -> None:
     (line,) = replace(census_of(*FAIR), empty_folders=("owl", "sock")).warnings()
-    assert "not classes" in line and "'owl', 'sock'" in line
+    assert "left out" in line and "'owl', 'sock'" in line
 
 
 def test_a_class_too_small_to_split_gets_a_one_line_warning() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cnn.errors import UserError
 from cnn.folder import list_folder, to_text
 from cnn.reader import Reader
-from cnn.sorting import MARKER, NAME_LIMIT, UNCERTAIN, SortedFolder, class_folder
+from cnn.sorting import MARKER, NAME_LIMIT, UNCERTAIN, SortedFolder, class_folder, class_folders
 
 CAT = class_folder("cat")
 
@@ -84,9 +84,24 @@ def test_a_class_folder_is_one_safe_visible_name(tmp_path: Path, name: str) -> N
     assert [entry.name for entry in tmp_path.iterdir()] == [folder]
 
 
-def test_no_two_classes_share_a_folder() -> None:
-    folders = [class_folder(name) for name in HOSTILE_NAMES]
-    assert len({*folders, UNCERTAIN}) == len(folders) + 1
+# Many differ in case only: Latin and Greek, letters that fold to two, and long names.
+CASES = ["Cat", "cat", "CAT", "Con", "COn", "stra\u00dfe", "STRASSE", "\u0130", "i\u0307"]
+CASES += ["\u039f\u03a3", "\u03bf\u03c2", "%43at", "Dog", "A" * 400, "a" * 400, "A" * 90, "a" * 90]
+
+
+def test_no_two_classes_share_a_folder_even_where_case_does_not_count() -> None:
+    folders = class_folders(HOSTILE_NAMES + CASES)
+    distinct = {UNCERTAIN, *(folder.casefold() for folder in folders.values())}
+    assert len(distinct) == len(folders) + 1
+    assert (folders["cat"], folders["Cat"], folders["Dog"]) == ("cat", "%43at", "Dog")
+
+
+@settings(deadline=None)
+@given(st.sets(st.text("aAbBßẞsSIİi\u0131\u0307éÉ\u0301%kK\u212a .", max_size=4), max_size=30))
+def test_names_that_differ_in_case_get_folders_that_differ_in_more(names: set[str]) -> None:
+    folders = class_folders(names)
+    assert len({folder.casefold() for folder in folders.values()}) == len(names)
+    assert all(unquote(folder) == name for name, folder in folders.items() if name)
 
 
 @settings(deadline=None)

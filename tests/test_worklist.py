@@ -58,6 +58,29 @@ def test_images_of_several_folders_are_distinct_and_can_be_located(tmp_path: Pat
         assert (Path(work.roots[root].place) / work.roots[root].below(path)).is_file()
 
 
+def test_of_a_folder_with_splits_the_test_split_that_holds_classes_is_named(tmp_path: Path) -> None:
+    classes = ["cat", "caf\u00e9"]
+
+    def named(name: str, *files: str) -> list[str | None]:
+        one, other = fill(tmp_path / name, *files), fill(tmp_path / "flat", "1.jpg")
+        works = list_images([str(one)], classes), list_images([str(other), str(one)], classes)
+        assert not any(work.labelled for work in works)
+        return [works[0].split_in(0, classes), *(works[1].split_in(n, classes) for n in (0, 1))]
+
+    both = named("a", "train/cat/1.jpg", "Testing/cafe\u0301/deep/1.jpg", "more/cat/1.jpg")
+    assert both == ["Testing", None, "Testing"]
+    assert named("b", "train/cat/1.jpg", "test/1.jpg") == ["train", None, "train"]
+    assert named("c", "train/owl/1.jpg", "test/cat.jpg", "2023/cat/1.jpg") == [None] * 3
+
+
+def test_folders_and_links_without_images_are_named_as_the_paths_name_them(tmp_path: Path) -> None:
+    one, two = fill(tmp_path / "one", "cat/1.jpg", "owl/notes.txt"), fill(tmp_path / "two", "2.jpg")
+    (two / "dog").symlink_to(one / "cat")
+    assert list_images([str(one)], ["cat"]).manifest.empty_folders == ("owl",)
+    both = list_images([str(one), str(two)], ["cat"]).manifest.empty_folders
+    assert both == (f"{one}/owl", f"{two}/dog")
+
+
 def test_each_folder_is_labelled_separately(tmp_path: Path) -> None:
     one, two = fill(tmp_path / "one", "cat/1.jpg"), fill(tmp_path / "two", "2023/1.jpg")
     work = list_images([str(one), str(two)], ["cat"])

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from cnn import bundle
 from cnn.atomic import write_atomically
 from cnn.bundle import Bundle
+from cnn.census import without_images
 from cnn.cluster import capacity, nodes, scoring, scoring_plan
 from cnn.cluster.passes import make_all
 from cnn.cluster.progress import patiently
@@ -24,7 +25,7 @@ from cnn.manifest import Manifest
 from cnn.parts import Parts
 from cnn.pixels import Decode
 from cnn.place import place
-from cnn.plural import by_reason
+from cnn.plural import by_reason, counted
 from cnn.prediction import confident, uncertain
 from cnn.reader import Reader
 from cnn.report.comparison import lost
@@ -34,7 +35,7 @@ from cnn.report.scoring import Baseline, Summary, scoring_report, summarise_scor
 from cnn.report.suspicion import suspects
 from cnn.report.thumbnail import SIDE, thumbnails
 from cnn.score_folder import ScoreFolder, checksums, identity
-from cnn.sorting import UNCERTAIN, ClassFolder, SortedFolder, class_folder
+from cnn.sorting import UNCERTAIN, ClassFolder, Miss, SortedFolder, class_folders, why_not
 from cnn.spreadsheet import write_csv
 from cnn.worklist import Worklist, list_images
 
@@ -104,8 +105,9 @@ def introduce(job: ScoringJob, console: Console) -> None:
     labelled = images - work.manifest.table["label"].null_count
     some = f", {labelled:,} of them labelled" if labelled else " without labels"
     labels = " labelled" if labelled == images else some
-    console.say(f"data     {images:,} images{labels}, {sum(ignored.values()):,} ignored{reasons}")
-    for line in remarks(work, card.classes):
+    skipped = f"{sum(ignored.values()):,} ignored{reasons}"
+    console.say(f"data     {counted(images, 'image')}{labels}, {skipped}")
+    for line in unknown_labels(job) + remarks(job):
         console.say(f"         {line}")
     flip = ", each with its mirror image" if card.flip else ""
     console.say(
@@ -114,19 +116,26 @@ def introduce(job: ScoringJob, console: Console) -> None:
     )
 
 
-def remarks(work: Worklist, classes: list[str]) -> list[str]:
-    """Remarks on the labels for the user, a line each."""
-    lines = []
-    if unknown := work.unknown(classes):
-        images = sum(unknown.values())
-        names = ", ".join(list(unknown)[:5]) + (", …" if len(unknown) > 5 else "")
-        lines.append(
-            f"{images:,} images have a label that is no class of the model, "
-            f"so they are scored but not evaluated: {names}"
-        )
+def remarks(job: ScoringJob) -> list[str]:
+    """Remarks on the folders and the labels for the user, a line each."""
+    work, classes = job.work, job.model.card.classes
+    lines = without_images(work.manifest.empty_folders)
+    for number, folder in enumerate([] if work.labelled else job.settings.images):
+        if split := work.split_in(number, classes):
+            better = place(folder) / split
+            lines.append(f"no labels, because {folder} holds splits: give {better} to evaluate")
     if work.unmatched:
-        lines.append(f"{work.unmatched:,} rows of the labels match no image")
+        lines.append(f"not in the folders: {counted(work.unmatched, 'image')} of the labels")
     return lines
+
+
+def unknown_labels(job: ScoringJob) -> list[str]:
+    """The line about labels that are no class of the model; none if there are none."""
+    if not (unknown := job.work.unknown(job.model.card.classes)):
+        return []
+    images = counted(sum(unknown.values()), "image")
+    names = ", ".join(list(unknown)[:5]) + (", …" if len(unknown) > 5 else "")
+    return [f"not evaluated: {images} with a label that is no class of the model: {names}"]
 
 
 def fill(job: ScoringJob, console: Console) -> tuple[float, int]:
@@ -197,7 +206,8 @@ def conclude(job: ScoringJob, seconds: float, images: int, console: Console) -> 
         Decode(job.work.roots, SIDE, job.model.card.fit, isolated=True),
         job.manifest,
     )
-    title, notes = run.path.resolve().name, remarks(job.work, classes)
+    unknown = [] if scored.evaluation else unknown_labels(job)  # evaluations count them
+    title, notes = run.path.resolve().name, unknown + remarks(job)
     resumed = images < len(job.manifest)
     page = scoring_report(title, settings, scored, summary, notes, job.predictions, look, resumed)
     write_atomically(run.report, page)
@@ -229,10 +239,13 @@ def check_other(job: ScoringJob) -> None:
     other = ScoreFolder(place(name))
     if not (other.success.is_file() and other.manifest.is_file()):
         raise UserError(f"--compare {name} holds no finished scoring run: give the --out of one")
-    if not Manifest.read(other.manifest).table["path"].equals(job.manifest["path"]):
-        raise UserError(
-            f"--compare {name} scored other images: score the same folders with both models"
-        )
+    theirs = Manifest.read(other.manifest).table
+    # Not the times: those of a copy may differ.
+    for column, found in (("path", "other images"), ("size", "other images of the same names")):
+        if not theirs[column].equals(job.manifest[column]):
+            raise UserError(
+                f"--compare {name} scored {found}: score the same folders with both models"
+            )
 
 
 def sorted_folder(job: ScoringJob, sums: str) -> SortedFolder | None:
@@ -255,28 +268,31 @@ def sort(job: ScoringJob, folder: SortedFolder, console: Console) -> None:
     """Link or copy each predicted image into its class's folder, or that for uncertain ones."""
     folder.begin()
     readers = [Reader(root.place) for root in job.work.roots]
-    missed: Counter[str] = Counter()
+    folders = class_folders(job.model.card.classes)
+    missed: Counter[Miss] = Counter()
     done = 0
     with console.bar("sort", "images") as advance:
         for number, rows in enumerate(job.parts):
             table = job.run.table(number)
             for root in pc.unique(rows["root"]).to_pylist():
                 here = table.filter(pc.equal(rows["root"], root))
-                missed += folder.place(readers[root], placements(job, root, here))
+                missed += folder.place(readers[root], placements(job, root, here, folders))
             done += len(rows)
             advance(done, len(job.manifest))
     for reason, count in missed.items():
-        console.say(f"{count:,} images could not be sorted: {reason}")
+        console.say(f"not sorted: {counted(count, 'image')}, {why_not(reason)}")
     console.say(f"sorted   {folder.folder}")
 
 
-def placements(job: ScoringJob, root: int, table: pa.Table) -> Iterator[tuple[str, ClassFolder]]:
+def placements(
+    job: ScoringJob, root: int, table: pa.Table, folders: dict[str, ClassFolder]
+) -> Iterator[tuple[str, ClassFolder]]:
     """The path below its root and the target folder of each image that has a prediction."""
     sure = confident(table, job.settings.min_confidence or 0.0)
     columns = (column.to_pylist() for column in (table["path"], table["predicted"], sure))
     for path, predicted, certain in zip(*columns, strict=True):
         if predicted is not None:
-            folder = class_folder(predicted) if certain else UNCERTAIN
+            folder = folders[predicted] if certain else UNCERTAIN
             yield job.work.roots[root].below(path), folder
 
 

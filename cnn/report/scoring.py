@@ -11,7 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cnn.atomic import write_atomically
 from cnn.config import ScoreConfig
+from cnn.console import pace
 from cnn.place import Place
+from cnn.plural import by_reason
 from cnn.report.album import Album, take_album
 from cnn.report.comparison import compare
 from cnn.report.evaluation import Evaluation, Finding
@@ -86,7 +88,7 @@ class Summary(BaseModel):
             uncertain=None if mix.min_confidence is None else mix.uncertain,
             mean_confidence=mix.mean_confidence,
             seconds=round(seconds, 3),
-            images_per_second=round(session / seconds, 1) if session else None,
+            images_per_second=significant(session / seconds) if session else None,
             predicted=dict(zip(mix.classes, mix.images.tolist(), strict=True)),
             confidence_histogram=mix.histogram.tolist(),
             findings=scored.findings,
@@ -119,6 +121,11 @@ class Summary(BaseModel):
         return ", ".join(parts)
 
 
+def significant(rate: float) -> float:
+    """The rate with one decimal, or with two digits if it is below one."""
+    return round(rate, 1) if rate >= 1 else float(f"{rate:.2g}")
+
+
 def summarise_scores(
     predictions: Predictions,
     mix: Mix,
@@ -149,11 +156,12 @@ def scoring_report(
     look: Thumbnails,
     resumed: bool,
 ) -> str:
-    """The content of report.html; `remarks` are the warnings about the labels.
+    """The content of report.html; `remarks` are the warnings about folders and labels.
 
     resumed: whether some images were scored in an earlier session.
     """
-    speed = f"{summary.images_per_second:,.0f}" if summary.images_per_second else "none scored now"
+    rate = summary.images_per_second
+    speed = "none scored now" if rate is None else pace(rate, "images")
     report = Report(
         title=title,
         evaluation=scored.evaluation,
@@ -162,7 +170,8 @@ def scoring_report(
             "model": settings.model,
             "images": ", ".join(settings.images),
             **provenance(summary.seconds, resumed),
-            "images per second": speed,
+            "speed": speed,
+            **({"ignored": by_reason(summary.ignored)} if summary.ignored else {}),
         },
         facts=settings_facts(settings),
         findings=scored.findings,

@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
 import shutil
+from html import unescape
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,14 +19,15 @@ from ray.exceptions import RayTaskError
 
 from cnn import bundle, network
 from cnn.bundle import Bundle, Card, as_batch
-from cnn.cluster import score_run, scoring
+from cnn.cluster import score_run, scoring, worker
 from cnn.cluster.scoring_plan import ScoringPlan, images_per_pass
 from cnn.command import parse
-from cnn.config import Network, ScoreConfig
+from cnn.config import Network, ScoreConfig, TrainConfig
 from cnn.console import Console
 from cnn.errors import UserError, is_full_gpu, reasons
 from cnn.folder import to_text
 from cnn.image import decode
+from cnn.loop import Epoch
 from cnn.manifest import Manifest
 from cnn.parts import Parts
 from cnn.pixels import Decode, Gather
@@ -35,11 +39,11 @@ PLAN = ScoringPlan(workers=1, batch_size=16)
 NAMES = [b"=1+1.png", b"new\nline.png", b"\xff\xfe.png", "é🦆.png".encode(), b"<img src=x>.png"]
 
 
-def save_model(folder: Path, seed: int, classes: list[str] = DIGITS) -> Path:
+def save_model(folder: Path, seed: int, classes: list[str] = DIGITS, flip: bool = False) -> Path:
     """An untrained bundle: for scoring it is as good as any other."""
     torch.manual_seed(seed)
     settings = Network(filters=(8, 16), dropout=0)
-    card = Card(classes=classes, image_size=16, fit="squash", network=settings)
+    card = Card(classes=classes, image_size=16, fit="squash", network=settings, flip=flip)
     Bundle(card, network.build(settings, 16, len(classes))).save(folder)
     return folder
 
@@ -73,6 +77,14 @@ def scored(model: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) 
 def rows(out: Path) -> pa.Table:
     parts = sorted((out / "predictions").glob("part-*.parquet"))
     return pa.concat_tables(pq.read_table(part, partitioning=None) for part in parts)
+
+
+def text_of(out: Path) -> str:
+    """The text of a run's page, without tags and with single spaces."""
+    page = (out / "report.html").read_text()
+    return " ".join(
+        unescape(re.sub(r"<(style|script).*?</\1>|<[^>]*>", "", page, flags=re.S)).split()
+    )
 
 
 def test_ray_data_accepts_the_plan_of_scoring_on_a_gpu(model: Path, dataset: Prepared) -> None:
@@ -146,15 +158,61 @@ def test_a_row_has_the_prediction_of_the_bundle_for_its_file(
 
 def test_the_csv_files_hold_the_same_rows(scored: Path) -> None:
     table = rows(scored)
-    csv = pd.read_csv(scored / "predictions.csv", dtype=str)
-    assert len(csv) == 300
-    assert list(csv["predicted"].fillna("")) == [p or "" for p in table["predicted"].to_pylist()]
-    unsure = pc.sum(pc.less(table["confidence"], 0.6)).as_py()
-    assert 0 < unsure < 298
-    assert len(pd.read_csv(scored / "uncertain.csv")) == unsure
+    unsure = table.filter(pc.less(table["confidence"], 0.6))
+    assert 0 < len(unsure) < 298
+    for name, expected in (("predictions.csv", table), ("uncertain.csv", unsure)):
+        csv = pd.read_csv(scored / name, dtype={"predicted": str, "label": str})
+        for column in ("path", "label", "predicted", "error"):
+            assert list(csv[column].fillna("")) == [x or "" for x in expected[column].to_pylist()]
+        confidence = expected["confidence"].to_numpy()
+        assert csv["confidence"].to_numpy() == pytest.approx(confidence, abs=6e-5, nan_ok=True)
     suspected = json.loads((scored / "evaluation.json").read_text())["label_suspects"]
     assert 0 < suspected < 298
     assert len(pd.read_csv(scored / "suspects.csv")) == suspected
+
+
+def copied(images: Path, folder: Path) -> Path:
+    """The same images in another folder, with other times."""
+    shutil.copytree(images, folder, copy_function=shutil.copyfile)
+    return folder
+
+
+def test_a_comparison_lists_the_images_that_only_the_other_run_has_right(
+    scored: Path, images: Path, tmp_path: Path
+) -> None:
+    model = save_model(tmp_path / "model", seed=1)
+    out = tmp_path / "out"
+    score(model, copied(images, tmp_path / "copy"), "--out", out, "--compare", scored)
+    before, now = rows(scored).to_pylist(), rows(out).to_pylist()
+    lost = [
+        (row["path"], row["label"], row["predicted"])
+        for old, row in zip(before, now, strict=True)
+        if row["predicted"] and old["predicted"] == row["label"] != row["predicted"]
+    ]
+    csv = pd.read_csv(out / "lost.csv", dtype=str)[["path", "label", "predicted"]]
+    assert lost and list(csv.itertuples(index=False, name=None)) == lost
+    assert json.loads((out / "evaluation.json").read_text())["comparison"]["lost"] == len(lost)
+
+
+def test_a_comparison_needs_labels_and_a_finished_run_over_the_same_images(
+    scored: Path, model: Path, images: Path, tmp_path: Path
+) -> None:
+    def refusal(images: Path, other: Path) -> str:
+        with pytest.raises(UserError) as caught:
+            score(model, images, "--out", tmp_path / "out", "--compare", other)
+        (line,) = str(caught.value).splitlines()
+        return line
+
+    assert "--compare needs labels" in refusal(images / "1", scored)
+    assert "holds no finished scoring run" in refusal(images, tmp_path / "nowhere")
+    fewer = copied(images, tmp_path / "fewer")
+    next((fewer / "2").iterdir()).unlink()
+    assert "scored other images: score the same folders" in refusal(fewer, scored)
+    changed = copied(images, tmp_path / "changed")
+    with next((changed / "2").iterdir()).open("ab") as file:
+        file.write(b"more")
+    assert "scored other images of the same names" in refusal(changed, scored)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_finished_run_is_left_alone(scored: Path, model: Path, images: Path) -> None:
@@ -201,14 +259,52 @@ def test_another_model_other_settings_and_other_images_are_refused(
         score(model, images / "3", *same)
 
 
+def test_what_was_not_scored_is_told_on_the_console_and_on_the_page(
+    model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "some"
+    shutil.copytree(images / "1", folder / "1")
+    (folder / "2").symlink_to(images / "2")
+    (folder / "7").mkdir()
+    (folder / "1" / "raw.cr2").write_bytes(b"raw")
+    (folder / "1" / "notes.pdf").write_bytes(b"notes")
+    score(model, folder, "--out", tmp_path / "out")
+    console, page = capsys.readouterr().err, text_of(tmp_path / "out")
+    for told in (console, page):
+        assert "left out, because they hold no images: '2', '7';" in told
+        assert "1 directory link, 2 not an image name" in told
+
+
+def test_for_a_folder_with_splits_the_folder_to_give_is_named(
+    model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("train", "test"):
+        (tmp_path / "some" / split / "1").mkdir(parents=True)
+        shutil.copy(min((images / "1").iterdir()), tmp_path / "some" / split / "1")
+    score(model, tmp_path / "some", "--out", tmp_path / "out")
+    console = capsys.readouterr().err
+    assert "data     2 images without labels, 0 ignored" in console
+    for told in (console, text_of(tmp_path / "out")):
+        assert f"give {tmp_path}/some/test to evaluate" in told
+    score(model, tmp_path / "some/test", "--out", tmp_path / "labelled")
+    console = capsys.readouterr().err
+    assert "data     1 image labelled, 0 ignored" in console and "to evaluate" not in console
+
+
 def test_classes_unknown_to_the_model_are_counted_and_not_evaluated(
-    images: Path, tmp_path: Path
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = save_model(tmp_path / "model", seed=0, classes=[*DIGITS[1:], "ten"])
     score(model, images, "--out", tmp_path / "out")
     evaluation = json.loads((tmp_path / "out/evaluation.json").read_text())
     zeros = len(list((images / "0").iterdir()))
     assert evaluation["unknown_classes"] == {"0": zeros}
+    assert (
+        f"{zeros} images with a label that is no class of the model: 0" in capsys.readouterr().err
+    )
+    page = text_of(tmp_path / "out")
+    assert f"Labels that are not classes of the model: 0 ({zeros})." in page
+    assert "no class of the model" not in page
     assert evaluation["images"]["judged"] == 298 - zeros
     table = rows(tmp_path / "out").to_pandas()
     known = table[table["predicted"].notna() & (table["label"] != "0")]
@@ -217,14 +313,17 @@ def test_classes_unknown_to_the_model_are_counted_and_not_evaluated(
 
 
 def test_flat_folders_are_evaluated_by_a_labels_file_and_sorted_by_class(
-    model: Path, images: Path, tmp_path: Path
+    model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = sorted((images / "1").iterdir())[:20]
     labels = tmp_path / "labels.csv"
-    labels.write_text("path,label\n" + "".join(f"{file.name},1\n" for file in files))
+    labels.write_text(
+        "path,label\n" + "".join(f"{file.name},1\n" for file in files) + "gone.png,1\n"
+    )
     out, into = tmp_path / "out", tmp_path / "sorted"
     arguments = (model, images / "1", "--out", out, "--labels", labels, "--sort-into", into)
     score(*arguments)
+    assert "not in the folders: 1 image of the labels" in capsys.readouterr().err
     assert json.loads((out / "evaluation.json").read_text())["images"]["judged"] == 20
     table = rows(out).select(["path", "predicted"]).to_pydict()
     for path, predicted in zip(*table.values(), strict=True):
@@ -232,6 +331,73 @@ def test_flat_folders_are_evaluated_by_a_labels_file_and_sorted_by_class(
     shutil.rmtree(into / predicted)
     score(*arguments)  # finished, and sorted again
     assert (into / predicted / path).is_file()
+
+
+def test_sorting_keeps_uncertain_images_and_classes_that_differ_in_case_apart(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = save_model(tmp_path / "model", seed=0, classes=[*"ABCDE", *"abcde"])
+    out, into = tmp_path / "out", tmp_path / "sorted"
+    arguments = (model, images, "--out", out, "--min-confidence", 0.6, "--sort-into", into)
+    score(*arguments)
+    expected, unsure = set(), 0
+    for row in rows(out).select(["path", "predicted", "confidence"]).to_pylist():
+        if row["predicted"]:
+            letter = row["predicted"]
+            folder = letter if letter.islower() else f"%{ord(letter):X}"
+            unsure += row["confidence"] < 0.6
+            expected.add((folder if row["confidence"] >= 0.6 else "uncertain", row["path"]))
+    found = {
+        to_text(os.fsencode(os.path.relpath(os.path.join(above, name), into)))
+        for above, _, names in os.walk(into)
+        for name in names
+    }
+    assert found == {"/".join(pair) for pair in expected} | {".sorted"}
+    assert len(expected) == 298 and 0 < unsure < 298
+    assert any(folder.startswith("%") for folder, _ in expected)
+    shutil.rmtree(into / "uncertain")
+    (into / "uncertain").write_text("something else")
+    capsys.readouterr()
+    score(*arguments)
+    assert f"not sorted: {unsure} images, whose path there is too long" in capsys.readouterr().err
+
+
+def test_mirror_images_are_averaged_as_the_model_says_unless_the_run_says_otherwise(
+    images: Path, tmp_path: Path
+) -> None:
+    model = save_model(tmp_path / "model", seed=0, flip=True)
+    flipping = bundle.load(model)
+    for flags, expected in (((), flipping), (("--no-tta",), flipping.with_flip(False))):
+        out = tmp_path / f"out{len(flags)}"
+        score(model, images / "1", "--out", out, *flags)
+        table = rows(out)
+        files = [images / "1" / path for path in table["path"].to_pylist()]
+        pixels = np.stack([decode(file.read_bytes(), 16) for file in files])
+        confidence = expected.predict(as_batch(pixels)).max(dim=1).values
+        assert table["confidence"].to_numpy() == pytest.approx(confidence.numpy(), abs=1e-5)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("evaluated", [False, True])
+def test_a_model_scores_with_mirror_images_if_it_was_trained_and_evaluated_with_them(
+    dataset: Prepared, flip: bool, evaluated: bool
+) -> None:
+    settings = TrainConfig.model_validate(
+        {"augmentation": {"flip": flip}, "training": {"test_time_flip": evaluated}}
+    )
+    row = Epoch(
+        epoch=1,
+        train_loss=1.5,
+        train_accuracy=0.25,
+        val_loss=1.0,
+        val_accuracy=0.5,
+        side=16,
+        lr=0.1,
+        seconds=2.0,
+        images_per_second=3.5,
+        data_wait=0.1,
+    )
+    assert worker.card(settings, dataset, row).flip == (flip and evaluated)
 
 
 def test_prepared_images_get_the_predictions_of_their_files(
