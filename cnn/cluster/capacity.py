@@ -17,6 +17,8 @@ TOLERANCE = 1e-6
 
 UNUSABLE = "a worker got a GPU that torch cannot use: update its driver, or give --no-gpu"
 
+TOO_SMALL = "give the cluster more or larger machines"
+
 # Seconds: a cloud machine takes some minutes to start and to be set up.
 PATIENCE = 20 * 60
 
@@ -89,7 +91,7 @@ def provides(workers: list[Needs], console: Console) -> bool:
             if time.monotonic() - asked > PATIENCE:
                 raise UserError(
                     f"no machines came in {PATIENCE // 60} minutes ({shortfall(workers)}): "
-                    "see `ray status` for why, or ask for fewer --workers"
+                    "see `ray status` for why, and ask for fewer --workers or for --no-gpu"
                 )
             if answer == "heard" and printed != (printed := shortfall(workers)):
                 console.say(f"waiting  for machines: {printed}")

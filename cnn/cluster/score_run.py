@@ -25,7 +25,7 @@ from cnn.manifest import Manifest
 from cnn.parts import Parts
 from cnn.pixels import Decode
 from cnn.place import place
-from cnn.plural import by_reason, counted
+from cnn.plural import counted, explained
 from cnn.prediction import confident, uncertain
 from cnn.reader import Reader
 from cnn.report.comparison import lost
@@ -101,12 +101,10 @@ def introduce(job: ScoringJob, console: Console) -> None:
     """Print which images will be scored, and with which model."""
     card, work = job.model.card, job.work
     images, ignored = work.manifest.table.num_rows, work.manifest.ignored
-    reasons = f" ({by_reason(ignored)})" if ignored else ""
     labelled = images - work.manifest.table["label"].null_count
     some = f", {labelled:,} of them labelled" if labelled else " without labels"
     labels = " labelled" if labelled == images else some
-    skipped = f"{sum(ignored.values()):,} ignored{reasons}"
-    console.say(f"data     {counted(images, 'image')}{labels}, {skipped}")
+    console.say(f"data     {counted(images, 'image')}{labels}, {explained('ignored', ignored)}")
     for line in unknown_labels(job) + remarks(job):
         console.say(f"         {line}")
     flip = ", each with its mirror image" if card.flip else ""
@@ -266,6 +264,7 @@ def sorted_folder(job: ScoringJob, sums: str) -> SortedFolder | None:
 
 def sort(job: ScoringJob, folder: SortedFolder, console: Console) -> None:
     """Link or copy each predicted image into its class's folder, or that for uncertain ones."""
+    job.run.check_parts(job.parts)  # of a finished run too, which may be of another version
     folder.begin()
     readers = [Reader(root.place) for root in job.work.roots]
     folders = class_folders(job.model.card.classes)

@@ -7,7 +7,7 @@ from ray.data import ActorPoolStrategy
 
 from cnn import config
 from cnn.cluster.autoscaler import Needs
-from cnn.cluster.capacity import counted, gpus, provides, slots, total, wants_gpu
+from cnn.cluster.capacity import TOO_SMALL, counted, gpus, provides, slots, total, wants_gpu
 from cnn.console import Console
 from cnn.errors import UserError
 from cnn.machine import cores
@@ -110,9 +110,9 @@ def plan(settings: config.Pool, parts: int, image_size: int, console: Console) -
     wanted = ScoringPlan(workers, batch_size, fraction, elastic)
     if provides(wanted.needs, console):
         return wanted
-    each = f"{fraction:g} GPUs each, of {gpus()}" if gpu else "a CPU each"
-    fix = f"give --workers {most}" if most else "leave out --gpu" if gpu else "give fewer --workers"
-    raise UserError(f"{workers} workers need {each}: {fix}")
+    each = f"{fraction:g} GPUs each, of {gpus()}" if gpu else f"a CPU each, of {total('CPU')}"
+    fix = f"give --workers {most}" if most else "leave out --gpu" if gpu else TOO_SMALL
+    raise UserError(f"to score with {counted(workers, gpu)} takes {each}: {fix}")
 
 
 def room(gpu_fraction: float) -> int:

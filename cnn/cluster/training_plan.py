@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from cnn import config
 from cnn.cluster.autoscaler import Needs, grows
-from cnn.cluster.capacity import counted, gpus, has, provides, total, wants_gpu
+from cnn.cluster.capacity import TOO_SMALL, counted, gpus, has, provides, total, wants_gpu
 from cnn.cluster.scoring_plan import ScoringPlan, images_per_pass
 from cnn.console import Console
 from cnn.errors import UserError
@@ -91,9 +91,10 @@ def refusal(wanted: TrainingPlan, settings: config.Experiment) -> UserError:
             + (f"give --workers {sharers(batch_size, gpus())}" if gpus() else "leave out --gpu")
         )
     cpus = total("CPU")
+    fewer = f"give --workers {sharers(batch_size, cpus // 2)}" if cpus >= 2 else TOO_SMALL
     return UserError(
-        f"{wanted.workers} workers need {wanted.cpus} CPUs, 1 each and 1 each for their data, "
-        f"and the cluster has {cpus}: give --workers {sharers(batch_size, cpus // 2)}"
+        f"to train with {counted(wanted.workers, gpu=False)} takes {wanted.cpus} CPUs, 1 each and "
+        f"1 each for the data, and the cluster has {cpus}: {fewer}"
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from cnn import config, plural
 from cnn.cluster.autoscaler import Needs
-from cnn.cluster.capacity import counted, gpus, provides, slots, total, wants_gpu
+from cnn.cluster.capacity import TOO_SMALL, counted, gpus, provides, slots, total, wants_gpu
 from cnn.cluster.search_state import NOTHING, SearchState
 from cnn.cluster.training_plan import DATA_CPUS, TrainingPlan, worker_needs
 from cnn.console import Console
@@ -116,12 +116,13 @@ def plan(
             f"are {total('CPU')} and {gpus()}: resume it with as many, or give another --out"
         )
     trials = plural.counted(wanted.concurrent, "trial")
+    fewer = "give fewer --workers" if workers > 1 else TOO_SMALL
     raise UserError(
         f"{trials} at once with {counted(workers, gpu)} each: {wanted.cpus} CPUs"
         + (f" and {wanted.gpus:g} GPUs" if gpu else "")
         + " are needed"
         + f", and there are {total('CPU')} CPUs and {gpus()} GPUs: "
-        + (f"give --concurrent {most}" if most else "give fewer --workers or --concurrent")
+        + (f"give --concurrent {most}" if most else fewer)
         + (", or leave out --gpu" if gpu else "")
     )
 

@@ -127,7 +127,7 @@ def test_more_workers_than_the_cluster_can_grow_to_are_refused(
     started = time.monotonic()
     done = command("train", "--out", out, "--workers", 4, environment=growing)
     assert done.returncode == 2, done.stderr
-    assert "4 workers need 8 CPUs" in done.stderr and done.stderr.count("\n") == 1
+    assert "4 CPU workers takes 8 CPUs" in done.stderr and done.stderr.count("\n") == 1
     assert not out.exists() and time.monotonic() - started < 60
 
 
