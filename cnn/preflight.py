@@ -1,5 +1,7 @@
 """The preflight: what a run will do, and what is wrong with its data, printed before it starts."""
 
+from dataclasses import dataclass
+
 from cnn import config, network
 from cnn.census import Census
 from cnn.config import TrainConfig
@@ -29,13 +31,18 @@ def check_network(settings: config.Network, images: config.Images, manifest: Man
     network.check(built, images.image_size)
 
 
+@dataclass(frozen=True)
+class Briefing:
+    """What a run tells before it starts: a line each on data, network and plan, and warnings."""
+
+    lines: dict[str, str]
+    warnings: list[str]
+
+
 def describe(
     census: Census, settings: TrainConfig, image_size: int, workers: str, console: Console
-) -> dict[str, str]:
-    """Print the data, the network and the plan, a line each, then what is wrong with the data.
-
-    Returns the three lines by name, for the report.
-    """
+) -> Briefing:
+    """Print the data, the network and the plan, a line each, then what is wrong with the data."""
     lines = {
         "data": data_line(census),
         "network": network_line(settings.network, image_size, len(census.counts)),
@@ -43,15 +50,15 @@ def describe(
     }
     for name, line in lines.items():
         console.say(f"{name:8} {line}")
-    warnings = (
+    warnings = [
         *idle(settings),
         *too_short(census, settings),
         *one_sided(census, settings, image_size),
         *census.warnings(),
-    )
+    ]
     for warning in warnings:
         console.say(f"warning  {warning}")
-    return lines
+    return Briefing(lines, warnings)
 
 
 def too_short(census: Census, settings: TrainConfig) -> list[str]:

@@ -32,7 +32,9 @@ def locations(settings: type[BaseModel]) -> dict[str, Location]:
 
 
 def kind(field: FieldInfo) -> str:
-    """The kind of value that a flag takes, in a word."""
+    """The kind of value that a flag takes, in a word; several values, such as 32,64, are text."""
+    if get_origin(field.annotation) is tuple:
+        return "TEXT"
     types = {field.annotation, *get_args(field.annotation)}
     types |= {get_args(one)[0] for one in types if get_origin(one) is Annotated}
     return "N" if int in types else "X" if float in types else "TEXT"

@@ -282,6 +282,7 @@ def test_every_setting_rejects_invalid_values_in_a_space(tmp_path: Path, name: s
         ({"optimizer": {"choice": ["adamx"]}}, ["optimizer: adamx: ", "'adamw'"]),
         ({"kernel_size": {"int": [3, 5]}}, ["kernel_size 4 is even"]),
         ({"image_size": {"int": [32, 64]}}, ["image_size: write {choice: [a, b]}"]),
+        ({"filters": {"int": [32, 64]}}, ["filters: ", "write {choice: [a, b]}"]),
         ({"filters": {"choice": [[8, 0]]}}, ["filters: 8,0: ", "greater than or equal to 1"]),
         (
             {"filters": {"choice": [[8]]}, "width": {"choice": [8]}},

@@ -89,13 +89,13 @@ def fill(
     resumed = run.manifest.is_file()
     dataset = ensure_prepared(source, prepared_folder(source, settings, run), console)
     census = split(dataset, settings, run, plan)
-    about = preflight.describe(census, settings, dataset.card.image_size, str(plan), console)
+    briefing = preflight.describe(census, settings, dataset.card.image_size, str(plan), console)
     trained = training.fit(settings, dataset, run.path, plan, console)
     keep(trained, run)
     pool = plan.scoring(dataset.card.image_size)
     result = test(dataset, census, settings, run, pool, console)
     seconds, title = time.monotonic() - started, run.path.resolve().name
-    page = training_report(title, settings, dataset, census, result, seconds, resumed, about)
+    page = training_report(title, settings, dataset, result, seconds, resumed, briefing)
     write_atomically(run.report, page)
 
 

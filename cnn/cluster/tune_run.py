@@ -80,18 +80,18 @@ def fill(
     }
     first = datasets[start.data.image_size]
     census = split(first, base, run, plan.training_plan)
-    about = preflight.describe(census, start, first.card.image_size, str(plan), console)
+    briefing = preflight.describe(census, start, first.card.image_size, str(plan), console)
     folders = {size: dataset.folder for size, dataset in datasets.items()}
     context = TrialContext(space, folders, plan, run.trials.resolve())
     tried = tuning.search(context, settings.search, settings.seed, console)
     summary, winner = conclude(tried, space, run)
     best = space.settings(winner.trial.point)
     dataset = datasets[best.data.image_size]
-    about["network"] = preflight.network_line(
+    briefing.lines["network"] = preflight.network_line(
         best.network, dataset.card.image_size, len(dataset.classes)
     )
     if settings.search.retrain:
-        about["retrained"] = RETRAINED
+        briefing.lines["retrained"] = RETRAINED
         trained = retrain(best, dataset, run, plan, console)
     else:
         trained = kept(winner)
@@ -103,7 +103,7 @@ def fill(
     result = test(dataset, census, best, run, pool, console, validated)
     seconds, title = time.monotonic() - started, run.path.resolve().name
     page = training_report(
-        title, settings, dataset, census, result, seconds, resumed, about, summary, best
+        title, settings, dataset, result, seconds, resumed, briefing, summary, best
     )
     write_atomically(run.report, page)
 

@@ -1,6 +1,5 @@
 """The report of a training run, or of a search and the model that it found."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -10,6 +9,7 @@ import pyarrow.compute as pc
 from cnn.census import Census
 from cnn.config import Experiment
 from cnn.pixels import Gather
+from cnn.preflight import Briefing
 from cnn.prepared import Prepared
 from cnn.report.album import Album, take_album
 from cnn.report.evaluation import Evaluation, evaluate
@@ -61,18 +61,17 @@ def training_report(
     title: str,
     settings: Experiment,
     dataset: Prepared,
-    census: Census,
     test: TestResult,
     seconds: float,
     resumed: bool,
-    about: Mapping[str, str],
+    briefing: Briefing,
     tuning: Tuning | None = None,
     learned: Experiment | None = None,
 ) -> str:
     """The content of report.html, for a run whose last session took `seconds`.
 
-    `about` has the lines about data, network and plan that the user saw, by name. `learned` are the
-    settings that the model was trained with, if a search found them.
+    `briefing` is what the user has been told before it. `learned` are the settings that the model
+    was trained with, if a search found them.
     """
     look = thumbnails(Gather(dataset), dataset.manifest.table)
     report = Report(
@@ -80,16 +79,20 @@ def training_report(
         evaluation=test.evaluation,
         made={
             "images": settings.images or "the embedded digits",
-            "network": about["network"],
+            "network": briefing.lines["network"],
             "seed": str(settings.seed),
             **provenance(seconds, resumed),
         },
-        facts={**settings_facts(settings), **(settings_facts(learned) if learned else {}), **about},
+        facts={
+            **settings_facts(settings),
+            **(settings_facts(learned) if learned else {}),
+            **briefing.lines,
+        },
         findings=test.evaluation.findings,
         history=test.history,
         best_epoch=test.best,
         unreadable=dataset.manifest.unreadable(),
-        warnings=census.warnings(),
+        warnings=briefing.warnings,
         tuning=tuning,
         album=test.album,
         thumbnails=look(test.album.paths()),

@@ -106,9 +106,11 @@ def test_a_run_from_prepared_images_saves_their_size_and_can_be_repeated(
 ) -> None:
     (prepared,) = (runs / "prepared").iterdir()
     run = tmp_path / "run"
-    shape = ["--epochs", 1, "--filters", "8,8"]
+    shape = ["--epochs", 1, "--filters", "8,8", "--batch-size", 256]
     code, out, err = here("train", prepared, "--out", run, *shape)
     assert code == 0, err
+    warned = "5 steps in all, too few to train"
+    assert warned in err and warned in (run / "report.html").read_text()
     assert yaml.safe_load((run / "config.yaml").read_text())["data"]["image_size"] == 16
     assert here("train", "--config", run / "config.yaml")[:2] == (0, out)
     assert here("train", prepared, "--image-size", 16, "--out", run, *shape)[:2] == (0, out)
