@@ -69,7 +69,8 @@ def terminate(number: int, frame: object) -> None:
 
 def end(line: str, code: int) -> NoReturn:
     """End the process with one line on standard error."""
-    print(one_line(" ".join(line.splitlines())), file=sys.stderr)
+    with suppress(OSError):  # its reader has ended: the exit code still tells the outcome
+        print(one_line(" ".join(line.splitlines())), file=sys.stderr)
     sys.exit(code)
 
 

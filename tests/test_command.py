@@ -1,5 +1,6 @@
 """Laws of the command line: flags over file over defaults, and each error is one line."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -347,6 +348,14 @@ def test_a_stopped_job_keeps_its_exit_code_if_standard_error_is_closed() -> None
     assert process.stderr is not None
     process.stderr.close()
     assert process.wait(60) == 130
+
+
+def test_a_user_error_exits_with_2_if_nobody_reads_standard_error() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "jobs.train", "--epochs", "0"]
+    assert subprocess.run(command, cwd=ROOT, stderr=writing).returncode == 2
+    os.close(writing)
 
 
 def test_an_impossible_date_in_a_settings_file_is_reported_as_not_yaml(tmp_path: Path) -> None:
