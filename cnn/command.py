@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from cnn.config import Experiment, Positional
 from cnn.errors import (
     FULL_GPU,
+    FULL_GPU_IN_SCORING,
     UserError,
     is_full_disk,
     is_full_gpu,
@@ -52,7 +53,8 @@ def run(settings: type[Config], job: Callable[[Config], None]) -> None:
             if is_full_disk(reason):
                 end(FULL_DISK, 1)
             if is_full_gpu(reason):
-                end(f"error: {FULL_GPU}", 2)
+                training = issubclass(settings, Experiment)
+                end(f"error: {FULL_GPU if training else FULL_GPU_IN_SCORING}", 2)
         if isinstance(error, OSError) and is_refused(error):
             end(f"error: {error.filename}: {error.strerror}: {REFUSED}", 2)
         raise

@@ -5,10 +5,11 @@ import os
 import re
 from collections.abc import Iterator
 
-FULL_GPU = (
-    "a GPU's memory is too small: give a smaller --batch-size, or stop other programs on the GPU"
+_FULL_GPU = (
+    "a GPU's memory is too small: give a smaller --batch-size{}, or stop other programs on the GPU"
 )
-
+FULL_GPU = _FULL_GPU.format(" and a new --out")  # in training, where it changes the result
+FULL_GPU_IN_SCORING = _FULL_GPU.format("")
 
 # The last line of a traceback, of an exception of this package.
 _IN_TEXT = re.compile(r"^cnn(?:\.\w+)*\.(?P<name>\w+): (?P<message>.+)$", re.MULTILINE)

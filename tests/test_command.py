@@ -12,7 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from cnn.command import parse
 from cnn.config import PrepareConfig, TrainConfig, TuneConfig
-from cnn.errors import FULL_GPU, UserError
+from cnn.errors import UserError
 from cnn.manifest import COLUMNS, Manifest
 from cnn.run_folder import TrainFolder
 from cnn.schema import leaves
@@ -56,20 +56,32 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_too_little_gpu_memory_is_a_one_line_error() -> None:
+@pytest.mark.parametrize(
+    ("arguments", "mend"),
+    [
+        (["TrainConfig"], "a smaller --batch-size and a new --out, or"),
+        (["ScoreConfig", "model", "photos", "--out", "run"], "a smaller --batch-size, or"),
+    ],
+    ids=["train", "score"],
+)
+def test_too_little_gpu_memory_is_a_one_line_error_with_a_mend_that_the_job_accepts(
+    arguments: list[str], mend: str
+) -> None:
     code = """
-import torch
+import sys, torch
+from cnn import config
 from cnn.command import run
-from cnn.config import TrainConfig
 def job(settings):
     try:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8.00 GiB.")
     except RuntimeError as error:
         raise RuntimeError("a worker failed") from error
-run(TrainConfig, job)
+run(getattr(config, sys.argv.pop(1)), job)
 """
-    ended = python("-c", code)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", f"error: {FULL_GPU}\n")
+    ended = python("-c", code, *arguments)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    line = f"error: a GPU's memory is too small: give {mend} stop other programs on the GPU\n"
+    assert ended.stderr == line
 
 
 def test_the_text_of_a_user_error_in_a_task_is_a_one_line_error() -> None:
