@@ -4,6 +4,7 @@ import errno
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 _FULL_GPU = (
     "a GPU's memory is too small: give a smaller --batch-size{}, or stop other programs on the GPU"
@@ -17,6 +18,21 @@ _IN_TEXT = re.compile(r"^cnn(?:\.\w+)*\.(?P<name>\w+): (?P<message>.+)$", re.MUL
 
 class UserError(ValueError):
     """An error that the user can fix: jobs print one line and exit with 2, without a traceback."""
+
+
+@contextmanager
+def writing_to(place: object, mend: str) -> Iterator[None]:
+    """Raise UserError, which names the place and the `mend`, for an OSError of the `with` block.
+
+    A full disk stays an OSError: the same command resumes once there is space.
+    """
+    try:
+        yield
+    except OSError as error:
+        if is_full_disk(error):
+            raise
+        reason = error.strerror or " ".join(str(error).split())
+        raise UserError(f"{place} cannot be written ({reason}): {mend}") from None
 
 
 def reasons(error: BaseException) -> Iterator[BaseException]:

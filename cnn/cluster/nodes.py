@@ -8,7 +8,7 @@ import ray
 from ray.exceptions import TaskUnschedulableError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cnn.errors import UserError
+from cnn.errors import UserError, writing_to
 from cnn.place import BucketPath, Place
 
 # The folder in which Ray unpacks a submitted job's working directory and starts the job.
@@ -40,15 +40,12 @@ def require_shared_folder(folder: Place) -> None:
     if not isinstance(folder, Path):
         return
     probe = existing(folder.absolute()) / f".{uuid.uuid4().hex}.tmp"
-    try:
-        probe.touch()
-        blind = nodes_without(str(probe))
-    except OSError as error:
-        raise UserError(
-            f"{folder} cannot be written ({error.strerror}): give another folder"
-        ) from None
-    finally:
-        probe.unlink(missing_ok=True)
+    with writing_to(folder, "give another folder"):
+        try:
+            probe.touch()
+            blind = nodes_without(str(probe))
+        finally:
+            probe.unlink(missing_ok=True)
     if blind:
         raise UserError(
             f"{folder} is another folder on {', '.join(blind)}, where workers would write: "

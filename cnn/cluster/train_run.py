@@ -20,6 +20,7 @@ from cnn.cluster.training_plan import TrainingPlan
 from cnn.cluster.worker import split_rows
 from cnn.config import Experiment, TrainConfig
 from cnn.console import Console
+from cnn.errors import writing_to
 from cnn.manifest import Manifest, assign_splits
 from cnn.parts import Parts
 from cnn.pixels import Gather
@@ -102,8 +103,9 @@ def preview(source: Source, settings: TrainConfig, run: TrainFolder, console: Co
     rows, pixels = source.manifest.table, source_pixels(source)
     page = preview_page(run.path.resolve().name, rows, pixels, settings)
     file = run.path.parent / f"{run.path.name}-preview.html"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, page)
+    with writing_to(file, "give another --out"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, page)
     console.result(f"wrote {file}")
 
 
