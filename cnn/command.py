@@ -28,7 +28,10 @@ from cnn.terminal import one_line
 
 STOPPED = "stopped: run the same command to resume"
 REFUSED = "give another path, or fix its permissions"
-FULL_DISK = "error: no space left on device: free some space, then run the same command to resume"
+FULL_DISK = (
+    "error: no space left on device, or in your quota: "
+    "free some space, then run the same command to resume"
+)
 
 
 def run(settings: type[Config], job: Callable[[Config], None]) -> None:

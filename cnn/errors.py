@@ -79,5 +79,5 @@ def is_full_gpu(error: BaseException) -> bool:
 
 
 def is_full_disk(error: BaseException) -> bool:
-    """Whether a disk is full, by the message: a task's error may lose its type."""
-    return os.strerror(errno.ENOSPC) in str(error)
+    """Whether a disk or a user's share of it is full, by the message: its type may be lost."""
+    return any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT))

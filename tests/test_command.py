@@ -100,6 +100,27 @@ run(TrainConfig, job)
     assert other.returncode == 1 and "Traceback" in other.stderr
 
 
+@pytest.mark.parametrize("code", ["ENOSPC", "EDQUOT"])
+@pytest.mark.parametrize(
+    "error", ["OSError(number, text, 'file')", "RuntimeError(f'task: {text}')"]
+)
+def test_a_full_disk_or_quota_is_a_one_line_error(code: str, error: str) -> None:
+    """Also where only the text of a task's error survives."""
+    program = f"""
+import errno, os
+from cnn.command import run
+from cnn.config import TrainConfig
+def job(settings):
+    number, text = errno.{code}, os.strerror(errno.{code})
+    raise {error}
+run(TrainConfig, job)
+"""
+    ended = python("-c", program)
+    (line,) = ended.stderr.splitlines()
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "free some space, then run the same command to resume" in line
+
+
 def test_without_arguments_all_settings_are_the_defaults() -> None:
     assert train() == TrainConfig()
 
