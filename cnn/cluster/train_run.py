@@ -191,10 +191,14 @@ def predict(
         return [number for number in range(len(parts)) if number not in found]
 
     def attempt(numbers: list[int], isolated: bool) -> None:
+        show()
         work = ((number, parts[number]) for number in numbers)
         for number, table in scoring.score(work, Gather(dataset), model, pool.refitted()):
             found[number] = table
-            advance(sum(map(len, found.values())), manifest.table.num_rows)
+            show()
+
+    def show() -> None:
+        advance(sum(map(len, found.values())), manifest.table.num_rows)
 
     with console.bar("test", "images") as advance:
         patiently(lambda: make_all(missing, attempt, console))
