@@ -43,7 +43,7 @@ def tune(settings: TuneConfig, console: Console) -> None:
     base = settings.given()
     space = space_of(settings.search, base)
     check(settings, source, space, run)
-    sources = {size: find_source(resized(base, size), run) for size in space.image_sizes}
+    sources = sources_of(source, base, space, run)
     if run.finished:
         console.say(f"{run.path} is finished: nothing to do; give another --out to start again")
         announce(run, console)
@@ -123,10 +123,19 @@ def check(settings: TuneConfig, source: Source, space: Space, run: TuneFolder) -
         space.require_points(settings.search.trials)
 
 
+def sources_of(
+    source: Source, base: TrainConfig, space: Space, run: TuneFolder
+) -> dict[int, Source]:
+    """The images at each size of the space; `source`, listed before, has them at that of `base`."""
+    listed = {base.data.image_size: source}
+    return {
+        size: listed.get(size) or find_source(resized(base, size), run)
+        for size in space.image_sizes
+    }
+
+
 def resized(base: TrainConfig, size: int) -> TrainConfig:
     """The settings with another image size."""
-    if base.data.image_size == size:
-        return base  # in a copy the size counts as given, which a prepared dataset may refuse
     data = base.data.model_copy(update={"image_size": size})
     return base.model_copy(update={"data": data})
 
