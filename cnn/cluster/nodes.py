@@ -8,8 +8,10 @@ import ray
 from ray.exceptions import TaskUnschedulableError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cnn.config import Experiment
 from cnn.errors import UserError, writing_to
-from cnn.place import BucketPath, Place
+from cnn.place import BucketPath, Place, place
+from cnn.run_folder import RunFolder
 
 # The folder in which Ray unpacks a submitted job's working directory and starts the job.
 UPLOADS = "working_dir_files"
@@ -24,6 +26,13 @@ def require_lasting(folder: Place, flag: str = "--out") -> None:
         )
     if flag == "--out" and isinstance(folder, BucketPath) and folder.parent == folder:
         raise UserError(f"{flag} {folder} is a whole bucket: give a folder in it")
+
+
+def require_lasting_folders(settings: Experiment, run: RunFolder) -> None:
+    """The same for a run's folder and for that of its prepared datasets."""
+    require_lasting(run.path)
+    if settings.prepared is not None:
+        require_lasting(place(settings.prepared), "--prepared")
 
 
 def require_shared_images(root: str) -> None:

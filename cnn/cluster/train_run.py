@@ -12,7 +12,7 @@ from cnn.bundle import Bundle
 from cnn.census import Census, take_census
 from cnn.cluster import capacity, nodes, scoring, training, training_plan
 from cnn.cluster.passes import make_all
-from cnn.cluster.prepare_run import PREPARE_CPUS, ensure_prepared, require_lasting
+from cnn.cluster.prepare_run import PREPARE_CPUS, ensure_prepared
 from cnn.cluster.progress import patiently
 from cnn.cluster.scoring_plan import ScoringPlan
 from cnn.cluster.session import joined, session
@@ -51,7 +51,7 @@ def train(settings: TrainConfig, console: Console) -> None:
     """
     started = time.monotonic()
     run = TrainFolder(place(settings.out or default_out(settings.images)))
-    require_lasting(settings, run)
+    nodes.require_lasting_folders(settings, run)
     source = find_source(settings, run)
     settings = settings.model_copy(update={"data": source.settings})
     preflight.check_network(settings.network, source.settings, source.manifest)

@@ -8,7 +8,7 @@ import yaml
 from cnn import preflight, study
 from cnn.atomic import write_atomically
 from cnn.cluster import capacity, nodes, training, tuning, tuning_plan
-from cnn.cluster.prepare_run import PREPARE_CPUS, ensure_prepared, require_lasting
+from cnn.cluster.prepare_run import PREPARE_CPUS, ensure_prepared
 from cnn.cluster.search_state import read_state
 from cnn.cluster.session import session
 from cnn.cluster.train_run import announce, keep, split, test
@@ -37,7 +37,7 @@ def tune(settings: TuneConfig, console: Console) -> None:
     """
     started = time.monotonic()
     run = TuneFolder(place(settings.out or f"{default_out(settings.images)}-tune"))
-    require_lasting(settings, run)
+    nodes.require_lasting_folders(settings, run)
     source = find_source(settings, run)
     settings = settings.model_copy(update={"data": source.settings})
     base = settings.given()
