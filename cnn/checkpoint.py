@@ -25,7 +25,8 @@ def save(folder: Path, state: State, card: Card) -> None:
 def best(folders: Iterable[Place], metric: str) -> Bundle:
     """The bundle with the highest `metric`; of equal ones the last, which is what Ray keeps.
 
-    Incomplete checkpoints are skipped: a kill may leave half of a copy.
+    So it may be of a later epoch than `cnn.loop.State.best`, the first of equals, whose checkpoint
+    may be gone. Incomplete checkpoints are skipped: a kill may leave half of a copy.
     """
     whole = []
     for folder in folders:

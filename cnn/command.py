@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from cnn.config import Experiment, Positional
 from cnn.errors import (
     FULL_GPU,
+    FULL_GPU_IN_SCORING,
     UserError,
     is_full_disk,
     is_full_gpu,
@@ -27,7 +28,10 @@ from cnn.terminal import one_line
 
 STOPPED = "stopped: run the same command to resume"
 REFUSED = "give another path, or fix its permissions"
-FULL_DISK = "error: no space left on device: free some space, then run the same command to resume"
+FULL_DISK = (
+    "error: no space left on device, or in your quota: "
+    "free some space, then run the same command to resume"
+)
 
 
 def run(settings: type[Config], job: Callable[[Config], None]) -> None:
@@ -52,7 +56,8 @@ def run(settings: type[Config], job: Callable[[Config], None]) -> None:
             if is_full_disk(reason):
                 end(FULL_DISK, 1)
             if is_full_gpu(reason):
-                end(f"error: {FULL_GPU}", 2)
+                training = issubclass(settings, Experiment)
+                end(f"error: {FULL_GPU if training else FULL_GPU_IN_SCORING}", 2)
         if isinstance(error, OSError) and is_refused(error):
             end(f"error: {error.filename}: {error.strerror}: {REFUSED}", 2)
         raise
@@ -69,7 +74,8 @@ def terminate(number: int, frame: object) -> None:
 
 def end(line: str, code: int) -> NoReturn:
     """End the process with one line on standard error."""
-    print(one_line(" ".join(line.splitlines())), file=sys.stderr)
+    with suppress(OSError):  # its reader has ended: the exit code still tells the outcome
+        print(one_line(" ".join(line.splitlines())), file=sys.stderr)
     sys.exit(code)
 
 

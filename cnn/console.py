@@ -40,6 +40,16 @@ TABLE_HEAD = TABLE.format(
 )  # fmt: skip
 
 
+class Remarks(Terminal):
+    """Standard error; silent once its reader has ended, as with `2> >(head)`.
+
+    The default of rich ends the job, and redirects standard output too.
+    """
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
 class Console:
     """Progress and remarks go to standard error, results to standard output.
 
@@ -47,7 +57,7 @@ class Console:
     """
 
     def __init__(self) -> None:
-        self.terminal = Terminal(
+        self.terminal = Remarks(
             stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True
         )
 

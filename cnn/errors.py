@@ -4,11 +4,13 @@ import errno
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 
-FULL_GPU = (
-    "a GPU's memory is too small: give a smaller --batch-size, or stop other programs on the GPU"
+_FULL_GPU = (
+    "a GPU's memory is too small: give a smaller --batch-size{}, or stop other programs on the GPU"
 )
-
+FULL_GPU = _FULL_GPU.format(" and a new --out")  # in training, where it changes the result
+FULL_GPU_IN_SCORING = _FULL_GPU.format("")
 
 # The last line of a traceback, of an exception of this package.
 _IN_TEXT = re.compile(r"^cnn(?:\.\w+)*\.(?P<name>\w+): (?P<message>.+)$", re.MULTILINE)
@@ -16,6 +18,21 @@ _IN_TEXT = re.compile(r"^cnn(?:\.\w+)*\.(?P<name>\w+): (?P<message>.+)$", re.MUL
 
 class UserError(ValueError):
     """An error that the user can fix: jobs print one line and exit with 2, without a traceback."""
+
+
+@contextmanager
+def writing_to(place: object, mend: str) -> Iterator[None]:
+    """Raise UserError, which names the place and the `mend`, for an OSError of the `with` block.
+
+    A full disk stays an OSError: the same command resumes once there is space.
+    """
+    try:
+        yield
+    except OSError as error:
+        if is_full_disk(error):
+            raise
+        reason = error.strerror or " ".join(str(error).split())
+        raise UserError(f"{place} cannot be written ({reason}): {mend}") from None
 
 
 def reasons(error: BaseException) -> Iterator[BaseException]:
@@ -62,5 +79,5 @@ def is_full_gpu(error: BaseException) -> bool:
 
 
 def is_full_disk(error: BaseException) -> bool:
-    """Whether a disk is full, by the message: a task's error may lose its type."""
-    return os.strerror(errno.ENOSPC) in str(error)
+    """Whether a disk or a user's share of it is full, by the message: its type may be lost."""
+    return any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT))

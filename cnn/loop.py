@@ -66,7 +66,11 @@ class State:
 
     @property
     def best(self) -> Epoch:
-        """The epoch with the highest validation accuracy, the first of equals."""
+        """The epoch with the highest validation accuracy, the first of equals.
+
+        Patience counts from it: an epoch that only equals an earlier one is no progress. The model
+        is of the last of equals, see `cnn.checkpoint.best`.
+        """
         return max(self.history, key=lambda row: row["val_accuracy"])
 
     def state_dict(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cnn import parquet
 from cnn.atomic import write_atomically
 from cnn.decoding import Decoder
-from cnn.errors import UserError
+from cnn.errors import UserError, writing_to
 from cnn.image import Fit, Unreadable, decode
 from cnn.manifest import Manifest, assign_splits, classes, hash_content
 from cnn.parts import part_rows
@@ -104,10 +104,12 @@ def cut(rows: pa.Table, image_size: int) -> list[pa.Table]:
 
 
 def begin(folder: Place, card: Card) -> None:
-    """Make the folder, and record which dataset its shards belong to."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / BEGUN, card.model_dump_json(indent=2))  # first: it names the dataset
-    (folder / SHARDS).mkdir(exist_ok=True)
+    """Make the folder, and record which dataset its shards belong to; UserError if that fails."""
+    text = card.model_dump_json(indent=2)
+    with writing_to(folder, "give another folder"):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / BEGUN, text)  # before the shards: it names the dataset
+        (folder / SHARDS).mkdir(exist_ok=True)
 
 
 def missing(folder: Place, shards: int) -> list[int]:

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel
 
 from cnn.atomic import holds_anything, write_atomically
-from cnn.errors import UserError
+from cnn.errors import UserError, writing_to
 from cnn.lock import locked, require_free
 from cnn.manifest import Manifest
 from cnn.place import Place
@@ -91,17 +91,12 @@ class RunFolder:
         """
         text = yaml.safe_dump(saved(settings), sort_keys=False)
         with ExitStack() as work:
-            try:
+            with writing_to(self.path, "give another --out"):
                 self.path.mkdir(parents=True, exist_ok=True)
                 work.enter_context(locked(self.path))
                 self.check_content(settings, manifest)
                 if not (self.config.is_file() and self.config.read_text(encoding="utf-8") == text):
                     write_atomically(self.config, text)
-            except OSError as error:
-                reason = error.strerror or " ".join(str(error).split())
-                raise UserError(
-                    f"{self.path} cannot be written ({reason}): give another --out"
-                ) from None
             yield
 
     def write_manifest(self, manifest: Manifest) -> None:

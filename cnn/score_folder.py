@@ -22,8 +22,10 @@ class ScoreFolder(RunFolder):
     checked. So a killed run leaves complete parts, and the next run makes the missing ones.
     """
 
+    # The batch size changes no more than the rounding.
     MAY_CHANGE = frozenset(
-        {"model", "images", "out", "labels", "sort_into", "workers", "gpu", "gpu_fraction"}
+        {"model", "images", "out", "labels", "sort_into"}
+        | {"batch_size", "workers", "gpu", "gpu_fraction"}
     )
     ORDERED = True  # parts are ranges of the list
 

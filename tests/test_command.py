@@ -1,5 +1,6 @@
 """Laws of the command line: flags over file over defaults, and each error is one line."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from cnn.command import parse
 from cnn.config import PrepareConfig, TrainConfig, TuneConfig
-from cnn.errors import FULL_GPU, UserError
+from cnn.errors import UserError
 from cnn.manifest import COLUMNS, Manifest
 from cnn.run_folder import TrainFolder
 from cnn.schema import leaves
@@ -55,20 +56,32 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_too_little_gpu_memory_is_a_one_line_error() -> None:
+@pytest.mark.parametrize(
+    ("arguments", "mend"),
+    [
+        (["TrainConfig"], "a smaller --batch-size and a new --out, or"),
+        (["ScoreConfig", "model", "photos", "--out", "run"], "a smaller --batch-size, or"),
+    ],
+    ids=["train", "score"],
+)
+def test_too_little_gpu_memory_is_a_one_line_error_with_a_mend_that_the_job_accepts(
+    arguments: list[str], mend: str
+) -> None:
     code = """
-import torch
+import sys, torch
+from cnn import config
 from cnn.command import run
-from cnn.config import TrainConfig
 def job(settings):
     try:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8.00 GiB.")
     except RuntimeError as error:
         raise RuntimeError("a worker failed") from error
-run(TrainConfig, job)
+run(getattr(config, sys.argv.pop(1)), job)
 """
-    ended = python("-c", code)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", f"error: {FULL_GPU}\n")
+    ended = python("-c", code, *arguments)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    line = f"error: a GPU's memory is too small: give {mend} stop other programs on the GPU\n"
+    assert ended.stderr == line
 
 
 def test_the_text_of_a_user_error_in_a_task_is_a_one_line_error() -> None:
@@ -85,6 +98,27 @@ run(TrainConfig, job)
     assert (ended.returncode, ended.stderr) == (2, "error: gone: bring it back\n")
     other = python("-c", code.replace("cnn.folder.FolderError", "cnn.loop.DivergedError"))
     assert other.returncode == 1 and "Traceback" in other.stderr
+
+
+@pytest.mark.parametrize("code", ["ENOSPC", "EDQUOT"])
+@pytest.mark.parametrize(
+    "error", ["OSError(number, text, 'file')", "RuntimeError(f'task: {text}')"]
+)
+def test_a_full_disk_or_quota_is_a_one_line_error(code: str, error: str) -> None:
+    """Also where only the text of a task's error survives."""
+    program = f"""
+import errno, os
+from cnn.command import run
+from cnn.config import TrainConfig
+def job(settings):
+    number, text = errno.{code}, os.strerror(errno.{code})
+    raise {error}
+run(TrainConfig, job)
+"""
+    ended = python("-c", program)
+    (line,) = ended.stderr.splitlines()
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "free some space, then run the same command to resume" in line
 
 
 def test_without_arguments_all_settings_are_the_defaults() -> None:
@@ -347,6 +381,14 @@ def test_a_stopped_job_keeps_its_exit_code_if_standard_error_is_closed() -> None
     assert process.stderr is not None
     process.stderr.close()
     assert process.wait(60) == 130
+
+
+def test_a_user_error_exits_with_2_if_nobody_reads_standard_error() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "jobs.train", "--epochs", "0"]
+    assert subprocess.run(command, cwd=ROOT, stderr=writing).returncode == 2
+    os.close(writing)
 
 
 def test_an_impossible_date_in_a_settings_file_is_reported_as_not_yaml(tmp_path: Path) -> None:

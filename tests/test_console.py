@@ -209,3 +209,27 @@ def test_a_reader_that_closes_the_pipe_does_not_fail_the_job() -> None:
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("forced", ["", "1"], ids=["lines", "bars"])
+def test_a_reader_that_closes_the_pipe_of_the_remarks_does_not_fail_the_job(forced: str) -> None:
+    program = """
+from cnn.console import Console
+console = Console()
+console.say("x")
+with console.bar("decode", "images") as advance:
+    advance(1, 7)
+    console.say("y")
+console.result("done")
+"""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "FORCE_COLOR": forced, "TERM": "xterm"},
+        stdout=subprocess.PIPE,
+        stderr=writing,
+        text=True,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stdout) == (0, "done\n")

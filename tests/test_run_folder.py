@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 
 from cnn.command import parse
-from cnn.config import TrainConfig, TuneConfig
+from cnn.config import ScoreConfig, TrainConfig, TuneConfig
 from cnn.errors import UserError
 from cnn.folder import list_folder
 from cnn.manifest import Manifest, label_images
 from cnn.parts import Parts
 from cnn.run_folder import TrainFolder, TuneFolder
-from cnn.score_folder import ScoreFolder
+from cnn.score_folder import ScoreFolder, identity
 
 
 def settings(*arguments: str) -> TrainConfig:
@@ -259,3 +259,16 @@ def test_scoring_resumes_only_with_the_same_division_into_parts(
     run.check_parts(coarse)
     with pytest.raises(UserError, match="started by a version that divides images differently"):
         run.check_parts(fine)
+
+
+def test_scoring_resumes_and_sorts_with_another_batch_size(tmp_path: Path, images: Path) -> None:
+    """As the error of a full GPU advises."""
+    run, manifest = ScoreFolder(tmp_path / "run"), manifest_of(images)
+    command = ["model", "photos", "--out", str(run.path)]
+    before, now = (parse(ScoreConfig, [*command, *more]) for more in ([], ["--batch-size", "8"]))
+    with run.begun(before, manifest):
+        run.begin_with(manifest, "")
+    run.check(now, manifest)
+    assert identity(before, manifest, "") == identity(now, manifest, "")
+    other = parse(ScoreConfig, [*command, "--tta"])
+    assert identity(before, manifest, "") != identity(other, manifest, "")

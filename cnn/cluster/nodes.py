@@ -8,8 +8,10 @@ import ray
 from ray.exceptions import TaskUnschedulableError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cnn.errors import UserError
-from cnn.place import BucketPath, Place
+from cnn.config import Experiment
+from cnn.errors import UserError, writing_to
+from cnn.place import BucketPath, Place, place
+from cnn.run_folder import RunFolder
 
 # The folder in which Ray unpacks a submitted job's working directory and starts the job.
 UPLOADS = "working_dir_files"
@@ -26,6 +28,13 @@ def require_lasting(folder: Place, flag: str = "--out") -> None:
         raise UserError(f"{flag} {folder} is a whole bucket: give a folder in it")
 
 
+def require_lasting_folders(settings: Experiment, run: RunFolder) -> None:
+    """The same for a run's folder and for that of its prepared datasets."""
+    require_lasting(run.path)
+    if settings.prepared is not None:
+        require_lasting(place(settings.prepared), "--prepared")
+
+
 def require_shared_images(root: str) -> None:
     """Raises UserError if a node cannot see a local folder: it would miss all its images."""
     if "://" not in root and (blind := nodes_without(root)):
@@ -40,15 +49,12 @@ def require_shared_folder(folder: Place) -> None:
     if not isinstance(folder, Path):
         return
     probe = existing(folder.absolute()) / f".{uuid.uuid4().hex}.tmp"
-    try:
-        probe.touch()
-        blind = nodes_without(str(probe))
-    except OSError as error:
-        raise UserError(
-            f"{folder} cannot be written ({error.strerror}): give another folder"
-        ) from None
-    finally:
-        probe.unlink(missing_ok=True)
+    with writing_to(folder, "give another folder"):
+        try:
+            probe.touch()
+            blind = nodes_without(str(probe))
+        finally:
+            probe.unlink(missing_ok=True)
     if blind:
         raise UserError(
             f"{folder} is another folder on {', '.join(blind)}, where workers would write: "

@@ -27,15 +27,15 @@ def make_all(missing: Missing, attempt: Attempt, console: Console) -> None:
     left, fruitless, isolated = missing(), 0, False
     while left:
         before, error = len(left), RuntimeError("Ray Data left parts out")
+        event = str(error)
         try:
             attempt(left, isolated)
         except LOST as lost:
             error, isolated = lost, True  # type: ignore[assignment]
+            event = f"a worker was lost ({type(lost).__name__})"
         left = missing()
         fruitless = fruitless + 1 if len(left) == before else 0
         if fruitless == FRUITLESS:
             raise error
         if left:
-            console.say(
-                f"a worker was lost ({type(error).__name__}): continuing with the missing parts"
-            )
+            console.say(f"{event}: continuing with the missing parts")

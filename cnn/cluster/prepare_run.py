@@ -5,12 +5,11 @@ import time
 from cnn.cluster import ingest, nodes
 from cnn.cluster.progress import patiently
 from cnn.cluster.session import session
-from cnn.config import Experiment, PrepareConfig
+from cnn.config import PrepareConfig
 from cnn.console import Console
 from cnn.place import Place, place
 from cnn.plural import by_reason, explained
 from cnn.prepared import Prepared
-from cnn.run_folder import RunFolder
 from cnn.source import Source, is_prepared, list_source, open_prepared, passing_faults
 
 # One to decode, and one that Ray Data keeps free for the consumer of the blocks.
@@ -50,10 +49,3 @@ def ensure_prepared(source: Source, folder: Place, console: Console) -> Prepared
     seconds = time.monotonic() - started
     console.say(f"prepared {files} images in {seconds:.0f} s: {folder}")
     return dataset
-
-
-def require_lasting(settings: Experiment, run: RunFolder) -> None:
-    """Raises UserError if the run would be in a job's upload, or in the root of a bucket."""
-    nodes.require_lasting(run.path)
-    if settings.prepared is not None:
-        nodes.require_lasting(place(settings.prepared), "--prepared")

@@ -12,7 +12,7 @@ from cnn.bundle import Bundle
 from cnn.census import Census, take_census
 from cnn.cluster import capacity, nodes, scoring, training, training_plan
 from cnn.cluster.passes import make_all
-from cnn.cluster.prepare_run import PREPARE_CPUS, ensure_prepared, require_lasting
+from cnn.cluster.prepare_run import PREPARE_CPUS, ensure_prepared
 from cnn.cluster.progress import patiently
 from cnn.cluster.scoring_plan import ScoringPlan
 from cnn.cluster.session import joined, session
@@ -20,6 +20,7 @@ from cnn.cluster.training_plan import TrainingPlan
 from cnn.cluster.worker import split_rows
 from cnn.config import Experiment, TrainConfig
 from cnn.console import Console
+from cnn.errors import writing_to
 from cnn.manifest import Manifest, assign_splits
 from cnn.parts import Parts
 from cnn.pixels import Gather
@@ -52,7 +53,7 @@ def train(settings: TrainConfig, console: Console) -> None:
     """
     started = time.monotonic()
     run = TrainFolder(place(settings.out or default_out(settings.images)))
-    require_lasting(settings, run)
+    nodes.require_lasting_folders(settings, run)
     source = find_source(settings, run)
     settings = settings.model_copy(update={"data": source.settings})
     preflight.check_network(settings.network, source.settings, source.manifest)
@@ -104,8 +105,9 @@ def preview(source: Source, settings: TrainConfig, run: TrainFolder, console: Co
     rows, pixels = source.manifest.table, source_pixels(source)
     page = preview_page(run.path.resolve().name, rows, pixels, settings)
     file = run.path.parent / f"{run.path.name}-preview.html"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, page)
+    with writing_to(file, "give another --out"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, page)
     console.result(f"wrote {file}")
 
 
@@ -192,10 +194,14 @@ def predict(
         return [number for number in range(len(parts)) if number not in found]
 
     def attempt(numbers: list[int], isolated: bool) -> None:
+        show()
         work = ((number, parts[number]) for number in numbers)
         for number, table in scoring.score(work, Gather(dataset), model, pool.refitted()):
             found[number] = table
-            advance(sum(map(len, found.values())), manifest.table.num_rows)
+            show()
+
+    def show() -> None:
+        advance(sum(map(len, found.values())), manifest.table.num_rows)
 
     with console.bar("test", "images") as advance:
         patiently(lambda: make_all(missing, attempt, console))

@@ -8,7 +8,7 @@ import yaml
 from cnn import preflight, study
 from cnn.atomic import write_atomically
 from cnn.cluster import capacity, nodes, training, tuning, tuning_plan
-from cnn.cluster.prepare_run import PREPARE_CPUS, ensure_prepared, require_lasting
+from cnn.cluster.prepare_run import PREPARE_CPUS, ensure_prepared
 from cnn.cluster.search_state import read_state
 from cnn.cluster.session import session
 from cnn.cluster.train_run import announce, keep, split, test
@@ -37,13 +37,13 @@ def tune(settings: TuneConfig, console: Console) -> None:
     """
     started = time.monotonic()
     run = TuneFolder(place(settings.out or f"{default_out(settings.images)}-tune"))
-    require_lasting(settings, run)
+    nodes.require_lasting_folders(settings, run)
     source = find_source(settings, run)
     settings = settings.model_copy(update={"data": source.settings})
     base = settings.given()
     space = space_of(settings.search, base)
     check(settings, source, space, run)
-    sources = {size: find_source(resized(base, size), run) for size in space.image_sizes}
+    sources = sources_of(source, base, space, run)
     if run.finished:
         console.say(f"{run.path} is finished: nothing to do; give another --out to start again")
         announce(run, console)
@@ -123,10 +123,19 @@ def check(settings: TuneConfig, source: Source, space: Space, run: TuneFolder) -
         space.require_points(settings.search.trials)
 
 
+def sources_of(
+    source: Source, base: TrainConfig, space: Space, run: TuneFolder
+) -> dict[int, Source]:
+    """The images at each size of the space; `source`, listed before, has them at that of `base`."""
+    listed = {base.data.image_size: source}
+    return {
+        size: listed.get(size) or find_source(resized(base, size), run)
+        for size in space.image_sizes
+    }
+
+
 def resized(base: TrainConfig, size: int) -> TrainConfig:
     """The settings with another image size."""
-    if base.data.image_size == size:
-        return base  # in a copy the size counts as given, which a prepared dataset may refuse
     data = base.data.model_copy(update={"image_size": size})
     return base.model_copy(update={"data": data})
 

@@ -12,9 +12,9 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from cnn import parquet
-from cnn.cluster import score_run, train_run, tune_run
+from cnn.cluster import prepare_run, score_run, train_run, tune_run
 from cnn.command import parse
-from cnn.config import ScoreConfig, TrainConfig, TuneConfig
+from cnn.config import PrepareConfig, ScoreConfig, TrainConfig, TuneConfig
 from cnn.console import Console
 from cnn.errors import UserError
 from cnn.folder import list_folder
@@ -117,10 +117,16 @@ def test_a_search_in_a_bucket_finishes_and_is_left_alone(
     assert "finished: nothing to do" in capsys.readouterr().err
 
 
-def test_a_missing_bucket_is_refused_in_one_line(uri: str, images: str) -> None:
+@pytest.mark.parametrize("job", ["train", "train --preview", "prepare"])
+def test_a_missing_bucket_is_refused_in_one_line(uri: str, images: str, job: str) -> None:
     nowhere = uri.replace("@tests", "@nowhere").format("run")
-    with pytest.raises(UserError, match="give another --out") as refused:
-        train_run.train(parse(TrainConfig, [images, "--out", nowhere, *SMALL]), Console())
+    arguments = [images, "--out", nowhere]
+    with pytest.raises(UserError, match=r"nowhere.* cannot be written .*: give another") as refused:
+        if job == "prepare":
+            prepare_run.prepare(parse(PrepareConfig, arguments), Console())
+        else:
+            more = [*SMALL, *job.split()[1:]]
+            train_run.train(parse(TrainConfig, [*arguments, *more]), Console())
     assert "\n" not in str(refused.value)
 
 

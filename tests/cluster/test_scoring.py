@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from html import unescape
 from pathlib import Path
 
@@ -19,11 +21,11 @@ from ray.exceptions import RayTaskError
 
 from cnn import bundle, network
 from cnn.bundle import Bundle, Card, as_batch
-from cnn.cluster import score_run, scoring, worker
+from cnn.cluster import score_run, scoring, train_run, worker
 from cnn.cluster.scoring_plan import ScoringPlan, images_per_pass
 from cnn.command import parse
 from cnn.config import Network, ScoreConfig, TrainConfig
-from cnn.console import Console
+from cnn.console import Advance, Console
 from cnn.errors import UserError, is_full_gpu, reasons
 from cnn.folder import to_text
 from cnn.image import decode
@@ -412,3 +414,17 @@ def test_prepared_images_get_the_predictions_of_their_files(
         for pixels in (Decode([Root(str(digits), "")], 16, "squash"), Gather(dataset))
     )
     assert decoded.equals(gathered)
+
+
+def test_the_bar_of_the_test_split_starts_at_none_done(model: Path, dataset: Prepared) -> None:
+    """Else its first part would count as done before, and the rate as zero."""
+    shown: list[tuple[int, int]] = []
+
+    class Recorded(Console):
+        @contextmanager
+        def bar(self, title: str, unit: str = "") -> Iterator[Advance]:
+            yield lambda done, total: shown.append((done, total))
+
+    table = dataset.manifest.table.filter(pc.is_null(dataset.manifest.table["error"]))
+    train_run.predict(Manifest(table, {}), dataset, bundle.load(model), PLAN, Recorded())
+    assert (shown[0], shown[-1]) == ((0, len(table)), (len(table), len(table)))

@@ -1,0 +1,32 @@
+"""Laws of passes: missing parts are attempted until none is left, and the log says why."""
+
+import pytest
+from ray.exceptions import WorkerCrashedError
+
+from cnn.cluster.passes import make_all
+from cnn.console import Console
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (None, "Ray Data left parts out: continuing with the missing parts\n"),
+        (
+            WorkerCrashedError(),
+            "a worker was lost (WorkerCrashedError): continuing with the missing parts\n",
+        ),
+    ],
+    ids=["left out", "lost"],
+)
+def test_a_worker_is_called_lost_only_if_one_was(
+    error: Exception | None, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = [0, 1]
+
+    def attempt(numbers: list[int], isolated: bool) -> None:
+        left.pop()
+        if left and error:
+            raise error
+
+    make_all(lambda: list(left), attempt, Console())
+    assert capsys.readouterr().err == line
