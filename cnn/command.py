@@ -23,7 +23,7 @@ from cnn.errors import (
     raised_by_task,
     reasons,
 )
-from cnn.schema import Config, called, kind, leaves, locations, read_yaml, validate
+from cnn.schema import Config, called, job_of, kind, leaves, locations, read_yaml, validate
 from cnn.terminal import one_line
 
 STOPPED = "stopped: run the same command to resume"
@@ -114,7 +114,7 @@ def parse(settings: type[Config], arguments: list[str]) -> Config:
 def flags(settings: type[BaseModel], arguments: list[str]) -> dict[str, Any]:
     """The values on the command line, by setting; settings that are not given are left out."""
     command = click.Command(
-        name=f"python -m jobs.{settings.__name__.removesuffix('Config').lower()}",
+        name=f"python -m {job_of(settings)}",
         params=[*parameters(settings), config_option()],
         help="\n\n".join([settings.__doc__ or "", *arguments_of(settings)]),
         callback=lambda **given: given,

@@ -1,14 +1,14 @@
 """The schema of a class of settings: its leaves, and values validated against it."""
 
 import difflib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from cnn.config import Positional
+from cnn.config import Positional, ScoreConfig, TrainConfig, TuneConfig
 from cnn.errors import UserError
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -68,14 +68,12 @@ def explain(
     flagged: Collection[str],
 ) -> str:
     """The first error of pydantic as one line that names the file or flag, and the fix."""
+    unknown = [one["loc"] for one in error.errors() if one["type"] == "extra_forbidden"]
+    if unknown:  # before wrong values: another job's settings are both
+        where = f"{source or 'the settings'}: unknown setting {'.'.join(map(str, unknown[0]))}"
+        return f"{where}; {mend(settings, unknown)}"
     first = error.errors()[0]
     place = tuple(str(part) for part in first["loc"] if isinstance(part, str))
-    if first["type"] == "extra_forbidden":
-        known = {name: ".".join(location) for name, location in locations(settings).items()}
-        known |= {name: name for name in settings.model_fields}
-        near = difflib.get_close_matches(place[-1], known, n=1)
-        hint = f"; did you mean {known[near[0]]}?" if near else ""
-        return f"{source or 'the settings'}: unknown setting {'.'.join(place)}{hint}"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "missing":
         field = settings.model_fields[place[-1]]
@@ -89,6 +87,25 @@ def explain(
         return f"{source or 'the settings'}: {group}: {wanted}"
     file = f"{source}: " if source and place[-1] not in flagged else ""
     return f"{file}{name} {first['input']}: {message[0].lower()}{message[1:]}"
+
+
+def mend(settings: type[BaseModel], unknown: Sequence[tuple[int | str, ...]]) -> str:
+    """What to do about the locations of unknown settings, by the first of them."""
+    names = {str(place[0]) for place in unknown if len(place) == 1}
+    for other in (TrainConfig, TuneConfig, ScoreConfig):
+        if len(unknown[0]) == 1 and names <= other.model_fields.keys():
+            searched = (settings, other) == (TrainConfig, TuneConfig)
+            best = ", such as the search's best.yaml" if searched else ""
+            return f"it is a setting of {job_of(other)}: give settings of {job_of(settings)}{best}"
+    known = {name: ".".join(location) for name, location in locations(settings).items()}
+    known |= {name: name for name in settings.model_fields}
+    near = difflib.get_close_matches(str(unknown[0][-1]), known, n=1)
+    return f"did you mean {known[near[0]]}?" if near else "--help lists the settings"
+
+
+def job_of(settings: type[BaseModel]) -> str:
+    """The job that takes these settings, as it is called on the command line."""
+    return f"jobs.{settings.__name__.removesuffix('Config').lower()}"
 
 
 def read_yaml(file: str, flag: str, wanted: str) -> dict[str, Any]:

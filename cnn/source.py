@@ -116,14 +116,22 @@ def require_same(source: Source, folder: Place, card: Card, whole: bool) -> None
     """Raise UserError if a card is another source's, or its images were divided differently."""
     if card.key != source.key:
         raise UserError(
-            f"{folder} was prepared from other images or with other settings: "
-            "name another folder, or remove it"
+            f"{folder} was prepared {difference(source, card)}: name another folder, or remove it"
         )
     if not whole and card.shards != len(prepared.cut(source.manifest.table, card.image_size)):
         raise UserError(
             f"{folder} was started by a version that divides images differently: "
             "remove it to decode them again"
         )
+
+
+def difference(source: Source, card: Card) -> str:
+    """How a card of another key differs from the source: in its settings, else in its images."""
+    for name in ("image_size", "fit"):
+        before, now = getattr(card, name), getattr(source.settings, name)
+        if before != now:
+            return f"with {name} {before}, not {now}"
+    return "from other images, or by another version"
 
 
 def source_pixels(source: Source) -> Pixels:

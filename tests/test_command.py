@@ -249,6 +249,13 @@ def test_a_wrong_command_line_gives_a_one_line_error_that_names_the_flag(
         ({"epochs": 3}, ["unknown setting epochs;", "training.epochs?"]),
         ({"trainin": {"epochs": 3}}, ["unknown setting trainin;", "training?"]),
         ({"netwrk": {"hidden": 3}}, ["unknown setting netwrk;", "mean network?"]),
+        ({"training": {"epoch": 3}, "search": {}}, ["training.epoch; did you mean"]),
+        ({"colour": "red"}, ["unknown setting colour;", "--help"]),
+        ({"search": {"trials": 3}}, ["search; it is a setting of jobs.tune:", "best.yaml"]),
+        (
+            {"model": "runs/a", "images": ["photos"], "pool": {"workers": 2}},
+            ["model; it is a setting of jobs.score: give settings of jobs.train"],
+        ),
         ({"training": {"epochs": "many"}}, ["settings.yaml: --epochs many", "valid integer"]),
         ({"training": {"epochs": 0}}, ["settings.yaml: --epochs 0", "greater than or equal to 1"]),
         ({"training": {"lr": float("inf")}}, ["settings.yaml: --lr inf", "finite"]),

@@ -9,8 +9,9 @@ import pytest
 
 from cnn import prepared
 from cnn.config import Images
+from cnn.errors import UserError
 from cnn.prepared import Card, Prepared
-from cnn.source import Source, default_out, list_source, open_prepared, passing_faults
+from cnn.source import Source, default_out, is_prepared, list_source, open_prepared, passing_faults
 
 
 @pytest.fixture
@@ -45,6 +46,24 @@ def test_ignored_files_are_those_of_the_current_listing(images: Path, tmp_path: 
     assert again.key == source.key  # the same images
     manifest = open_prepared(again, tmp_path / "prepared").manifest
     assert (manifest.empty_folders, manifest.ignored) == ((), {"not_an_image_name": 1})
+
+
+@pytest.mark.parametrize(
+    ("settings", "difference"),
+    [
+        (Images(image_size=12), "with image_size 8, not 12:"),
+        (Images(image_size=8, fit="crop"), "with fit squash, not crop:"),
+        (Images(image_size=8), "from other images, or by another version:"),
+    ],
+)
+def test_the_refusal_of_a_prepared_dataset_names_the_difference(
+    images: Path, tmp_path: Path, settings: Images, difference: str
+) -> None:
+    folder = tmp_path / "prepared"
+    prepare(list_source(str(images), Images(image_size=8)), folder, [None] * 4)
+    (images / "cat/1.jpg").write_bytes(b"another image")
+    with pytest.raises(UserError, match=f"was prepared {difference} name another folder"):
+        is_prepared(list_source(str(images), settings), folder)
 
 
 def test_temporary_faults_are_counted(images: Path, tmp_path: Path) -> None:

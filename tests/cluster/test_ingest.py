@@ -50,7 +50,7 @@ def test_a_second_run_finds_the_dataset_and_other_settings_are_refused(
 ) -> None:
     assert is_prepared(list_source(str(digits), SETTINGS), dataset.folder)
     larger = list_source(str(digits), Images(image_size=24))
-    with pytest.raises(UserError, match="other images or with other settings"):
+    with pytest.raises(UserError, match="with image_size 16, not 24"):
         is_prepared(larger, dataset.folder)
     with pytest.raises(UserError, match="is not a prepared dataset"):
         is_prepared(larger, digits)
