@@ -1,4 +1,4 @@
-"""The preview shows augmented training images of every class, and nothing of the test split."""
+"""The preview shows augmented images, classes in turn, and none of a folder's own test split."""
 
 import re
 from pathlib import Path

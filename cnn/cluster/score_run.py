@@ -68,7 +68,7 @@ def score(settings: ScoreConfig, console: Console) -> None:
     if settings.sort_into is not None:
         nodes.require_lasting(place(settings.sort_into), "--sort-into")
     folder = bundle.find(place(settings.model))
-    job = gather(settings, bundle.load(folder).with_flip(settings.tta))
+    job = list_work(settings, bundle.load(folder).with_flip(settings.tta))
     check_other(job)
     run, sums = job.run, checksums(folder)
     run.check(settings, job.work.manifest)
@@ -89,7 +89,7 @@ def score(settings: ScoreConfig, console: Console) -> None:
     announce(run, console)
 
 
-def gather(settings: ScoreConfig, model: Bundle) -> ScoringJob:
+def list_work(settings: ScoreConfig, model: Bundle) -> ScoringJob:
     """List the images and cut them into parts."""
     labels = place(settings.labels) if settings.labels else None
     work = list_images(settings.images, model.card.classes, labels)

@@ -1,4 +1,4 @@
-"""The preview: augmented training images, to check before training."""
+"""The preview: images as augmentation changes them, to check before training."""
 
 from collections.abc import Iterator
 from typing import NamedTuple

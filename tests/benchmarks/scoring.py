@@ -80,7 +80,7 @@ def score(model: Path, images: Path, out: Path) -> Spent:
 
 def begun(settings: ScoreConfig) -> ScoringJob:
     """A run that has scored nothing yet."""
-    job = score_run.gather(settings, bundle.load(bundle.find(Path(settings.model))))
+    job = score_run.list_work(settings, bundle.load(bundle.find(Path(settings.model))))
     with job.run.begun(settings, job.work.manifest):
         job.run.begin_with(job.work.manifest, "")
     return job

@@ -116,6 +116,15 @@ def test_a_run_from_prepared_images_saves_their_size_and_can_be_repeated(
     assert here("train", prepared, "--image-size", 16, "--out", run, *shape)[:2] == (0, out)
 
 
+def test_a_preview_is_one_page_beside_the_run_and_nothing_else(here: Here, tmp_path: Path) -> None:
+    images = digits.write(tmp_path / "images")
+    code, out, err = here("train", images, "--out", tmp_path / "run", "--preview")
+    page = tmp_path / "run-preview.html"
+    assert (code, out) == (0, f"wrote {page}\n"), err
+    assert page.read_text().count("data:image/") > 10
+    assert sorted(tmp_path.iterdir()) == [images, page]
+
+
 def test_too_long_a_folder_for_rays_sockets_is_named(command: Command, tmp_path: Path) -> None:
     images = digits.write(tmp_path / "images")
     arguments = ["prepare", images, "--out", tmp_path / "prepared"]
