@@ -312,7 +312,13 @@ class Experiment(Settings):
 
     @classmethod
     def for_other_epochs(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """A file's values, without those that it has only because of its number of epochs."""
+        """A file's values, without those that it has only because of its number of epochs.
+
+        A file that names no epochs was not saved by a run: somebody has chosen what it holds.
+        """
+        training = values.get("training")
+        if not isinstance(training, dict) or "epochs" not in training:
+            return values
         return unscaled(values, epochs_of(values), usual())
 
     @model_validator(mode="after")

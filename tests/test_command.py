@@ -172,6 +172,8 @@ def test_other_epochs_scale_the_regularisation_that_a_file_has_by_default(tmp_pa
     with digits.begun(train("--epochs", "2"), NO_IMAGES):
         pass
     assert train("--config", str(digits.config), "--epochs", "28") == train()
+    chosen = write(tmp_path, {"augmentation": {"rotation": 15}})  # the usual one, by name
+    assert train("photos", "--config", chosen, "--epochs", "9").augmentation.rotation == 15
 
 
 def test_a_search_starts_from_the_saved_settings_of_a_training_run(tmp_path: Path) -> None:
