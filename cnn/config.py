@@ -133,8 +133,8 @@ class Training(Settings):
     lr: Annotated[float, LogUniform(5e-4, 2e-2)] = Field(
         3e-3, gt=0, description="peak learning rate"
     )
-    weight_decay: Annotated[float, LogUniform(1e-3, 0.2)] = Field(
-        0.05, ge=0, description="weight decay, except of norms and biases"
+    weight_decay: Annotated[float, LogUniform(1e-3, 0.5)] = Field(
+        0.15, ge=0, description="weight decay, except of norms and biases"
     )
     warmup: Fraction = Field(
         0.1, description="fraction of the steps over which the learning rate rises to its peak"
@@ -150,8 +150,8 @@ class Training(Settings):
     )
     cutmix: Annotated[float, Field(ge=0, le=1)] = Field(
         0.5,
-        description="fraction of the steps with CutMix: a square of another image, up to half the "
-        "area, and both labels in proportion; smaller by default below 45 epochs",
+        description="fraction of the images with CutMix: a square of another image, up to half "
+        "the area, and both labels in proportion; smaller by default below 45 epochs",
     )
     balance: Literal["none", "loss", "sampling"] = Field(
         "none", description="for unequal classes: weight the loss, or draw rare classes more often"

@@ -12,6 +12,9 @@ _FULL_GPU = (
 FULL_GPU = _FULL_GPU.format(" and a new --out")  # in training, where it changes the result
 FULL_GPU_IN_SCORING = _FULL_GPU.format("")
 
+# Of torch's allocator, of CUDA itself (on a GPU that other programs have filled), and of libraries.
+_GPU_IS_FULL = re.compile(r"CUDA (error: )?out of memory|(CUDNN|CUBLAS)_STATUS_ALLOC_FAILED")
+
 # The last line of a traceback, of an exception of this package.
 _IN_TEXT = re.compile(r"^cnn(?:\.\w+)*\.(?P<name>\w+): (?P<message>.+)$", re.MULTILINE)
 
@@ -75,7 +78,7 @@ def is_refused(error: BaseException) -> bool:
 
 def is_full_gpu(error: BaseException) -> bool:
     """Whether a GPU ran out of memory, by the message: a task's error may lose its type."""
-    return "CUDA out of memory" in str(error)
+    return bool(_GPU_IS_FULL.search(str(error)))
 
 
 def is_full_disk(error: BaseException) -> bool:

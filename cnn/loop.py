@@ -14,7 +14,7 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 from cnn import optim
-from cnn.augment import cutmix
+from cnn.augment import cutmix, draw_squares
 from cnn.batches import ALONE, Batch, Batches, Share, seed_of
 from cnn.config import Training
 from cnn.cuda_graph import Graphed
@@ -196,9 +196,9 @@ class Loop:
     def step(self, state: State, images: Tensor, labels: Tensor, rate: float, sums: Sums) -> None:
         """One step of the optimizer on one batch, at this learning rate."""
         optim.set_rate(state.optimizer, rate)
-        images, others, part = cutmix(images, labels, self.settings.cutmix)
+        squares = draw_squares(len(labels), self.settings.cutmix)
         update = self.graphed_update(state)
-        sums.add(update(images, labels, others, torch.full((), part, device=self.device)), labels)
+        sums.add(update(images, labels, to(squares, self.device)), labels)
 
     def graphed_update(self, state: State) -> Graphed:
         """`update` as a CUDA graph, captured again when the image side changes."""
@@ -208,34 +208,29 @@ class Loop:
             self.graphed[side] = Graphed(partial(self.update, state), self.device)
         return self.graphed[side]
 
-    def update(
-        self, state: State, images: Tensor, labels: Tensor, others: Tensor, part: Tensor
-    ) -> Tensor:
-        """Forward, backward and one step of the optimizer; returns the logits.
-
-        part: the weight, 0..1, of the loss against the CutMix labels `others`.
-        """
+    def update(self, state: State, images: Tensor, labels: Tensor, squares: Tensor) -> Tensor:
+        """Forward, backward and one step of the optimizer; returns the logits."""
         state.optimizer.zero_grad(set_to_none=True)
+        images, others, part = cutmix(images, labels, squares)
         with autocast(self.device, self.settings.precision):
             logits = state.parallel(images)
         logits = logits.float()
-        loss = (1 - part) * self.loss(logits, labels) + part * self.loss(logits, others)
-        loss.backward()  # type: ignore[no-untyped-call]
+        losses = (1 - part) * self.losses(logits, labels) + part * self.losses(logits, others)
+        losses.mean().backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(state.network.parameters(), self.settings.clip)
         state.optimizer.step()
         answers: Tensor = logits.detach()
         return answers
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss that a step minimises: mean weighted cross-entropy with smoothed labels."""
-        losses = functional.cross_entropy(
+    def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Weighted cross-entropies with smoothed labels, `(B,)`: a step minimises their mean."""
+        return functional.cross_entropy(
             logits,
             labels,
             weight=self.class_weights,
             label_smoothing=self.settings.label_smoothing,
             reduction="none",
         )
-        return losses.mean()
 
     @torch.inference_mode()
     def validate(self, network: nn.Module, batches: Batches) -> Sums:
@@ -302,8 +297,9 @@ def progressive_of(state: State, settings: Training) -> ProgressiveResizing:
 
 def seconds_left(state: State, settings: Training, epochs: int) -> float:
     """Seconds from now to the end of `epochs`, at the recent pace."""
-    pace = median(row["seconds"] / row["side"] ** 2 for row in state.history[-PACE:])
-    return pace * progressive_of(state, settings).left(len(state.history), epochs)
+    resizing = progressive_of(state, settings)
+    pace = median(row["seconds"] / resizing.cost(row["side"]) for row in state.history[-PACE:])
+    return pace * resizing.left(len(state.history), epochs)
 
 
 def share_statistics(network: nn.Module) -> None:

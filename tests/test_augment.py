@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from cnn.augment import augment, cutmix, draw, sources
+from cnn.augment import augment, cutmix, draw, draw_squares, sources
 from cnn.config import Augmentation
 
 OFF = Augmentation(rotation=0, shift=0, zoom=0, flip=False, vertical_flip=False)
@@ -189,39 +189,45 @@ def test_a_rotation_turns_about_the_centre_by_the_drawn_angle() -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(2, 6), st.integers(2, 20), st.integers(0, 99))
-def test_cutmix_pastes_a_rectangle_of_another_image_into_each(
+def test_cutmix_pastes_a_rectangle_of_the_previous_image_into_each(
     count: int, size: int, seed: int
 ) -> None:
     # Every pixel of image n is the byte n + 1, which shows where it comes from.
     bytes_of = torch.arange(1, count + 1, dtype=torch.uint8)
     images = bytes_of[:, None, None, None].expand(-1, 3, size, size)
     torch.manual_seed(seed)
-    mixed, others, part = cutmix(images, torch.arange(count), 1.0)
+    mixed, others, parts = cutmix(images, torch.arange(count), draw_squares(count, 1.0))
     own = mixed == images
-    assert torch.equal(others.roll(-1) if part else others, torch.arange(count))
+    assert torch.equal(others.roll(-1), torch.arange(count))
     assert (own | (mixed == images.roll(1, dims=0))).all()
-    assert (~own[:, 0]).float().mean(dim=(1, 2)).tolist() == pytest.approx([part] * count)
-    assert part <= 0.5 + 1 / size
-    inside = ~own[0, 0]
-    rows, columns = inside.any(dim=1), inside.any(dim=0)
-    assert torch.equal(inside, rows[:, None] & columns[None, :])  # one rectangle
+    assert (~own[:, 0]).float().mean(dim=(1, 2)).tolist() == pytest.approx(parts.tolist())
+    assert (parts <= 0.5 + 2 / size).all()
+    for inside in ~own[:, 0]:
+        rows, columns = inside.any(dim=1), inside.any(dim=0)
+        assert torch.equal(inside, rows[:, None] & columns[None, :])  # one rectangle
+
+
+def test_the_squares_of_a_batch_differ() -> None:
+    torch.manual_seed(0)
+    _, _, parts = cutmix(noise(8, 32), torch.arange(8), draw_squares(8, 1.0))
+    assert len(parts.unique()) == 8
 
 
 def test_cutmix_keeps_its_input_and_the_channels_last_layout() -> None:
+    torch.manual_seed(0)
     images, labels = noise(4, 8), torch.arange(4)
     before = images.clone()
-    mixed, _, part = cutmix(images, labels, 1.0)
-    assert part > 0
+    mixed, _, parts = cutmix(images, labels, draw_squares(4, 1.0))
+    assert (parts > 0).any()
     assert torch.equal(images, before)
     assert mixed.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
-def test_cutmix_mixes_batches_with_the_given_probability(probability: float) -> None:
+def test_cutmix_changes_images_with_the_given_probability(probability: float) -> None:
     torch.manual_seed(0)
-    images, labels = noise(2, 16), torch.arange(2)
-    parts = torch.tensor([cutmix(images, labels, probability)[2] for _ in range(400)])
-    assert (parts > 0).float().mean().item() == pytest.approx(probability, abs=0.08)
-    assert parts.max() <= 0.5
-    if probability == 1:
-        assert parts.mean().item() == pytest.approx(0.25, abs=0.03)
+    squares = draw_squares(2000, probability)
+    _, _, parts = cutmix(noise(2000, 16), torch.arange(2000), squares)
+    assert (squares[:, 0] > 0).float().mean().item() == pytest.approx(probability, abs=0.04)
+    assert parts.max() <= 0.5 + 2 / 16
+    assert parts.mean().item() == pytest.approx(probability / 4, abs=0.02)

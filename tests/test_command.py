@@ -12,7 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from cnn.command import parse
 from cnn.config import PrepareConfig, TrainConfig, TuneConfig
-from cnn.errors import UserError
+from cnn.errors import UserError, is_full_gpu
 from cnn.manifest import COLUMNS, Manifest
 from cnn.run_folder import TrainFolder
 from cnn.schema import leaves
@@ -82,6 +82,20 @@ run(getattr(config, sys.argv.pop(1)), job)
     assert (ended.returncode, ended.stdout) == (2, "")
     line = f"error: a GPU's memory is too small: give {mend} stop other programs on the GPU\n"
     assert ended.stderr == line
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA out of memory. Tried to allocate 8.00 GiB.",
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ],
+)
+def test_a_full_gpu_is_recognised_by_each_of_its_messages(message: str) -> None:
+    assert is_full_gpu(RuntimeError(message))
+    assert not is_full_gpu(RuntimeError("CUDA error: an illegal memory access was encountered"))
 
 
 def test_the_text_of_a_user_error_in_a_task_is_a_one_line_error() -> None:

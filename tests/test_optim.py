@@ -89,6 +89,7 @@ def test_the_rate_starts_at_zero_peaks_after_warm_up_and_ends_at_zero(
     assert learning_rate(settings, warmup / 2) == pytest.approx(lr / 2)
     assert learning_rate(settings, warmup) == pytest.approx(lr)
     assert learning_rate(settings, (1 + warmup) / 2) == pytest.approx(lr / 2)
+    assert learning_rate(settings, (1 + 3 * warmup) / 4) == pytest.approx(lr * 3 / 4)
     assert learning_rate(settings, 1) == pytest.approx(0, abs=1e-12)
 
 
@@ -115,7 +116,6 @@ def test_the_rate_rises_in_warm_up_and_falls_after_it(
 @given(warmups, fractions)
 def test_the_rate_never_jumps(warmup: float, progress: float) -> None:
     settings, step = schedule(warmup), 1e-6
-    # The steepest slope: the warm-up's line, or the middle of the cosine.
-    steepest = max(1 / max(warmup, step), 2 / (1 - warmup))
+    steepest = max(1 / max(warmup, step), 1 / (1 - warmup))
     here, there = learning_rate(settings, progress), learning_rate(settings, progress + step)
     assert progress + step > 1 or abs(there - here) <= steepest * step * 1.01

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError, WorkerCrashedError
 
 from cnn.console import Console
+from cnn.errors import is_full_gpu
 
 # A lost worker costs only the parts in progress: three passes in a row that complete no part have
 # another cause.
@@ -31,6 +32,8 @@ def make_all(missing: Missing, attempt: Attempt, console: Console) -> None:
         try:
             attempt(left, isolated)
         except LOST as lost:
+            if is_full_gpu(lost):  # it did not even start, and will not in the next pass
+                raise
             error, isolated = lost, True  # type: ignore[assignment]
             event = f"a worker was lost ({type(lost).__name__})"
         left = missing()

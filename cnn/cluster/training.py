@@ -38,7 +38,7 @@ from cnn.cluster.training_plan import TrainingPlan
 from cnn.cluster.worker import Splits, card, start, train
 from cnn.config import TrainConfig
 from cnn.console import Console, starved
-from cnn.errors import FULL_GPU, UserError
+from cnn.errors import FULL_GPU, UserError, is_full_gpu
 from cnn.loop import DivergedError, Epoch, State, seconds_left
 from cnn.machine import cores
 from cnn.place import Place, place
@@ -174,6 +174,16 @@ def work(task: dict[str, Any]) -> list[Epoch] | str:
     Returns the history, or a message for the user. A loss that diverged, for example, is not
     raised, because Ray would then retry, and it would diverge again.
     """
+    try:
+        return train_share(task)
+    except RuntimeError as error:
+        if not is_full_gpu(error) or ray.train.get_context().get_world_size() > 1:
+            raise  # the other workers wait for this one until Ray ends them
+        return FULL_GPU
+
+
+def train_share(task: dict[str, Any]) -> list[Epoch] | str:
+    """What `work` does, and what it returns; it raises if the GPU's memory is full."""
     context = ray.train.get_context()
     # Ray sets one thread per worker, on any machine.
     torch.set_num_threads(max(1, cores() // context.get_local_world_size()))
@@ -194,10 +204,6 @@ def work(task: dict[str, Any]) -> list[Epoch] | str:
         train(settings, dataset, state, reporter, share, ticker, tuple(task["splits"]))
     except DivergedError as error:
         return str(error)
-    except torch.OutOfMemoryError:
-        if share.workers > 1:  # the others wait for this one until Ray ends them
-            raise
-        return FULL_GPU
     except RayError:  # from a streamed split: only the text of a task's error survives
         dataset.require_whole()
         raise

@@ -11,6 +11,7 @@ needed: enough for full shards, as in every run that needs streaming.
 import argparse
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cnn import optim
-from cnn.augment import augment, cutmix
+from cnn.augment import augment, cutmix, draw_squares
 from cnn.batches import EVALUATION_BATCH, Batches, Share, TrainingBatches
 from cnn.bundle import as_batch
 from cnn.cluster import ingest
@@ -163,13 +164,17 @@ def forward(
     settings: TrainConfig, network: nn.Module, images: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Logits, and the mixed loss of a batch."""
-    smoothing = settings.training.label_smoothing
-    mixed, others, part = cutmix(images, labels, settings.training.cutmix)
+    squares = draw_squares(len(labels), settings.training.cutmix)
+    mixed, others, part = cutmix(images, labels, squares)
     with autocast(CPU, settings.training.precision):
         logits = network(mixed).float()
-    loss = (1 - part) * functional.cross_entropy(logits, labels, label_smoothing=smoothing)
-    loss = loss + part * functional.cross_entropy(logits, others, label_smoothing=smoothing)
-    return logits, loss
+    entropy = partial(
+        functional.cross_entropy,
+        label_smoothing=settings.training.label_smoothing,
+        reduction="none",
+    )
+    losses = (1 - part) * entropy(logits, labels) + part * entropy(logits, others)
+    return logits, losses.mean()
 
 
 def interleave(title: str, ways: dict[str, Callable[[int], object]], rounds: int) -> None:

@@ -1,7 +1,7 @@
 """Laws of passes: missing parts are attempted until none is left, and the log says why."""
 
 import pytest
-from ray.exceptions import WorkerCrashedError
+from ray.exceptions import ActorDiedError, RayTaskError, WorkerCrashedError
 
 from cnn.cluster.passes import make_all
 from cnn.console import Console
@@ -30,3 +30,16 @@ def test_a_worker_is_called_lost_only_if_one_was(
 
     make_all(lambda: list(left), attempt, Console())
     assert capsys.readouterr().err == line
+
+
+def test_a_worker_that_finds_its_gpu_full_is_not_started_again() -> None:
+    full = RayTaskError("__init__", "CUDA error: out of memory", RuntimeError())
+    attempts: list[bool] = []
+
+    def attempt(numbers: list[int], isolated: bool) -> None:
+        attempts.append(isolated)
+        raise ActorDiedError(full)
+
+    with pytest.raises(ActorDiedError):
+        make_all(lambda: [0, 1], attempt, Console())
+    assert len(attempts) == 1
