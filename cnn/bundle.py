@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from cnn import config, network
 from cnn.atomic import write_atomically
 from cnn.errors import UserError
+from cnn.image import Fit
 from cnn.place import Place
 
 FORMAT_VERSION = 2
@@ -33,7 +34,7 @@ class Card(BaseModel):
     format_version: Literal[2] = 2
     classes: list[str] = Field(min_length=2, description="names, in the order of the logits")
     image_size: int
-    fit: Literal["squash", "crop"]
+    fit: Fit
     side: int | None = Field(
         None, description="side that images are shrunk to: their side in the epoch that was saved"
     )

@@ -120,6 +120,9 @@ class Network(Settings):
         return self
 
 
+CNN_ONLY = frozenset(Network.model_fields) - {"network", "weights"}  # torchvision's have their own
+
+
 class Training(Settings):
     """How the network is trained."""
 
@@ -142,7 +145,7 @@ class Training(Settings):
     growing: Fraction = Field(
         0.7,
         description="progressive resizing: fraction of the epochs trained on smaller images, half "
-        "the side, then three quarters; such steps cost 0.4 and 0.65 of a full one",
+        "the side, then three quarters; such steps cost about a third and 0.6 of a full one",
     )
     clip: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
     label_smoothing: Fraction = Field(
@@ -227,8 +230,8 @@ class Search(Settings):
     grace: int | None = Field(
         None,
         ge=1,
-        description="epochs before a trial may be stopped early [default: a twelfth of --epochs, "
-        "at least 1]",
+        description="epochs before a trial may be stopped early [default: a twelfth of the most "
+        "epochs of a trial, at least 1]",
     )
     reduction: int = Field(
         3,

@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from cnn import parquet
 from cnn.errors import UserError
@@ -137,6 +139,15 @@ def listing_key(listing: Listing, image_size: int, fit: Fit, decoder_version: in
 def classes(table: pa.Table) -> list[str]:
     """The sorted class names of a manifest's table; a name's place is its label's index."""
     return sorted(pc.unique(table["label"].drop_null()).to_pylist())
+
+
+def class_indices(names: pa.ChunkedArray, classes: list[str]) -> NDArray[np.int64]:
+    """The index of each name in `classes`, `(N,)`; ValueError for a name that is not among them."""
+    found = pc.index_in(names.cast(pa.string()), value_set=pa.array(classes, pa.string()))
+    if found.null_count:
+        unknown = names.filter(pc.is_null(found))[0].as_py()
+        raise ValueError(f"class {unknown!r} is not one of the {len(classes)} classes")
+    return np.asarray(found, np.int64)
 
 
 def label_images(listing: Listing) -> Manifest:

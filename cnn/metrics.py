@@ -1,4 +1,4 @@
-"""Confusion counts -> accuracy, precision, recall, F1 (scikit-learn does the arithmetic)."""
+"""Scores from counts, and how far to trust them (scikit-learn and SciPy do the arithmetic)."""
 
 from functools import partial
 from math import sqrt

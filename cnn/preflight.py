@@ -9,6 +9,7 @@ from cnn.console import Console
 from cnn.errors import UserError
 from cnn.manifest import Manifest, classes
 from cnn.plural import counted, explained
+from cnn.schema import flag
 
 MIB = 2**20
 
@@ -40,18 +41,18 @@ class Briefing:
 
 
 def describe(
-    census: Census, settings: TrainConfig, image_size: int, workers: str, console: Console
+    census: Census, settings: TrainConfig, image_size: int, plan: str, console: Console
 ) -> Briefing:
     """Print the data, the network and the plan, a line each, then what is wrong with the data."""
     lines = {
         "data": data_line(census),
         "network": network_line(settings.network, image_size, len(census.counts)),
-        "plan": plan_line(census, settings, image_size, workers),
+        "plan": plan_line(census, settings, image_size, plan),
     }
     for name, line in lines.items():
         console.say(f"{name:8} {line}")
     warnings = [
-        *idle(settings),
+        *ignored_settings(settings),
         *too_short(census, settings),
         *one_sided(census, settings, image_size),
         *census.warnings(),
@@ -83,7 +84,7 @@ def one_sided(census: Census, settings: TrainConfig, image_size: int) -> list[st
     ]
 
 
-def idle(settings: TrainConfig) -> list[str]:
+def ignored_settings(settings: TrainConfig) -> list[str]:
     """A warning about settings that shape the cnn, if they are given for another network."""
     name = settings.network.network
     if name == "cnn":
@@ -91,8 +92,8 @@ def idle(settings: TrainConfig) -> list[str]:
     epochs = {"epochs": settings.training.epochs}
     usual = TrainConfig.model_validate({"images": settings.images, "training": epochs}).network
     given = [
-        f"--{field.replace('_', '-')}"
-        for field in config.Network.model_fields.keys() - {"network", "weights"}
+        flag(field)
+        for field in config.CNN_ONLY
         if getattr(settings.network, field) != getattr(usual, field)
     ]
     flags = ", ".join(sorted(given))
@@ -119,11 +120,11 @@ def network_line(settings: config.Network, image_size: int, classes: int) -> str
     return f"{settings.network}: {' → '.join(parts)}; {network.parameter_count(built):,} parameters"
 
 
-def plan_line(census: Census, settings: TrainConfig, image_size: int, workers: str) -> str:
+def plan_line(census: Census, settings: TrainConfig, image_size: int, plan: str) -> str:
     """Workers, where the images come from, and the number of epochs."""
     where = "in memory" if in_memory(census, settings, image_size) else "streamed"
     size = f"{held(census) * 3 * image_size**2 / MIB:,.0f} MiB"
-    return f"{workers}, images {where} ({size}), {counted(settings.training.epochs, 'epoch')}"
+    return f"{plan}, images {where} ({size}), {counted(settings.training.epochs, 'epoch')}"
 
 
 def held(census: Census) -> int:

@@ -14,7 +14,7 @@ from cnn.atomic import write_atomically
 from cnn.decoding import Decoder
 from cnn.errors import UserError, writing_to
 from cnn.image import Fit, Unreadable, decode
-from cnn.manifest import Manifest, assign_splits, classes, hash_content
+from cnn.manifest import Manifest, assign_splits, class_indices, classes, hash_content
 from cnn.parts import part_rows
 from cnn.place import Place
 
@@ -66,7 +66,7 @@ class Prepared:
 
     def load(self, rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         """Images uint8 `(N, S, S, 3)` and labels int64 `(N,)` of manifest rows, in their order."""
-        return gather(self.folder, self.shape, rows), class_indices(rows, self.classes)
+        return gather(self.folder, self.shape, rows), class_indices(rows["label"], self.classes)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -133,12 +133,6 @@ def gather(folder: Place, shape: tuple[int, ...], rows: pa.Table) -> np.ndarray:
         here = np.flatnonzero(shards == shard)
         images[here] = read_images(shard_file(folder, shard), offsets[here], shape)
     return images
-
-
-def class_indices(rows: pa.Table, names: list[str]) -> np.ndarray:
-    """The index of each row's class in `names`, int64."""
-    index = {name: number for number, name in enumerate(names)}
-    return np.array([index[name] for name in rows["label"].to_pylist()], np.int64)
 
 
 def shard_file(folder: Place, shard: int) -> Place:

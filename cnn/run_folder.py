@@ -82,6 +82,12 @@ class RunFolder:
             return {}
         return flat(content) if isinstance(content, dict) else {}
 
+    @classmethod
+    def fixed(cls, settings: BaseModel) -> dict[str, Any]:
+        """The settings, as `group.name` → value, with which alone a run resumes."""
+        values = flat(saved(settings))
+        return {name: values[name] for name in values if cls.MAY_CHANGE.isdisjoint(name.split("."))}
+
     @contextmanager
     def begun(self, settings: BaseModel, manifest: Manifest) -> Iterator[None]:
         """Make the folder, and keep other jobs out of it for the length of a `with` block.
@@ -109,13 +115,12 @@ class RunFolder:
 
         Some defaults depend on the epochs: naming one of those would not show what to fix.
         """
-        before, now = self.read_config(), flat(saved(settings))
+        before, now = self.read_config(), self.fixed(settings)
         if not self.is_of(settings):
             raise UserError(f"{self.path} holds the run of another job: give another --out")
         for name, value in sorted(now.items(), key=lambda item: item[0] != "training.epochs"):
-            setting = name.split(".")[-1]
-            free = {setting, name.split(".")[0]} & self.MAY_CHANGE
-            if not free and before.get(name) != value:
+            if before.get(name) != value:
+                setting = name.split(".")[-1]
                 raise UserError(
                     f"{self.path} was started with {setting} {before.get(name)}, not {value}: "
                     "give the same settings, or another --out"

@@ -42,7 +42,12 @@ def kind(field: FieldInfo) -> str:
 
 def called(name: str, field: FieldInfo) -> str:
     """A setting's name on the command line: `IMAGES`, or `--image-size`."""
-    return name.upper() if Positional in field.metadata else f"--{name.replace('_', '-')}"
+    return name.upper() if Positional in field.metadata else flag(name)
+
+
+def flag(name: str) -> str:
+    """A setting's flag, such as `--image-size`."""
+    return f"--{name.replace('_', '-')}"
 
 
 def validate(

@@ -12,7 +12,7 @@ from cnn.errors import UserError
 from cnn.manifest import Manifest
 from cnn.parts import Parts
 from cnn.place import Place
-from cnn.run_folder import RunFolder, facts, flat
+from cnn.run_folder import RunFolder, facts
 
 
 class ScoreFolder(RunFolder):
@@ -130,8 +130,7 @@ def checksums(model: Place) -> str:
 
 def identity(settings: BaseModel, manifest: Manifest, checksums: str) -> str:
     """A hex digest of all that the predictions depend on: images, model and settings."""
-    chosen = flat(settings.model_dump(mode="json")).items()
-    own = sorted((k, v) for k, v in chosen if k.split(".")[-1] not in ScoreFolder.MAY_CHANGE)
+    own = sorted(ScoreFolder.fixed(settings).items())
     digest = hashlib.sha256(f"{own}{checksums}".encode())
     for column in facts(manifest).columns:
         digest.update(repr(column.to_pylist()).encode())

@@ -15,6 +15,7 @@ from cnn.pixels import Decode, Gather, Pixels
 from cnn.place import Place, place
 from cnn.prepared import Card, Prepared
 from cnn.run_folder import RunFolder
+from cnn.schema import flag
 from cnn.worklist import Root
 
 # Reasons that a user may remove without touching the files, which are then the same to a listing.
@@ -57,7 +58,7 @@ def reuse(folder: Place, settings: Images) -> Source:
         if getattr(settings, name) != getattr(own, name):
             raise UserError(
                 f"{folder} was prepared with {name} {getattr(own, name)}: "
-                f"leave out --{name.replace('_', '-')}, or train from the images"
+                f"leave out {flag(name)}, or train from the images"
             )
     return Source(dataset.card.source, dataset.manifest, dataset.card.key, own, folder)
 

@@ -11,7 +11,7 @@ import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from cnn.config import Augmentation, Network, Settings, TrainConfig
+from cnn.config import CNN_ONLY, Augmentation, Network, Settings, TrainConfig
 from cnn.errors import UserError
 from cnn.plural import counted
 from cnn.ranges import (
@@ -207,8 +207,7 @@ def possible(space: Space, name: str, limits: Range) -> Range:
 
 def idle(space: Space, name: str) -> str | None:
     """Why a dimension would have no effect; None if it has one."""
-    shape = {*Network.model_fields, "stages", "width"} - {"network", "weights"}
-    if name in shape and "cnn" not in space.choices("network"):
+    if name in CNN_ONLY | {"stages", "width"} and "cnn" not in space.choices("network"):
         return f"{name} is for the cnn only, and the network is {space.choices('network')[0]}"
     if name == "strength" and not any(getattr(space.base.augmentation, n) for n in LARGEST):
         return "strength multiplies rotation, shift and zoom, and all of them are 0"

@@ -1,1 +1,1 @@
-"""The verbs: each job parses its settings, calls the library once and prints."""
+"""The verbs: each job parses its settings, and calls the library once."""

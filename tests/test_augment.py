@@ -207,10 +207,14 @@ def test_cutmix_pastes_a_rectangle_of_the_previous_image_into_each(
         assert torch.equal(inside, rows[:, None] & columns[None, :])  # one rectangle
 
 
-def test_the_squares_of_a_batch_differ() -> None:
+def test_squares_are_anywhere_in_the_image_and_of_any_area_up_to_a_half() -> None:
     torch.manual_seed(0)
-    _, _, parts = cutmix(noise(8, 32), torch.arange(8), draw_squares(8, 1.0))
-    assert len(parts.unique()) == 8
+    side, top, left = draw_squares(2000, 1.0).unbind(dim=1)
+    drawn = torch.stack([2 * side**2, top / (1 - side), left / (1 - side)])
+    assert drawn.min() >= 0 and drawn.max() <= 1
+    even = torch.tensor([0.1, 0.5, 0.9])
+    assert torch.allclose(drawn.quantile(even, dim=1), even[:, None], atol=0.04)
+    assert torch.allclose(drawn.corrcoef(), torch.eye(3), atol=0.1)
 
 
 def test_cutmix_keeps_its_input_and_the_channels_last_layout() -> None:

@@ -450,11 +450,12 @@ def test_both_labels_of_mixed_images_are_learned() -> None:
         torch.manual_seed(7)  # the same squares and the same dropout in each step
         loop.step(state, images, labels, 0.01, Sums.zero(CPU))
     torch.manual_seed(7)
-    mixed, others, _ = cutmix(images, labels, draw_squares(16, 1.0))
+    mixed, others, parts = cutmix(images, labels, draw_squares(16, 1.0))
     shares = state.network(mixed).softmax(dim=1)
     differ = labels != others
-    both = shares[differ, labels[differ]] + shares[differ, others[differ]]
-    assert both.mean() > 0.8
+    pasted = shares[differ, others[differ]]
+    assert (pasted - parts[differ]).abs().mean() < 0.1
+    assert (shares[differ, labels[differ]] + pasted).mean() > 0.8
 
 
 def test_the_gradient_is_clipped() -> None:

@@ -19,6 +19,7 @@ from cnn.metrics import (
     calibration_counts,
     calibration_error,
     confusion_counts,
+    mcnemar,
     summarise,
     wilson_interval,
 )
@@ -147,3 +148,12 @@ def test_the_calibration_error_of_wrong_predictions_is_their_confidence(confiden
 def test_a_confidence_on_an_edge_belongs_to_the_bin_below() -> None:
     counts = calibration_counts(np.array([0.0, 0.5, 1.0]), np.ones(3, bool), bins=2)
     assert counts[:, 0].tolist() == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "p"), [(0, 0, 1.0), (3, 3, 1.0), (1, 5, 14 / 64), (0, 10, 2 / 1024)]
+)
+def test_mcnemar_is_the_chance_that_a_fair_coin_falls_as_unevenly(
+    gained: int, lost: int, p: float
+) -> None:
+    assert mcnemar(gained, lost) == mcnemar(lost, gained) == pytest.approx(p)

@@ -14,7 +14,9 @@ from cnn.census import Census, take_census
 from cnn.config import Images, Network, Resources, TrainConfig, Training
 from cnn.console import Console
 from cnn.errors import UserError
+from cnn.loop import State
 from cnn.manifest import COLUMNS, Manifest, assign_splits, hash_content
+from cnn.network import scale_of
 
 SETTINGS = TrainConfig(images="photos", network=Network(filters=(4,)))
 
@@ -43,10 +45,29 @@ def census(images: int = 200) -> Census:
     return take_census(Manifest(assign_splits(table, 0), {}))
 
 
-def test_the_time_is_estimated_from_measured_steps(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_time_is_estimated_from_measured_steps(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten epochs, four of them with images of half the side and three of three quarters."""
+
+    def timed(settings: TrainConfig, state: State, classes: int, device: torch.device) -> float:
+        return {8: 1.0, 12: 2.0, 16: 4.0}[scale_of(state.network).side]
+
+    monkeypatch.setattr(dry_run, "timed_step", timed)
+    training = Training(epochs=10, growing=0.7, batch_size=32)
+    settings = SETTINGS.model_copy(update={"training": training})
+    dry_run.estimate(census(), settings, 16, gpu=False, console=Console())
+    steps = census().split_sizes["train"] // 32
+    seconds = steps * (4 * 1 + 3 * 2 + 3 * 4)
+    line = capsys.readouterr().err.splitlines()[1]
+    assert line.startswith(f"time     about {seconds // 60}:{seconds % 60:02} for 10 epochs of")
+
+
+def test_a_step_is_timed_by_training(capsys: pytest.CaptureFixture[str]) -> None:
     dry_run.estimate(census(), SETTINGS, 8, gpu=False, console=Console())
     disk, time = capsys.readouterr().err.splitlines()
     assert disk.startswith("disk ") and time.startswith("time     about 0:0")
+    assert " 0 ms each" not in time
 
 
 def test_an_epoch_of_less_than_a_batch_is_one_step(
@@ -84,7 +105,7 @@ def test_sampling_of_streamed_images_gives_a_warning() -> None:
 def test_settings_that_the_network_ignores_are_reported(
     network: Network, warnings: list[str]
 ) -> None:
-    assert preflight.idle(TrainConfig(images="photos", network=network)) == warnings
+    assert preflight.ignored_settings(TrainConfig(images="photos", network=network)) == warnings
 
 
 def test_more_classes_than_supported_are_refused() -> None:

@@ -15,12 +15,14 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from cnn.atomic import write_atomically
 from cnn.config import TrainConfig
 from cnn.report.comparison import compare
 from cnn.report.confusion import by_trouble
 from cnn.report.evaluation import Evaluation, evaluate
+from cnn.report.figures import RAMP
 from cnn.report.mix import take_mix
 from cnn.report.page import Report, render
 from cnn.report.provenance import settings_facts
@@ -30,6 +32,7 @@ from cnn.report.tally import ROWS, together
 IMAGES = {"train": 80, "validation": 10, "test": 30, "unreadable": 1, "duplicates": 0}
 FACTS = {"command": "python -m jobs.train photos --out run", "seed": "1"}
 NONE = "\N{EN DASH}"
+STYLE = Path(__file__).parents[1] / "cnn/report/templates/style.css"
 HOSTILE = [
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(2)>',
@@ -465,3 +468,22 @@ def test_a_class_without_images_has_no_scores_and_is_not_the_worst() -> None:
         f"class 1{NONE}0.0%0.0%40",
     ]
     assert f"class 1recall\xa00%, precision\xa0{NONE}" in Elements(html).text
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_numbers_of_a_matrix_can_be_read_in_cells_of_every_colour(scheme: str) -> None:
+    """A contrast of 4.5 to 1 (WCAG AA): of ink on the ramp, which is laid over the paper."""
+    light, dark = (
+        [np.array([int(found[i : i + 2], 16) for i in (0, 2, 4)]) / 255 for found in pair]
+        for pair in re.findall(r"--paper: #(\w{6}); --ink: #(\w{6})", STYLE.read_text())
+    )
+    paper, ink = light if scheme == "light" else dark
+
+    def luminance(colour: NDArray[np.floating]) -> float:
+        linear = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    for red, green, blue, alpha in RAMP(np.linspace(0, 1, 50)):
+        cell = alpha * np.array([red, green, blue]) + (1 - alpha) * paper
+        low, high = sorted((luminance(cell), luminance(ink)))
+        assert (high + 0.05) / (low + 0.05) > 4.5

@@ -106,7 +106,7 @@ def wants_gpu(asked: bool | None, worker: Needs, console: Console) -> bool:
     return gpus() > 0 or provides([worker], console)
 
 
-def counted(workers: int, gpu: bool) -> str:
+def in_words(workers: int, gpu: bool) -> str:
     """The number and kind of workers, in words."""
     return plural.counted(workers, "GPU worker" if gpu else "CPU worker")
 

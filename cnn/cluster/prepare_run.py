@@ -8,7 +8,7 @@ from cnn.cluster.session import session
 from cnn.config import PrepareConfig
 from cnn.console import Console
 from cnn.place import Place, place
-from cnn.plural import by_reason, explained
+from cnn.plural import by_reason, counted, explained
 from cnn.prepared import Prepared
 from cnn.source import Source, is_prepared, list_source, open_prepared, passing_faults
 
@@ -21,10 +21,11 @@ def prepare(settings: PrepareConfig, console: Console) -> None:
     folder = place(settings.out).absolute()
     nodes.require_lasting(folder)
     dataset = ensure_prepared(list_source(settings.images, settings.data), folder, console)
-    images, ignored = dataset.manifest.table.num_rows, dataset.manifest.ignored
+    manifest, errors = dataset.manifest, dataset.manifest.errors()
     console.result(
-        f"{images:,} images in {len(dataset.classes)} classes, "
-        f"{explained('unreadable', dataset.manifest.errors())}, {explained('ignored', ignored)}"
+        f"{manifest.table.num_rows - sum(errors.values()):,} images in "
+        f"{len(dataset.classes)} classes, "
+        f"{explained('unreadable', errors)}, {explained('ignored', manifest.ignored)}"
     )
     console.result(f"wrote {settings.out}")
 
@@ -47,5 +48,5 @@ def ensure_prepared(source: Source, folder: Place, console: Console) -> Prepared
         started = time.monotonic()
         dataset = patiently(lambda: ingest.prepare(source, folder, advance, console))
     seconds = time.monotonic() - started
-    console.say(f"prepared {files} images in {seconds:.0f} s: {folder}")
+    console.say(f"prepared {counted(files, 'file')} in {seconds:.0f} s: {folder}")
     return dataset

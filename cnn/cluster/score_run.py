@@ -1,13 +1,6 @@
 """A scoring run: from folders of images and a bundle to predictions, evaluation and report."""
 
 import time
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from cnn import bundle
 from cnn.atomic import write_atomically
@@ -26,37 +19,18 @@ from cnn.parts import Parts
 from cnn.pixels import Decode
 from cnn.place import place
 from cnn.plural import counted, explained
-from cnn.prediction import confident, uncertain
-from cnn.reader import Reader
+from cnn.prediction import uncertain
 from cnn.report.comparison import lost
 from cnn.report.evaluation import Evaluation, evaluate
 from cnn.report.mix import Mix, take_mix
 from cnn.report.scoring import Baseline, Summary, scoring_report, summarise_scores
 from cnn.report.suspicion import suspects
 from cnn.report.thumbnail import SIDE, thumbnails
-from cnn.score_folder import ScoreFolder, checksums, identity
-from cnn.sorting import UNCERTAIN, ClassFolder, Miss, SortedFolder, class_folders, why_not
+from cnn.score_folder import ScoreFolder, checksums
+from cnn.scoring_job import ScoringJob
+from cnn.sort_run import sort, sorted_folder
 from cnn.spreadsheet import write_csv
-from cnn.worklist import Worklist, list_images
-
-
-@dataclass(frozen=True)
-class ScoringJob:
-    """What a scoring run works on."""
-
-    settings: ScoreConfig
-    run: ScoreFolder
-    model: Bundle
-    work: Worklist
-    parts: Parts
-
-    @property
-    def manifest(self) -> pa.Table:
-        return self.work.manifest.table
-
-    def predictions(self) -> Iterator[pa.Table]:
-        """The predictions, part by part."""
-        return self.run.tables(self.parts)
+from cnn.worklist import list_images
 
 
 def score(settings: ScoreConfig, console: Console) -> None:
@@ -82,7 +56,7 @@ def score(settings: ScoreConfig, console: Console) -> None:
         introduce(job, console)
         with run.begun(settings, job.work.manifest):
             run.begin_with(job.work.manifest, sums)
-            seconds, images = fill(job, console)
+            seconds, images = score_missing(job, console)
             conclude(job, seconds, images, console)
     if into is not None:
         sort(job, into, console)
@@ -136,7 +110,7 @@ def unknown_labels(job: ScoringJob) -> list[str]:
     return [f"not evaluated: {images} with a label that is no class of the model: {names}"]
 
 
-def fill(job: ScoringJob, console: Console) -> tuple[float, int]:
+def score_missing(job: ScoringJob, console: Console) -> tuple[float, int]:
     """Score the missing parts; returns the seconds it took and the number of images in them."""
     before = total = len(job.manifest)
     before -= sum(len(job.parts[number]) for number in job.run.missing(job.parts))
@@ -156,14 +130,14 @@ def fill(job: ScoringJob, console: Console) -> tuple[float, int]:
             patiently(
                 lambda: make_all(
                     missing=lambda: job.run.missing(job.parts),
-                    attempt=lambda left, isolated: stream(job, left, plan, isolated, advance),
+                    attempt=lambda left, isolated: score_parts(job, left, plan, isolated, advance),
                     console=console,
                 )
             )
     return time.monotonic() - started, total - before
 
 
-def stream(
+def score_parts(
     job: ScoringJob, missing: list[int], plan: ScoringPlan, isolated: bool, advance: Advance
 ) -> None:
     """Score the missing parts, and commit each as soon as it is ready."""
@@ -244,55 +218,6 @@ def check_other(job: ScoringJob) -> None:
             raise UserError(
                 f"--compare {name} scored {found}: score the same folders with both models"
             )
-
-
-def sorted_folder(job: ScoringJob, sums: str) -> SortedFolder | None:
-    """The folder to sort images into, checked; None without --sort-into."""
-    if job.settings.sort_into is None:
-        return None
-    roots = [root.place for root in job.work.roots]
-    key = identity(job.settings, job.work.manifest, sums)
-    into = place(job.settings.sort_into)
-    if not isinstance(into, Path):
-        raise UserError(f"--sort-into {into}: give a folder on this machine, or one mounted here")
-    if f"{job.run.path.resolve()}/".startswith(f"{into.resolve()}/"):
-        raise UserError(f"--sort-into {into} contains --out: give a separate folder")
-    folder = SortedFolder(into, roots, key)
-    folder.check()
-    return folder
-
-
-def sort(job: ScoringJob, folder: SortedFolder, console: Console) -> None:
-    """Link or copy each predicted image into its class's folder, or that for uncertain ones."""
-    job.run.check_parts(job.parts)  # of a finished run too, which may be of another version
-    folder.begin()
-    readers = [Reader(root.place) for root in job.work.roots]
-    folders = class_folders(job.model.card.classes)
-    missed: Counter[Miss] = Counter()
-    done = 0
-    with console.bar("sort", "images") as advance:
-        for number, rows in enumerate(job.parts):
-            table = job.run.table(number)
-            for root in pc.unique(rows["root"]).to_pylist():
-                here = table.filter(pc.equal(rows["root"], root))
-                missed += folder.place(readers[root], placements(job, root, here, folders))
-            done += len(rows)
-            advance(done, len(job.manifest))
-    for reason, count in missed.items():
-        console.say(f"not sorted: {counted(count, 'image')}, {why_not(reason)}")
-    console.say(f"sorted   {folder.folder}")
-
-
-def placements(
-    job: ScoringJob, root: int, table: pa.Table, folders: dict[str, ClassFolder]
-) -> Iterator[tuple[str, ClassFolder]]:
-    """The path below its root and the target folder of each image that has a prediction."""
-    sure = confident(table, job.settings.min_confidence or 0.0)
-    columns = (column.to_pylist() for column in (table["path"], table["predicted"], sure))
-    for path, predicted, certain in zip(*columns, strict=True):
-        if predicted is not None:
-            folder = folders[predicted] if certain else UNCERTAIN
-            yield job.work.roots[root].below(path), folder
 
 
 def announce(run: ScoreFolder, console: Console) -> None:

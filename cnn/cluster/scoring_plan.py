@@ -7,7 +7,7 @@ from ray.data import ActorPoolStrategy
 
 from cnn import config
 from cnn.cluster.autoscaler import Needs
-from cnn.cluster.capacity import TOO_SMALL, counted, gpus, provides, slots, total, wants_gpu
+from cnn.cluster.capacity import TOO_SMALL, gpus, in_words, provides, slots, total, wants_gpu
 from cnn.console import Console
 from cnn.errors import UserError
 from cnn.machine import cores
@@ -91,7 +91,7 @@ class ScoringPlan:
         return replace(self, workers=max(1, min(self.workers, room(self.gpu_fraction))))
 
     def __str__(self) -> str:
-        return f"{counted(self.workers, self.gpu_fraction > 0)}, batches of {self.batch_size}"
+        return f"{in_words(self.workers, self.gpu_fraction > 0)}, batches of {self.batch_size}"
 
 
 def logical_cpus(settings: config.Pool) -> int:
@@ -112,7 +112,7 @@ def plan(settings: config.Pool, parts: int, image_size: int, console: Console) -
         return wanted
     each = f"{fraction:g} GPUs each, of {gpus()}" if gpu else f"a CPU each, of {total('CPU')}"
     fix = f"give --workers {most}" if most else "leave out --gpu" if gpu else TOO_SMALL
-    raise UserError(f"to score with {counted(workers, gpu)} takes {each}: {fix}")
+    raise UserError(f"to score with {in_words(workers, gpu)} takes {each}: {fix}")
 
 
 def room(gpu_fraction: float) -> int:

@@ -13,6 +13,7 @@ from cnn.augment import augment
 from cnn.batches import Batch, Share, balanced_draws, evaluation_batch, seed_of, training_order
 from cnn.bundle import as_batch
 from cnn.config import Augmentation
+from cnn.manifest import class_indices
 from cnn.parts import most_rows
 from cnn.prepared import Prepared
 
@@ -28,7 +29,7 @@ class Rows:
     @classmethod
     def of(cls, dataset: Prepared, table: pa.Table) -> "Rows":
         shard, row = (table[name].to_numpy().astype(np.int64) for name in ("shard", "row"))
-        return cls(shard, row, prepared.class_indices(table, dataset.classes))
+        return cls(shard, row, class_indices(table["label"], dataset.classes))
 
     def take(self, chosen: np.ndarray) -> "Rows":
         return Rows(self.shard[chosen], self.row[chosen], self.label[chosen])

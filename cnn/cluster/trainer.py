@@ -15,13 +15,13 @@ class Trainer(DataParallelTrainer):
 
     One hands out datasets, which workers here read themselves. One removes the placement groups
     of a lost controller: a search needs it, but any other job ends with its controller, and then
-    Ray removes them. One tells Ray Data which CPUs are taken: not needed by a training run that
-    is `alone`, because its images fit in memory.
+    Ray removes them. One tells Ray Data which CPUs are taken: not needed by a run with its
+    images `in_memory`.
     """
 
-    def __init__(self, *arguments: Any, alone: bool, **named: Any) -> None:
+    def __init__(self, *arguments: Any, in_memory: bool, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self.alone = alone
+        self.in_memory = in_memory
 
     def _create_default_callbacks(self) -> list[Any]:
         searching = bool(self.run_config.callbacks)
@@ -30,7 +30,7 @@ class Trainer(DataParallelTrainer):
         return [callback for callback in asked if not isinstance(callback, needless)]
 
     def _initialize_and_run_controller(self, **named: Any) -> Result:
-        if self.alone:
+        if self.in_memory:
             named["scaling_policy"] = Unannounced(self.scaling_config)  # type: ignore[arg-type]  # typed as V1's
         return super()._initialize_and_run_controller(**named)
 

@@ -149,7 +149,7 @@ def trainer(
             ),
             callbacks=list(callbacks),  # type: ignore[arg-type]  # typed as V1's
         ),
-        alone=settings.resources.hold(len(dataset.manifest.table), dataset.card.image_size),
+        in_memory=settings.resources.hold(len(dataset.manifest.table), dataset.card.image_size),
     )
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from cnn import config
 from cnn.cluster.autoscaler import Needs, grows
-from cnn.cluster.capacity import TOO_SMALL, counted, gpus, has, provides, total, wants_gpu
+from cnn.cluster.capacity import TOO_SMALL, gpus, has, in_words, provides, total, wants_gpu
 from cnn.cluster.scoring_plan import ScoringPlan, images_per_pass
 from cnn.console import Console
 from cnn.errors import UserError
@@ -44,7 +44,7 @@ class TrainingPlan:
             )
 
     def __str__(self) -> str:
-        return counted(self.workers, self.gpu)
+        return in_words(self.workers, self.gpu)
 
 
 def worker_needs(gpu: bool) -> Needs:
@@ -93,7 +93,7 @@ def refusal(wanted: TrainingPlan, settings: config.Experiment) -> UserError:
     cpus = total("CPU")
     fewer = f"give --workers {sharers(batch_size, cpus // 2)}" if cpus >= 2 else TOO_SMALL
     return UserError(
-        f"to train with {counted(wanted.workers, gpu=False)} takes {wanted.cpus} CPUs, 1 each and "
+        f"to train with {in_words(wanted.workers, gpu=False)} takes {wanted.cpus} CPUs, 1 each and "
         f"1 each for the data, and the cluster has {cpus}: {fewer}"
     )
 

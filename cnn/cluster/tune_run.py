@@ -90,16 +90,14 @@ def fill(
     briefing.lines["network"] = preflight.network_line(
         best.network, dataset.card.image_size, len(dataset.classes)
     )
-    if settings.search.retrain:
+    validated = not settings.search.retrain
+    if validated:
+        trained = as_trained(winner)
+    else:
         briefing.lines["retrained"] = RETRAINED
         trained = retrain(best, dataset, run, plan, console)
-    else:
-        trained = kept(winner)
     keep(trained, run)
-    pool, validated = (
-        plan.training_plan.scoring(dataset.card.image_size),
-        not settings.search.retrain,
-    )
+    pool = plan.training_plan.scoring(dataset.card.image_size)
     result = test(dataset, census, best, run, pool, console, validated)
     seconds, title = time.monotonic() - started, run.path.resolve().name
     page = training_report(
@@ -158,7 +156,7 @@ def conclude(tried: list[Tried], space: Space, run: TuneFolder) -> tuple[Tuning,
     return summary, next(one for one in tried if one.trial is summary.best)
 
 
-def kept(tried: Tried) -> Trained:
+def as_trained(tried: Tried) -> Trained:
     """The best trial as a training result: its bundle and history."""
     rows = tried.epochs.to_dict("records")
     return Trained(tried.best(), rows)

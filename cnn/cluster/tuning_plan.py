@@ -3,14 +3,15 @@
 import os
 from dataclasses import dataclass
 
-from cnn import config, plural
+from cnn import config
 from cnn.cluster.autoscaler import Needs
-from cnn.cluster.capacity import TOO_SMALL, counted, gpus, provides, slots, total, wants_gpu
+from cnn.cluster.capacity import TOO_SMALL, gpus, in_words, provides, slots, total, wants_gpu
 from cnn.cluster.search_state import NOTHING, SearchState
 from cnn.cluster.training_plan import DATA_CPUS, TrainingPlan, worker_needs
 from cnn.console import Console
 from cnn.errors import UserError
 from cnn.machine import cores
+from cnn.plural import counted
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ class TuningPlan:
         return {"CPU": 1.0, "GPU": self.gpu_fraction if self.workers == 1 else 0.0}
 
     def __str__(self) -> str:
-        each = counted(self.workers, self.gpu_fraction > 0)
-        at_once, cpus = plural.counted(self.concurrent, "trial"), plural.counted(self.cpus, "CPU")
+        each = in_words(self.workers, self.gpu_fraction > 0)
+        at_once, cpus = counted(self.concurrent, "trial"), counted(self.cpus, "CPU")
         return f"{at_once} at once, {each} each: {cpus} in all"
 
 
@@ -115,10 +116,10 @@ def plan(
             f"the interrupted search needs {wanted.cpus} CPUs and {wanted.gpus:g} GPUs, and there "
             f"are {total('CPU')} and {gpus()}: resume it with as many, or give another --out"
         )
-    trials = plural.counted(wanted.concurrent, "trial")
+    trials = counted(wanted.concurrent, "trial")
     fewer = "give fewer --workers" if workers > 1 else TOO_SMALL
     raise UserError(
-        f"{trials} at once with {counted(workers, gpu)} each: {wanted.cpus} CPUs"
+        f"{trials} at once with {in_words(workers, gpu)} each: {wanted.cpus} CPUs"
         + (f" and {wanted.gpus:g} GPUs" if gpu else "")
         + " are needed"
         + f", and there are {total('CPU')} CPUs and {gpus()} GPUs: "

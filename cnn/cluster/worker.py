@@ -9,13 +9,13 @@ import pyarrow.compute as pc
 import torch
 from torch import nn
 
-from cnn import network, optim, prepared
+from cnn import network, optim
 from cnn.batches import ALONE, Batches, EvaluationBatches, Share, TrainingBatches
 from cnn.bundle import Card, as_batch
 from cnn.cluster.streaming import StreamedEvaluationBatches, StreamedTrainingBatches
 from cnn.config import TrainConfig
 from cnn.loop import Epoch, Loop, State, class_weights
-from cnn.manifest import Split
+from cnn.manifest import Split, class_indices
 from cnn.place import Place
 from cnn.prepared import Prepared
 
@@ -120,7 +120,7 @@ def loss_weights(
     if settings.training.balance != "loss":
         return None
     train = split_rows(dataset.split(settings.seed), *splits)
-    labels = torch.from_numpy(prepared.class_indices(train, dataset.classes))
+    labels = torch.from_numpy(class_indices(train["label"], dataset.classes))
     return class_weights(labels, len(dataset.classes)).to(device)
 
 

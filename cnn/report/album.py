@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from cnn.manifest import class_indices
 from cnn.report import columns
 from cnn.report.evaluation import Evaluation, Shown
 from cnn.report.suspicion import suspicious, usual_confidence
@@ -150,9 +151,7 @@ def cell_sizes(confusion: NDArray[np.int64]) -> NDArray[np.int64]:
 def _judged(part: pa.Table, classes: list[str], usual: NDArray[np.float64]) -> pa.Table:
     """The evaluated rows of a part, with the columns to pick by; the lowest values come first."""
     rows = part.filter(pc.is_null(columns.reasons_against(part, classes))).combine_chunks()
-    true, predicted = (
-        columns.class_indices(rows[name], classes) for name in ("label", "predicted")
-    )
+    true, predicted = (class_indices(rows[name], classes) for name in ("label", "predicted"))
     confidence = rows["confidence"].to_numpy().astype(np.float64)
     known = {
         "right": true == predicted,

@@ -19,15 +19,6 @@ def has_prediction(part: pa.Table) -> pa.ChunkedArray:
     return pc.and_(pc.is_valid(part["predicted"]), sure)
 
 
-def class_indices(names: pa.ChunkedArray, classes: list[str]) -> NDArray[np.int64]:
-    """The index of each name in `classes`; ValueError for a name that is not among them."""
-    found = pc.index_in(names.cast(pa.string()), value_set=pa.array(classes, pa.string()))
-    if found.null_count:
-        unknown = names.filter(pc.is_null(found))[0].as_py()
-        raise ValueError(f"predicted class {unknown!r} is not one of the {len(classes)} classes")
-    return np.asarray(found, np.int64)
-
-
 def counts(values: pa.ChunkedArray) -> Counter[str]:
     """How often each value occurs; nulls are not counted."""
     found = pc.value_counts(values.drop_null())

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cnn import metrics
 from cnn.errors import UserError
+from cnn.manifest import class_indices
 from cnn.report import columns
 from cnn.report.album import Pick
 from cnn.report.evaluation import ClassChange, Comparison, Shown
@@ -29,7 +30,7 @@ def compare(
     for part, other in aligned(parts, others, name):
         rows = _answered(part, other, classes)
         before, now = (rows[column].to_numpy() for column in ("was_right", "is_right"))
-        label = columns.class_indices(rows["label"], classes)
+        label = class_indices(rows["label"], classes)
         np.add.at(counts, (label, before.astype(int), now.astype(int)), 1)
         picks["lost"].see(rows.filter(pa.array(before & ~now)))
         picks["gained"].see(rows.filter(pa.array(now & ~before)))

@@ -14,7 +14,7 @@ from cnn.report.evaluation import Coverage, Evaluation
 
 # One hue from clear to solid: lightness alone carries the value, which is safe for the
 # colour-blind. A middle tone, because pixels cannot follow the page's colours.
-RAMP = LinearSegmentedColormap.from_list("ramp", [(0.16, 0.47, 0.84, 0.0), (0.16, 0.47, 0.84, 1.0)])
+RAMP = LinearSegmentedColormap.from_list("ramp", [(0.16, 0.47, 0.84, 0.0), (0.16, 0.47, 0.84, 0.8)])
 # With more classes, numbers do not fit into the cells.
 NUMBERED_CLASSES = 30
 
@@ -96,10 +96,7 @@ def _heatmap(axes: Axes, shares: NDArray[np.floating], names: list[str]) -> None
 def _number_cells(axes: Axes, shares: NDArray[np.floating]) -> None:
     for true, predicted in np.argwhere(shares >= 0.005):
         share = shares[true, predicted]
-        colour = "white" if share > 0.6 else INK
-        axes.text(
-            predicted, true, f"{share:.0%}"[:-1], color=colour, size=10, ha="center", va="center"
-        )
+        axes.text(predicted, true, f"{share:.0%}"[:-1], size=10, ha="center", va="center")
 
 
 def _reliability(axes: Axes, filled: NDArray[np.floating]) -> None:

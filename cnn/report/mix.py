@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from cnn.manifest import class_indices
+from cnn.prediction import uncertain
 from cnn.report import columns
 
 BINS = 20
@@ -93,18 +95,16 @@ def _mix(part: pa.Table, classes: list[str], min_confidence: float | None) -> Mi
     """The mix of one part."""
     read = part.filter(pc.is_null(part["error"]))
     scored = read.filter(columns.has_prediction(read))
-    label = columns.class_indices(scored["predicted"], classes)
-    # Compared as float32, so that a confidence of 0.7 is not below 0.7. Clipped, because a rounded
-    # softmax may exceed 1, which is outside the histogram.
+    label = class_indices(scored["predicted"], classes)
+    # Clipped, because a rounded softmax may exceed 1, which is outside the histogram.
     confidence = np.clip(scored["confidence"].to_numpy().astype(np.float32), 0, 1)
-    asked = 0.0 if min_confidence is None else min_confidence
     return Mix(
         classes=classes,
         min_confidence=min_confidence,
         images=np.bincount(label, minlength=len(classes)),
         confidence=np.bincount(label, confidence, len(classes)).astype(np.float64),
         histogram=np.histogram(confidence, BINS, (0, 1))[0],
-        uncertain=int(np.count_nonzero(confidence < np.float32(asked))),
+        uncertain=len(uncertain(scored, min_confidence or 0.0)),
         unreadable=columns.counts(part["error"].cast(pa.string())),
         no_prediction=read.num_rows - scored.num_rows,
     )

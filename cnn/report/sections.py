@@ -228,7 +228,12 @@ def training(history: pd.DataFrame, best: int | None) -> dict[str, Any]:
     """The learning curves, and the row of the epoch kept; None if validation did not choose it."""
     kept = history[history["epoch"] == best].dropna(subset="val_accuracy")
     return {
-        "curves": [Markup(svg) for svg in figures.learning_curves(history)],
+        "curves": {
+            name: Markup(svg)
+            for name, svg in zip(
+                ("Loss", "Accuracy"), figures.learning_curves(history), strict=True
+            )
+        },
         "best": kept.iloc[0] if len(kept) else None,
     }
 

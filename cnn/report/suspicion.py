@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from cnn.manifest import class_indices
 from cnn.report import columns
 from cnn.report.evaluation import Evaluation
 
@@ -30,9 +31,7 @@ def suspicious(
     judged: pa.Table, classes: list[str], usual: NDArray[np.float64]
 ) -> NDArray[np.bool_]:
     """Whether each evaluated row's label is suspected, (N,), given the usual confidence, (C,)."""
-    true, predicted = (
-        columns.class_indices(judged[name], classes) for name in ("label", "predicted")
-    )
+    true, predicted = (class_indices(judged[name], classes) for name in ("label", "predicted"))
     confidence = judged["confidence"].to_numpy().astype(np.float64)
     return np.asarray((true != predicted) & (confidence >= usual[predicted]))
 

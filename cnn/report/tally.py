@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cnn import metrics
+from cnn.manifest import class_indices
 from cnn.prediction import TOP
 from cnn.report import columns
 
@@ -71,9 +72,7 @@ def take_tally(part: pa.Table, classes: list[str]) -> Tally:
     part = part.combine_chunks()
     reason = columns.reasons_against(part, classes)
     judged = part.filter(pc.is_null(reason))
-    true, predicted = (
-        columns.class_indices(judged[name], classes) for name in ("label", "predicted")
-    )
+    true, predicted = (class_indices(judged[name], classes) for name in ("label", "predicted"))
     # A rounded softmax may exceed 1, which is outside the last bin.
     confidence = np.clip(judged["confidence"].to_numpy(), 0, 1)
     guessed, hits = _guesses(judged, guesses_asked(classes))

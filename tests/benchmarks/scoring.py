@@ -21,11 +21,11 @@ import torch
 from cnn import bundle
 from cnn.bundle import Bundle
 from cnn.cluster import score_run
-from cnn.cluster.score_run import ScoringJob
 from cnn.cluster.session import session
 from cnn.config import ScoreConfig
 from cnn.console import Console
 from cnn.image import decode
+from cnn.scoring_job import ScoringJob
 from tests.benchmarks.processes import Spent, Usage, measure, metered
 
 BATCH = 128
@@ -74,7 +74,7 @@ def score(model: Path, images: Path, out: Path) -> Spent:
     settings = ScoreConfig(model=str(model), images=(str(images),), out=str(out))
     job = begun(settings)
     with metered() as spent:
-        score_run.fill(job, Console())
+        score_run.score_missing(job, Console())
     return spent
 
 

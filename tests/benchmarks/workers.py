@@ -101,7 +101,7 @@ def compare(settings: TrainConfig, dataset: Prepared, table: pa.Table, rounds: i
         },
         backend_config=TorchConfig(),
         scaling_config=ScalingConfig(num_workers=2),
-        alone=True,
+        in_memory=True,
     )
     costs: list[Round] = trainer.fit().return_value
     return costs

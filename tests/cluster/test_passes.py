@@ -43,3 +43,15 @@ def test_a_worker_that_finds_its_gpu_full_is_not_started_again() -> None:
     with pytest.raises(ActorDiedError):
         make_all(lambda: [0, 1], attempt, Console())
     assert len(attempts) == 1
+
+
+def test_three_passes_without_progress_end_the_job_and_the_last_two_are_isolated() -> None:
+    attempts: list[bool] = []
+
+    def attempt(numbers: list[int], isolated: bool) -> None:
+        attempts.append(isolated)
+        raise WorkerCrashedError
+
+    with pytest.raises(WorkerCrashedError):
+        make_all(lambda: [0, 1], attempt, Console())
+    assert attempts == [False, True, True]

@@ -1,5 +1,8 @@
 """Laws of streaming: the same images as from memory, and always the promised number of batches."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -7,10 +10,13 @@ import torch
 
 from cnn.batches import EvaluationBatches, Share, TrainingBatches
 from cnn.bundle import as_batch
+from cnn.cluster import ingest, worker
 from cnn.cluster.streaming import Rows, StreamedEvaluationBatches, StreamedTrainingBatches
 from cnn.cluster.worker import split_rows
-from cnn.config import Augmentation
+from cnn.config import Augmentation, Images, TrainConfig
+from cnn.console import Console
 from cnn.prepared import Prepared
+from cnn.source import list_source
 
 STILL = Augmentation(rotation=0, shift=0, zoom=0, flip=False)
 
@@ -105,3 +111,47 @@ def test_evaluation_streams_each_image_exactly_once(
     shares = [StreamedEvaluationBatches(dataset, train, Share(r, workers)) for r in range(workers)]
     found = [batch for share in shares for batch in share.epoch(0)]
     assert sorted(fingerprints(found)) == sorted(fingerprints(list(memory.epoch(0))))
+
+
+@pytest.fixture(scope="module")
+def unequal(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """All zeros, and seven ones."""
+    folder = tmp_path_factory.mktemp("unequal")
+    for name, most in (("0", 99), ("1", 7)):
+        (folder / "images" / name).mkdir(parents=True)
+        for file in sorted((digits / name).iterdir())[:most]:
+            shutil.copy(file, folder / "images" / name)
+    source = list_source(str(folder / "images"), Images(image_size=16))
+    return ingest.prepare(source, folder / "prepared", lambda done, total: None, Console())
+
+
+def balanced_by(way: str, memory: float) -> TrainConfig:
+    training = {"balance": way, "batch_size": 8}
+    resources = {"memory": memory}
+    return TrainConfig.model_validate(
+        {"images": "digits", "training": training, "resources": resources}
+    )
+
+
+@pytest.mark.parametrize("memory", [4.0, 0.0], ids=["memory", "streamed"])
+def test_balanced_sampling_shows_each_class_equally_often(unequal: Prepared, memory: float) -> None:
+    def rare(way: str) -> float:
+        """The fraction of ones in three epochs."""
+        settings = balanced_by(way, memory)
+        share, device = Share(), torch.device("cpu")
+        train, _ = worker.split_batches(settings, unequal, share, device, ("train",))
+        labels = [label for number in (1, 2, 3) for _, label in train.epoch(number)]
+        return torch.cat(labels).float().mean().item()
+
+    assert rare("none") < 0.3
+    assert rare("sampling") == pytest.approx(0.5, abs=0.15)
+
+
+def test_only_a_balanced_loss_weights_the_classes(unequal: Prepared) -> None:
+    def weights(way: str) -> torch.Tensor | None:
+        settings, device = balanced_by(way, 4), torch.device("cpu")
+        return worker.loss_weights(settings, unequal, device, ("train",))
+
+    assert weights("none") is weights("sampling") is None
+    balanced = weights("loss")
+    assert balanced is not None and balanced[1] > 2 * balanced[0]

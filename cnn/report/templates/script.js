@@ -28,6 +28,11 @@ function sort(table, headings, heading) {
   table.tBodies[0].append(...rows);
 }
 
+// Paper has no clicks: all details are printed.
+addEventListener("beforeprint", () => {
+  for (const details of document.querySelectorAll("details")) details.open = true;
+});
+
 // The confusion matrix shows the counts of the cell under the pointer, or of the one that the arrow keys reach.
 const source = document.getElementById("confusion-data");
 if (source) {
