@@ -136,8 +136,8 @@ class Training(Settings):
     lr: Annotated[float, LogUniform(5e-4, 2e-2)] = Field(
         3e-3, gt=0, description="peak learning rate"
     )
-    weight_decay: Annotated[float, LogUniform(1e-3, 0.5)] = Field(
-        0.15, ge=0, description="weight decay, except of norms and biases"
+    weight_decay: Annotated[float, LogUniform(1e-3, 0.2)] = Field(
+        0.15, ge=0, description="weight decay, except of norms and biases; chosen for adamw"
     )
     warmup: Fraction = Field(
         0.1, description="fraction of the steps over which the learning rate rises to its peak"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 
-from cnn import optim
+from cnn import optim, progressive
 from cnn.augment import cutmix, draw_squares
 from cnn.batches import ALONE, Batch, Batches, Share, seed_of
 from cnn.config import Training
@@ -259,7 +259,8 @@ class Loop:
             return state.epochs
         left = self.settings.max_minutes * 60 - sum(row["seconds"] for row in state.history)
         possible = range(len(state.history), self.settings.epochs + 1)
-        needs = partial(seconds_left, state, self.settings)  # grows with the epochs
+        # It grows with the epochs. Nothing fixed: no full epoch costs more than is expected of it.
+        needs = partial(seconds_left, state, self.settings, fixed=0.0)
         fitting = possible[bisect_right(possible, max(0, left), key=needs) - 1]
         agreed = torch.tensor(fitting, device=self.device)
         if distributed.is_initialized():
@@ -295,11 +296,16 @@ def progressive_of(state: State, settings: Training) -> ProgressiveResizing:
     return ProgressiveResizing(settings.growing, scale.image_size, scale.smallest)
 
 
-def seconds_left(state: State, settings: Training, epochs: int) -> float:
-    """Seconds from now to the end of `epochs`, at the recent pace."""
-    resizing = progressive_of(state, settings)
-    pace = median(row["seconds"] / resizing.cost(row["side"]) for row in state.history[-PACE:])
-    return pace * resizing.left(len(state.history), epochs)
+def seconds_left(
+    state: State, settings: Training, epochs: int, fixed: float = progressive.FIXED
+) -> float:
+    """Seconds from now to the end of `epochs`, at the recent pace.
+
+    fixed: the fraction of an epoch's time that does not depend on the side of the images.
+    """
+    resizing, last = progressive_of(state, settings), state.history[-PACE:]
+    pace = median(row["seconds"] / resizing.cost(row["side"], fixed) for row in last)
+    return pace * resizing.left(len(state.history), epochs, fixed)
 
 
 def share_statistics(network: nn.Module) -> None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 # one at the full side on CPUs with AVX512-BF16, and 0.4 and 0.65 on others.
 STEPS = (0.5, 0.75)
 
-# The fraction of an epoch's time that smaller images do not reduce, on the faster of those CPUs. If
-# it is more, times are expected to be longer than they are.
+# The fraction of an epoch's time that smaller images do not reduce, on the faster of those CPUs.
+# Where it is more, epochs to come are expected to take longer than they will.
 FIXED = 0.1
 
 
@@ -34,10 +34,11 @@ class ProgressiveResizing:
         step = STEPS[int((epoch - 1) / growing * len(STEPS))]
         return max(self.smallest, round(self.whole * step))
 
-    def cost(self, side: int) -> float:
+    def cost(self, side: int, fixed: float = FIXED) -> float:
         """The time that an epoch with images of this side takes, compared with a full one."""
-        return FIXED + (1 - FIXED) * (side / self.whole) ** 2
+        return fixed + (1 - fixed) * (side / self.whole) ** 2
 
-    def left(self, done: int, epochs: int) -> float:
+    def left(self, done: int, epochs: int, fixed: float = FIXED) -> float:
         """The time that the epochs to come take, in full epochs."""
-        return sum(self.cost(self.side(number, epochs)) for number in range(done + 1, epochs + 1))
+        sides = (self.side(number, epochs) for number in range(done + 1, epochs + 1))
+        return sum(self.cost(side, fixed) for side in sides)
