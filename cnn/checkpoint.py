@@ -1,19 +1,24 @@
 """Checkpoints: a bundle, and what training needs to resume from it."""
 
+import io
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 
 from cnn import bundle
 from cnn.bundle import Bundle, BundleError, Card
 from cnn.errors import UserError
-from cnn.loop import State
+from cnn.loop import Epoch, State
 from cnn.place import Place
 
 TRAINING = "training.pt"
+
+# What reading half of a checkpoint raises.
+INCOMPLETE = (BundleError, OSError, EOFError, RuntimeError, UnpicklingError)
 
 
 def save(folder: Path, state: State, card: Card) -> None:
@@ -35,6 +40,26 @@ def best(folders: Iterable[Place], metric: str) -> Bundle:
     return max(whole, key=lambda one: (one.card.trained[metric], one.card.trained["epoch"]))
 
 
+def longest(folders: Iterable[Place]) -> tuple[list[Epoch], int]:
+    """The history of the checkpoint with the most epochs, and the epochs of its schedule.
+
+    ([], 0) if there is no whole checkpoint.
+    """
+    found: list[tuple[list[Epoch], int]] = [([], 0)]
+    for folder in folders:
+        with suppress(*INCOMPLETE):
+            saved = read_training((folder / TRAINING).read_bytes())
+            found.append((saved["history"], saved["epochs"]))
+    return max(found, key=lambda one: len(one[0]))
+
+
+def read_training(content: bytes) -> dict[str, Any]:
+    """A checkpoint's `optimizer`, `epochs` and `history`, from the content of its file."""
+    # weights_only: plain tensors and numbers; a foreign checkpoint cannot run code.
+    saved: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    return saved
+
+
 def load(folder: Path, state: State, place: Place | None = None) -> None:
     """Restore `state` from a checkpoint; UserError if it is damaged.
 
@@ -43,9 +68,8 @@ def load(folder: Path, state: State, place: Place | None = None) -> None:
     device = next(state.network.parameters()).device
     try:
         saved = bundle.load(folder, device)
-        # weights_only: plain tensors and numbers; a foreign checkpoint cannot run code.
-        training = torch.load(folder / TRAINING, map_location="cpu", weights_only=True)
-    except (BundleError, OSError, EOFError, RuntimeError, UnpicklingError) as error:
+        training = read_training((folder / TRAINING).read_bytes())
+    except INCOMPLETE as error:
         found = place or folder
         raise UserError(
             f"the checkpoint {found} is damaged ({type(error).__name__}): "

@@ -230,8 +230,8 @@ class Search(Settings):
     grace: int | None = Field(
         None,
         ge=1,
-        description="epochs before a trial may be stopped early [default: a twelfth of the most "
-        "epochs of a trial, at least 1]",
+        description="epochs of the longest trial before it may be stopped early; shorter ones in "
+        "proportion [default: a twelfth of them, at least 1]",
     )
     reduction: int = Field(
         3,

@@ -163,9 +163,7 @@ class Loop:
         train_loss, train_accuracy, images = self.train_epoch(state, batches, train.steps).reduce()
         trained = time.perf_counter()
         if not math.isfinite(train_loss):
-            raise DivergedError(
-                f"the loss became {train_loss} in epoch {number}: lower --lr and give a new --out"
-            )
+            raise DivergedError(f"the loss became {train_loss} in epoch {number}")
         share_statistics(state.network)
         val_loss, val_accuracy = math.nan, math.nan
         if validation is not None:

@@ -209,6 +209,10 @@ def idle(space: Space, name: str) -> str | None:
     """Why a dimension would have no effect; None if it has one."""
     if name in CNN_ONLY | {"stages", "width"} and "cnn" not in space.choices("network"):
         return f"{name} is for the cnn only, and the network is {space.choices('network')[0]}"
+    if name == "growing" and "cnn" not in space.choices("network"):
+        return "growing is for the cnn only: other networks take images of one size"
+    if name == "test_time_flip":
+        return "test_time_flip changes no accuracy on validation, which compares the trials"
     if name == "strength" and not any(getattr(space.base.augmentation, n) for n in LARGEST):
         return "strength multiplies rotation, shift and zoom, and all of them are 0"
     return None
@@ -340,9 +344,12 @@ def try_networks(space: Space) -> None:
 
     from cnn.network import build, check
 
-    for name, image_size in product(others, space.image_sizes):
+    # Weights to download are not looked at here: each trial downloads its own.
+    files = {weights if weights != "default" else None for weights in space.choices("weights")}
+    for name, weights, image_size in product(others, files, space.image_sizes):
         try:
             with torch.device("meta"):  # shapes only: no memory, no arithmetic
-                check(build(Network(network=name), image_size, classes=2), image_size)
+                shape = Network.model_validate({"network": name, "weights": weights})
+                check(build(shape, image_size, classes=2), image_size)
         except UserError as error:
             raise UserError(f"{name}: {error}") from None

@@ -231,7 +231,7 @@ def test_a_space_file_gives_exactly_its_ranges(tmp_path: Path) -> None:
     }
     assert space.start == {
         "lr": 0.003,
-        "weight_decay": 0.001,
+        "weight_decay": 0.1,  # the nearest to the default of 0.15
         "patience": 2,
         "flip": True,
         "width": 24,

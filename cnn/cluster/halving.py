@@ -18,12 +18,18 @@ class Halving(AsyncHyperBandScheduler):
 
     Li et al., "A System for Massively Parallel Hyperparameter Tuning" (MLSys, 2020). Trial 0 has
     the given settings, or the nearest to them in the space.
+
+    Trials of different lengths are compared at the same fraction of their schedules. At the same
+    epoch, a short one would nearly always win: its learning rate has decayed, and its images have
+    grown, while the long one, better in the end, is half way.
     """
+
+    most_epochs: int
 
     @classmethod
     def of(cls, settings: Search, most_epochs: int) -> "Halving":
         """The scheduler of a search whose longest trial has `most_epochs`."""
-        return cls(
+        halving = cls(
             time_attr="epoch",
             metric=METRIC,
             mode="max",
@@ -32,10 +38,21 @@ class Halving(AsyncHyperBandScheduler):
             grace_period=min(settings.grace or max(1, most_epochs // 12), most_epochs),
             reduction_factor=settings.reduction,
         )
+        halving.most_epochs = most_epochs
+        return halving
 
     def on_trial_result(self, controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
-        action: str = super().on_trial_result(controller, trial, result)
+        action: str = super().on_trial_result(controller, trial, self.stretched(result))
         return TrialScheduler.CONTINUE if trial.config[NUMBER] == 0 else action
+
+    def on_trial_complete(self, controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
+        super().on_trial_complete(controller, trial, self.stretched(result))
+
+    def stretched(self, result: dict[str, Any]) -> dict[str, Any]:
+        """A trial's report as if its schedule were as long as the longest of the search."""
+        if "epoch" not in result:
+            return result
+        return {**result, "epoch": result["epoch"] * self.most_epochs // result["epochs"]}
 
     @property
     def rungs(self) -> list[Rung]:

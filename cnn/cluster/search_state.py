@@ -14,16 +14,21 @@ from cnn.errors import UserError
 from cnn.place import Place
 
 STATE = "experiment_state-"
-PICKLES = ("searcher-state-", "callback-states-")
+GENERATOR = "search_gen_state-"  # pickled, although its name ends in .json
+PICKLES = ("searcher-state-", "callback-states-", GENERATOR)
 
 ENDED = ("TERMINATED", "ERROR")  # Tune's words for a trial that is over
 
 
 @dataclass(frozen=True)
 class SearchState:
-    """The trials of an interrupted search, by their status."""
+    """The trials of an interrupted search, by their status.
+
+    concurrent: how many ran at once, and will again: Tune restores this number. None if unknown.
+    """
 
     statuses: Sequence[str]
+    concurrent: int | None = None
 
     @property
     def ended(self) -> int:
@@ -50,16 +55,19 @@ def read_state(folder: Place) -> SearchState:
     try:
         content = json.loads(last.read_text(encoding="utf-8"))
         statuses = [json.loads(trial)["status"] for trial, _ in content["trial_data"]]
+        state: Any = {}
         for prefix in PICKLES:
             last = newest(folder, prefix) or last
             if last.name.startswith(prefix):
-                require_own(pickle.loads(last.read_bytes()))
+                state = pickle.loads(last.read_bytes())
+                require_own(state)
+        limiter = state.get("name:ConcurrencyLimiter", {})
     except Exception as error:  # a truncated pickle may raise anything
         raise UserError(
             f"{last} cannot be read ({type(error).__name__}), so the search cannot resume: "
             "give another --out"
         ) from None
-    return SearchState(statuses)
+    return SearchState(statuses, limiter.get("max_concurrent"))
 
 
 def require_own(state: Any) -> None:

@@ -75,11 +75,7 @@ def fit(
     If the validation images are among the training `splits`, the best epoch is unknown, and the
     last one is used instead.
     """
-    kept = out / CHECKPOINTS
-    discard_half_written(kept / SNAPSHOT)
-    if isinstance(kept, Path):
-        remove_drafts(kept)
-    progress = Progress()
+    kept, progress = out / CHECKPOINTS, Progress()
     attempt = partial(trainer, settings, dataset, out, plan, progress, splits)
     running = in_background(lambda: through_losses(lambda: attempt().fit(), kept))
     show(progress, running, console)
@@ -121,6 +117,10 @@ def trainer(
 ) -> Trainer:
     """A run of Ray Train, with checkpoints in `out`/checkpoints."""
     path, filesystem = storage(out)
+    kept = out / CHECKPOINTS  # a kill may have left half a file here
+    discard_half_written(kept / SNAPSHOT)
+    if isinstance(kept, Path):
+        remove_drafts(kept)
     return Trainer(
         work,
         train_loop_config={
@@ -128,6 +128,7 @@ def trainer(
             "prepared": str(dataset.folder),
             "run": out.name,
             "gpu": plan.gpu,
+            "at_once": plan.at_once,
             "checkpoints": str(out.absolute() / CHECKPOINTS),
             "progress": progress and progress.run,
             "splits": splits,
@@ -186,7 +187,8 @@ def train_share(task: dict[str, Any]) -> list[Epoch] | str:
     """What `work` does, and what it returns; it raises if the GPU's memory is full."""
     context = ray.train.get_context()
     # Ray sets one thread per worker, on any machine.
-    torch.set_num_threads(max(1, cores() // context.get_local_world_size()))
+    here = context.get_local_world_size() * task["at_once"]
+    torch.set_num_threads(max(1, cores() // here))
     settings = TrainConfig.model_validate(task["settings"])
     dataset = Prepared.open(place(task["prepared"]))
     share = Share(context.get_world_rank(), context.get_world_size())
@@ -203,7 +205,7 @@ def train_share(task: dict[str, Any]) -> list[Epoch] | str:
     try:
         train(settings, dataset, state, reporter, share, ticker, tuple(task["splits"]))
     except DivergedError as error:
-        return str(error)
+        return f"{error}: lower --lr and give a new --out"
     except RayError:  # from a streamed split: only the text of a task's error survives
         dataset.require_whole()
         raise

@@ -15,10 +15,11 @@ DATA_CPUS = 1
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How a training run uses the cluster."""
+    """How a training run uses the cluster; `at_once` is the number of such runs at a time."""
 
     workers: int
     gpu: bool
+    at_once: int = 1
 
     @property
     def cpus(self) -> int:

@@ -1,6 +1,7 @@
 """One trial of a search: training at one point of the space, here or on workers of its own."""
 
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from cnn import checkpoint
 from cnn.cluster.capacity import require_usable
-from cnn.cluster.training import history_of, trainer
+from cnn.cluster.training import as_checkpoint, history_of, trainer
 from cnn.cluster.tuning_plan import TuningPlan
 from cnn.cluster.worker import card, start, train
 from cnn.config import TrainConfig
+from cnn.errors import UserError
 from cnn.loop import State
 from cnn.place import Place
 from cnn.prepared import Prepared
@@ -48,23 +50,18 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
     """Train at one point of the space, and report each epoch."""
     settings = context.space.settings(point_of(config))
     dataset = Prepared.open(context.prepared[settings.data.image_size])
-    if context.plan.workers > 1:
-        number, trial = config[NUMBER], tune.get_context().get_trial_id()
-        train_together(settings, dataset, context.plan, context.folder / folder_of(number, trial))
-    else:
-        train_alone(settings, dataset, context.plan)
+    folder = context.folder / folder_of(config[NUMBER], tune.get_context().get_trial_id())
+    train_trial = train_together if context.plan.workers > 1 else train_alone
+    train_trial(settings, dataset, context.plan, folder)
 
 
-def train_alone(settings: TrainConfig, dataset: Prepared, plan: TuningPlan) -> None:
+def train_alone(settings: TrainConfig, dataset: Prepared, plan: TuningPlan, folder: Place) -> None:
     """Train in this process: no others start, and the images stay in memory for the next trial."""
     torch.set_num_threads(plan.threads)
     require_usable(plan.gpu_fraction > 0)
     device = torch.device("cuda" if plan.gpu_fraction else "cpu")
     state = start(settings, dataset, device)
-    last = tune.get_checkpoint()
-    if last is not None:
-        with last.as_directory() as folder:
-            checkpoint.load(Path(folder), state)
+    resume(state, folder)
 
     def report(state: State) -> None:
         row = state.history[-1]
@@ -76,6 +73,27 @@ def train_alone(settings: TrainConfig, dataset: Prepared, plan: TuningPlan) -> N
     train(settings, dataset, state, report)
 
 
+def resume(state: State, folder: Place) -> None:
+    """Load the last whole checkpoint of a trial, if it has one.
+
+    Reads the folders and not Tune's record, which may name one that Tune had removed before a kill.
+    """
+    for last in reversed(checkpoints(folder)):
+        with suppress(UserError), as_checkpoint(last).as_directory() as local:
+            checkpoint.load(Path(local), state, last)
+            return
+
+
+def checkpoints(folder: Place) -> list[Place]:
+    """The checkpoints of a trial that Tune has saved, in the order of their epochs."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        (entry for entry in folder.iterdir() if entry.name.startswith("checkpoint_")),
+        key=lambda entry: entry.name,
+    )
+
+
 def train_together(
     settings: TrainConfig, dataset: Prepared, plan: TuningPlan, folder: Place
 ) -> None:
@@ -84,7 +102,7 @@ def train_together(
         settings,
         dataset,
         folder,
-        plan.training_plan,
+        plan.trial_plan,
         progress=None,
         callbacks=[TuneReportCallback()],  # type: ignore[no-untyped-call]
     )

@@ -87,8 +87,10 @@ def fill(
     summary, winner = conclude(tried, space, run)
     best = space.settings(winner.trial.point)
     dataset = datasets[best.data.image_size]
-    briefing.lines["network"] = preflight.network_line(
-        best.network, dataset.card.image_size, len(dataset.classes)
+    size = dataset.card.image_size
+    briefing.lines.update(
+        network=preflight.network_line(best.network, size, len(dataset.classes)),
+        plan=preflight.plan_line(census, best, size, str(plan)),
     )
     validated = not settings.search.retrain
     if validated:
@@ -97,7 +99,7 @@ def fill(
         briefing.lines["retrained"] = RETRAINED
         trained = retrain(best, dataset, run, plan, console)
     keep(trained, run)
-    pool = plan.training_plan.scoring(dataset.card.image_size)
+    pool = plan.training_plan.scoring(size)
     result = test(dataset, census, best, run, pool, console, validated)
     seconds, title = time.monotonic() - started, run.path.resolve().name
     page = training_report(
@@ -147,7 +149,7 @@ def conclude(tried: list[Tried], space: Space, run: TuneFolder) -> tuple[Tuning,
     write_atomically(run.leaderboard, leaderboard(trials).to_csv(index=False))
     if summary.best is None:
         raise UserError(
-            f"all {len(trials)} trials failed, the first with {trials[0].reason}: "
+            f"all {len(trials)} trials failed, the first because {trials[0].reason}: "
             "give other settings and another --out"
         )
     best = saved(space.settings(summary.best.point))

@@ -24,8 +24,8 @@ from cnn.loop import Epoch
 from cnn.place import Place
 from cnn.report.tuning import Outcome, Trial
 
-# A trial that raises is retried once; after a second failure it counts as failed.
-MAX_FAILURES = 1
+# A trial is tried again this often after an error, or after the loss of its machine.
+MAX_FAILURES = 3
 
 
 @dataclass(frozen=True)
@@ -64,20 +64,25 @@ def search(context: TrialContext, settings: Search, seed: int, console: Console)
             f"Tune lost a part of the search in {context.folder}: {len(results)} of "
             f"{settings.trials} trials are there; give another --out"
         )
-    found = [tried(results[number], context) for number in range(len(results))]
+    # A result has no config if a trial failed before its first report, in an earlier session.
+    configs = [trial.config for trial in results._experiment_analysis.trials]
+    found = [tried(results[n], config, context) for n, config in enumerate(configs)]
     return sorted(found, key=lambda one: one.trial.number)
 
 
-def tried(result: tune.Result, context: TrialContext) -> Tried:
-    """One trial from Tune's result."""
-    assert result.config is not None  # every proposed trial has one
-    point = point_of(result.config)
+def tried(result: tune.Result, config: dict[str, Any], context: TrialContext) -> Tried:
+    """One trial from Tune's result and what it was configured with."""
+    point = point_of(config)
     asked = context.space.settings(point).training.epochs
-    history = epochs_of(result)
+    folder = context.folder / result.path.rpartition("/")[2]
+    # From the checkpoints: of a trial with workers of its own, Tune's logs begin anew on resume.
+    rows, epochs = checkpoint.longest(card.parent for card in folder.rglob(CARD))
+    history = pd.DataFrame(rows, columns=list(Epoch.__annotations__))
+    outcome: Outcome = "failed" if result.error is not None else ending(len(rows), epochs)
     trial = Trial(
-        number=result.config[NUMBER],
+        number=config[NUMBER],
         point=point,
-        outcome=outcome(result),
+        outcome=outcome,
         epochs=len(history),
         epochs_asked=asked,
         accuracy=float(history[METRIC].max()) if len(history) else None,
@@ -85,21 +90,7 @@ def tried(result: tune.Result, context: TrialContext) -> Tried:
         reason=reason_of(result.error),
         history=tuple(zip(history["epoch"], history[METRIC], strict=True)),
     )
-    return Tried(trial, history, context.folder / result.path.rpartition("/")[2])
-
-
-def outcome(result: tune.Result) -> Outcome:
-    """How a trial ended."""
-    return "failed" if result.error is not None else ending(result.metrics or {})
-
-
-def epochs_of(result: tune.Result) -> pd.DataFrame:
-    """The trial's epochs, each once: an epoch that ran again after an interruption has two rows."""
-    columns = list(Epoch.__annotations__)
-    table = result.metrics_dataframe
-    if table is None or "epoch" not in table:
-        return pd.DataFrame(columns=columns)
-    return table[columns].dropna().drop_duplicates("epoch", keep="last").astype({"epoch": int})
+    return Tried(trial, history, folder)
 
 
 def new_tuner(trainable: Any, context: TrialContext, settings: Search, seed: int) -> tune.Tuner:

@@ -1,7 +1,7 @@
 """The plan of a search: how many trials run at once, with how many workers each."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cnn import config
 from cnn.cluster.autoscaler import Needs
@@ -49,13 +49,23 @@ class TuningPlan:
 
     @property
     def training_plan(self) -> TrainingPlan:
-        """The plan of one training run: a trial, or the retraining of the best settings."""
+        """The plan of a training run with the same workers, alone on the machine."""
         return TrainingPlan(self.workers, gpu=self.gpu_fraction > 0)
+
+    @property
+    def trial_plan(self) -> TrainingPlan:
+        """The plan of a trial, which runs beside others."""
+        return replace(self.training_plan, at_once=self.concurrent)
 
     @property
     def trial_resources(self) -> dict[str, float]:
         """What Tune reserves for a trial; a trial with several workers requests theirs itself."""
         return {"CPU": 1.0, "GPU": self.gpu_fraction if self.workers == 1 else 0.0}
+
+    def fits(self) -> bool:
+        """Whether each trial has its fraction on one GPU."""
+        fraction = self.gpu_fraction
+        return not fraction or self.concurrent * self.workers <= slots(gpus(), fraction)
 
     def __str__(self) -> str:
         each = in_words(self.workers, self.gpu_fraction > 0)
@@ -82,13 +92,15 @@ def own_room(workers: int) -> int:
 
 
 def at_once(settings: config.TuneConfig, most: int, before: SearchState) -> int:
-    """How many trials run at once: as requested, or as many as there is room for.
+    """How many trials run at once: as requested or before, or as many as there is room for.
 
     Tune starts all `before` that were interrupted at once. Each of them holds a CPU of its own
     while it waits for its workers: if all could not have theirs, none would.
     """
     search = settings.search
     fresh = min(search.concurrent or max(1, most), search.trials)
+    if before.concurrent is not None:
+        fresh = min(before.concurrent, max(1, most))
     return max(fresh, before.unfinished) if (settings.resources.workers or 1) > 1 else fresh
 
 
@@ -109,7 +121,8 @@ def plan(
     if "RAY_ADDRESS" not in os.environ:  # its Ray may have more CPUs than there are, to decode with
         most = min(most, own_room(workers))
     wanted = TuningPlan(at_once(settings, most, before), workers, fraction, streamed)
-    if provides(wanted.needs, console):
+    # A GPU's fractions add up, but a trial cannot take parts of two.
+    if provides(wanted.needs, console) and wanted.fits():
         return wanted
     if before.statuses:
         raise UserError(

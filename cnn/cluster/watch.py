@@ -1,6 +1,7 @@
 """The console output of a running search: a row for each trial that has ended."""
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from ray import tune
@@ -9,6 +10,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from cnn.cluster.search_state import ENDED
 from cnn.cluster.trials import METRIC, NUMBER, point_of
 from cnn.console import Advance, Console
+from cnn.errors import is_full_gpu
 from cnn.report.tuning import Outcome
 from cnn.space import Point
 
@@ -19,9 +21,19 @@ TABLE_HEAD = TABLE.format(
 )  # fmt: skip
 
 
-def ending(last: Mapping[str, Any]) -> Outcome:
-    """How a trial that did not fail has ended, from its last report."""
-    return "finished" if last.get("epoch") == last.get("epochs") else "stopped"
+# The name of an exception before its message, in a traceback.
+EXCEPTION = re.compile(r"^(?:\w+\.)*\w+: (?=.)")
+
+
+def ending(done: int, epochs: int) -> Outcome:
+    """How a trial that did not fail has ended, from its epochs and those of its schedule."""
+    return "finished" if done and done == epochs else "stopped"
+
+
+def reached(trial: TuneTrial) -> Outcome:
+    """The same from its last report."""
+    last = trial.last_result or {}
+    return ending(last.get("epoch", 0), last.get("epochs", 0))
 
 
 class Watch(tune.Callback):
@@ -45,7 +57,7 @@ class Watch(tune.Callback):
     def on_trial_complete(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
-        self.tell(trials, trial, ending(trial.last_result))
+        self.tell(trials, trial, reached(trial))
 
     def on_trial_error(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
@@ -59,7 +71,7 @@ class Watch(tune.Callback):
         # Tune calls this before it changes the trial's status.
         others = [one for one in trials if one is not trial]
         done = 1 + sum(one.status in ENDED for one in others)
-        ends = [ending(one.last_result) for one in others if one.status == "TERMINATED"]
+        ends = [reached(one) for one in others if one.status == "TERMINATED"]
         running = sum(one.status == "RUNNING" for one in others)
         stopped = [*ends, outcome].count("stopped")
         failed = [one for one in others if one.status == "ERROR"]
@@ -71,7 +83,7 @@ class Watch(tune.Callback):
                 trial=trial.config[NUMBER],
                 outcome=outcome,
                 epochs=int((trial.last_result or {}).get("epoch", 0)),
-                accuracy=f"{best_of(trial):.3f}",
+                accuracy=f"{best_of(trial):.3f}" if trial.metric_analysis else "-",
                 best=f"{best_of(best):.3f} ({best.config[NUMBER]})" if best else "none",
                 states=f"{running} / {stopped} / {done}",
                 point=point_text(point_of(trial.config)),
@@ -81,9 +93,11 @@ class Watch(tune.Callback):
 
 
 def reason_of(error: Exception | None) -> str | None:
-    """Why a trial failed: the last line of its error."""
+    """Why a trial failed: the last line of its error, without the exception's name."""
+    if error is not None and is_full_gpu(error):
+        return "a GPU's memory is too small: search smaller networks, or raise --gpu-fraction"
     lines = [line for line in str(error).splitlines() if line.strip()] if error else []
-    return lines[-1].strip() if lines else None
+    return EXCEPTION.sub("", lines[-1].strip()) if lines else None
 
 
 def best_of(trial: TuneTrial) -> float:

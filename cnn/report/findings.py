@@ -137,7 +137,7 @@ def over_fitting(evaluation: Evaluation) -> Iterator[Finding]:
             title=f"The model over-fits by {100 * (train - test):.0f} points",
             text=figures,
             step="Add training images, augment more (--rotation, --shift, --zoom), or raise "
-            "--dropout or --weight-decay; jobs.tune searches for good values of these settings.",
+            "--dropout or --weight-decay. A search (jobs.tune) finds good values of them.",
         )
     elif train - test < CLOSE and train < 1 - GAP:
         yield Finding(

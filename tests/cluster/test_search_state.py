@@ -20,12 +20,14 @@ def trials(tmp_path: Path) -> Path:
         (tmp_path / f"experiment_state-{session}.json").write_text(json.dumps({"trial_data": data}))
         for name in ("searcher-state", "callback-states"):
             (tmp_path / f"{name}-{session}.pkl").write_bytes(pickle.dumps({"of": session}))
+        generator = {"name:ConcurrencyLimiter": {"max_concurrent": int(session)}}
+        (tmp_path / f"search_gen_state-{session}.json").write_bytes(pickle.dumps(generator))
     return tmp_path
 
 
 def test_the_last_session_counts(trials: Path) -> None:
     state = read_state(trials)
-    assert (state.ended, state.unfinished) == (2, 1)
+    assert (state.ended, state.unfinished, state.concurrent) == (2, 1, 2)
 
 
 def test_a_search_without_saved_state_starts_from_the_beginning(tmp_path: Path) -> None:
@@ -57,3 +59,10 @@ def test_the_state_of_an_older_version_is_refused(trials: Path) -> None:
     (trials / "searcher-state-2.pkl").write_bytes(pickle.dumps({"proposed": 3}))
     with pytest.raises(UserError, match="cannot resume: give another --out"):
         read_state(trials)
+
+
+def test_a_resumed_search_plans_as_many_trials_at_once_as_tune_will_run() -> None:
+    settings = TuneConfig.model_validate({"search": {"trials": 20}})
+    before = SearchState(["RUNNING"], concurrent=2)
+    assert [tuning_plan.at_once(settings, most, before) for most in (1, 2, 8)] == [1, 2, 2]
+    assert tuning_plan.at_once(settings, 8, NOTHING) == 8

@@ -1,19 +1,22 @@
 """Laws of tuning: the given settings run to their end, and a failing trial fails alone."""
 
 import math
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from ray.tune.experiment import Trial
 
-from cnn import bundle, study
-from cnn.cluster import training, tune_run, tuning
+from cnn import bundle, checkpoint, study
+from cnn.cluster import training, trials, tune_run, tuning, worker
 from cnn.cluster.halving import Halving, Rungs
 from cnn.cluster.tuning import Proposals, TrialContext, Tried
 from cnn.cluster.tuning_plan import TuningPlan
 from cnn.cluster.watch import Watch
 from cnn.config import Images, Resources, Search, TrainConfig
 from cnn.console import Console
+from cnn.loop import Epoch
 from cnn.prepared import Prepared
 from cnn.ranges import Choice, LogUniform, Range
 from cnn.run_folder import TuneFolder
@@ -29,6 +32,11 @@ BASE = TrainConfig.model_validate(
         "training": {"epochs": 4, "batch_size": 32, "precision": "float32"},
     }
 )
+
+ROW = Epoch(
+    epoch=1, train_loss=1.0, train_accuracy=0.5, val_loss=1.0, val_accuracy=0.5, side=16, lr=0.1,
+    seconds=1.0, images_per_second=9.0, data_wait=0.0,
+)  # fmt: skip
 
 
 def search(
@@ -70,13 +78,28 @@ def test_the_given_settings_are_tried_first_and_run_to_their_end(tried: list[Tri
 
 @pytest.mark.parametrize(("number", "action"), [(0, "CONTINUE"), (3, "STOP")])
 def test_of_all_weak_trials_only_the_given_settings_continue(number: int, action: str) -> None:
-    halving = Halving(time_attr="epoch", metric="val_accuracy", mode="max", max_t=9, grace_period=1)
+    halving = Halving.of(Search(grace=1, reduction=4), most_epochs=9)
     last = None
     for name, accuracy in ((1, 0.9), (2, 0.8), (number, 0.1)):
         trial = Trial("trial", config={"trial": name}, stub=True)
         halving.on_trial_add(None, trial)
-        last = halving.on_trial_result(None, trial, {"epoch": 1, "val_accuracy": accuracy})
+        result = {"epoch": 1, "epochs": 9, "val_accuracy": accuracy}
+        last = halving.on_trial_result(None, trial, result)
     assert last == action
+
+
+def test_trials_are_compared_at_the_same_fraction_of_their_schedules() -> None:
+    """A short trial is ahead at each epoch, and behind at each fraction of its schedule."""
+    halving = Halving.of(Search(grace=3, reduction=3), most_epochs=30)
+    ends = {}
+    for number, epochs, accuracies in ((1, 30, (0.1, 0.3, 0.6)), (2, 10, (0.5, 0.5, 0.5))):
+        trial = Trial("trial", config={"trial": number}, stub=True)
+        halving.on_trial_add(None, trial)
+        for part, accuracy in zip((0.1, 0.3, 0.9), accuracies, strict=True):
+            result = {"epoch": int(part * epochs), "epochs": epochs, "val_accuracy": accuracy}
+            ends[number, part] = halving.on_trial_result(None, trial, result)
+    assert [sorted(rung.values()) for rung in halving.rungs] == [[0.5, 0.6], [0.3, 0.5], [0.1, 0.5]]
+    assert ends[2, 0.9] == "STOP"
 
 
 def test_an_interrupted_search_keeps_its_rungs() -> None:
@@ -88,7 +111,8 @@ def test_an_interrupted_search_keeps_its_rungs() -> None:
         by.on_trial_add(None, trial)
         last = ""
         for epoch, accuracy in enumerate(accuracies, start=1):
-            last = by.on_trial_result(None, trial, {"epoch": epoch, "val_accuracy": accuracy})
+            result = {"epoch": epoch, "epochs": 9, "val_accuracy": accuracy}
+            last = by.on_trial_result(None, trial, result)
         return last
 
     whole, before, after = halving(), halving(), halving()
@@ -101,7 +125,7 @@ def test_an_interrupted_search_keeps_its_rungs() -> None:
     for one in (whole, after):
         trial = again if one is after else Trial("trial", config={"trial": 0}, stub=True)
         trial.trial_id = "0"
-        one.on_trial_result(None, trial, {"epoch": 4, "val_accuracy": 0.8})
+        one.on_trial_result(None, trial, {"epoch": 4, "epochs": 9, "val_accuracy": 0.8})
     assert whole.rungs == after.rungs == [{}, {"0": 0.7}, {"0": 0.1}]
     assert seen(whole, 1, [0.2]) == seen(after, 1, [0.2]) == "CONTINUE"
     assert seen(whole, 2, [0.05]) == seen(after, 2, [0.05]) == "STOP"
@@ -194,7 +218,47 @@ def test_a_trial_that_raises_is_listed_with_its_reason_and_others_continue(
     for trial in (one.trial for one in tried):
         assert (trial.outcome == "failed") == (trial.point["lr"] == 1e30)
         assert (trial.reason is not None) == (trial.outcome == "failed")
-        assert trial.reason is None or "the loss became" in trial.reason
+        assert trial.reason is None or trial.reason.startswith("the loss became")
+
+
+def test_a_trial_has_the_epochs_of_its_checkpoints_if_logs_are_lost(
+    tried: list[Tried], dataset: Prepared, tmp_path: Path
+) -> None:
+    """Tune begins the logs of a trial with workers of its own anew when a search resumes."""
+    shutil.copytree(tried[0].folder.parent, tmp_path / "run")
+    for number in range(6):
+        (folder,) = (tmp_path / "run").glob(f"{number:04d}-*")
+        for log, head in (("result.json", 0), ("progress.csv", 1)):
+            lines = (folder / log).read_text().splitlines() if (folder / log).is_file() else []
+            (folder / log).write_text("\n".join([*lines[:head], *lines[head:][-1:]]) + "\n")
+    settings = Search(trials=6, algorithm="random", grace=1, reduction=2)
+    plan = TuningPlan(concurrent=2, workers=1)
+    again = search(dataset, tmp_path / "run", {"lr": Choice((3e-3, 1e-7, 1e30))}, settings, plan)
+    assert [one.trial for one in again] == [one.trial for one in tried]
+
+
+def test_a_trial_resumes_from_its_last_whole_checkpoint(dataset: Prepared, tmp_path: Path) -> None:
+    """A kill may leave half of the last one, and Tune's record may name one that is gone."""
+    device = torch.device("cpu")
+    for number in range(3):
+        state = worker.start(BASE, dataset, device)
+        state.history = [ROW | {"epoch": epoch + 1} for epoch in range(number + 1)]
+        card = worker.card(BASE, dataset, state.history[-1])
+        (tmp_path / f"checkpoint_{number:06d}").mkdir()
+        checkpoint.save(tmp_path / f"checkpoint_{number:06d}", state, card)
+    last = tmp_path / "checkpoint_000002" / checkpoint.TRAINING
+    last.write_bytes(last.read_bytes()[:1000])
+    state = worker.start(BASE, dataset, device)
+    trials.resume(state, tmp_path)
+    assert len(state.history) == 2
+    trials.resume(fresh := worker.start(BASE, dataset, device), tmp_path / "none")
+    assert fresh.history == []
+
+
+def test_trials_at_once_share_the_threads() -> None:
+    plan = TuningPlan(concurrent=4, workers=2)
+    assert plan.training_plan.at_once == 1  # also of the retraining, which runs alone
+    assert plan.trial_plan.at_once == 4
 
 
 @pytest.mark.slow
