@@ -181,6 +181,11 @@ class Training(Settings):
     )
 
 
+def image_bytes(images: int, image_size: int) -> int:
+    """Bytes of so many square RGB images of this side, as uint8."""
+    return images * 3 * image_size**2
+
+
 class Resources(Settings):
     """What a run may use."""
 
@@ -196,7 +201,7 @@ class Resources(Settings):
 
     def hold(self, images: int, image_size: int) -> bool:
         """Whether a worker keeps this many images in memory; if not, they are streamed."""
-        return images * 3 * image_size**2 <= self.memory * GIB
+        return image_bytes(images, image_size) <= self.memory * GIB
 
 
 class Pool(Settings):

@@ -11,7 +11,7 @@ import torch
 
 from cnn import config, network, optim
 from cnn.census import NAMED, Census
-from cnn.config import TrainConfig
+from cnn.config import TrainConfig, image_bytes
 from cnn.console import Console, clock
 from cnn.cuda_graph import calls_to_warm_up
 from cnn.decoding import decoder
@@ -83,7 +83,7 @@ def estimate(
     If training uses GPUs and this machine has none (a cluster's head, say), no step is timed.
     """
     files = census.images + sum(census.leaks.values())
-    disk = files * 3 * image_size**2
+    disk = image_bytes(files, image_size)
     epochs, train = settings.training.epochs, census.split_sizes["train"]
     steps = train // min(settings.training.batch_size, train) if train else 0
     work = f"{counted(epochs, 'epoch')} of {counted(steps, 'step')}"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from cnn import config, network
 from cnn.census import Census
-from cnn.config import TrainConfig
+from cnn.config import TrainConfig, image_bytes
 from cnn.console import Console
 from cnn.errors import UserError
 from cnn.manifest import Manifest, classes
@@ -123,7 +123,7 @@ def network_line(settings: config.Network, image_size: int, classes: int) -> str
 def plan_line(census: Census, settings: TrainConfig, image_size: int, plan: str) -> str:
     """Workers, where the images come from, and the number of epochs."""
     where = "in memory" if in_memory(census, settings, image_size) else "streamed"
-    size = f"{held(census) * 3 * image_size**2 / MIB:,.0f} MiB"
+    size = f"{image_bytes(held(census), image_size) / MIB:,.0f} MiB"
     return f"{plan}, images {where} ({size}), {counted(settings.training.epochs, 'epoch')}"
 
 

@@ -16,7 +16,7 @@ from cnn.cluster.training import Trained
 from cnn.cluster.trials import TrialContext
 from cnn.cluster.tuning import Tried
 from cnn.cluster.tuning_plan import TuningPlan
-from cnn.config import Search, TrainConfig, TuneConfig
+from cnn.config import Resources, Search, TrainConfig, TuneConfig, image_bytes
 from cnn.console import Console
 from cnn.errors import UserError
 from cnn.place import place
@@ -49,11 +49,11 @@ def tune(settings: TuneConfig, console: Console) -> None:
         announce(run, console)
         return
     capacity.require_any(settings.resources.gpu)
-    streamed = not base.resources.hold(len(source.manifest.table), max(space.image_sizes))
+    held = held_bytes(base.resources, len(source.manifest.table), max(space.image_sizes))
     before = read_state(run.trials)
-    cpus = tuning_plan.logical_cpus(settings, streamed, before)
+    cpus = tuning_plan.logical_cpus(settings, held, before)
     with session(max(PREPARE_CPUS, cpus), searching=True):
-        plan = tuning_plan.plan(settings, streamed, console, before)
+        plan = tuning_plan.plan(settings, held, console, before)
         nodes.require_shared_folder(run.path)
         with run.begun(settings, source.manifest):
             fill(settings, sources, space, run, plan, console, started)
@@ -106,6 +106,11 @@ def fill(
         title, settings, dataset, result, seconds, resumed, briefing, summary, best
     )
     write_atomically(run.report, page)
+
+
+def held_bytes(resources: Resources, images: int, image_size: int) -> int:
+    """Bytes of images that a worker keeps in memory; 0 if they are streamed."""
+    return image_bytes(images, image_size) if resources.hold(images, image_size) else 0
 
 
 def space_of(search: Search, base: TrainConfig) -> Space:

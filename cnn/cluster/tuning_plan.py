@@ -10,8 +10,11 @@ from cnn.cluster.search_state import NOTHING, SearchState
 from cnn.cluster.training_plan import DATA_CPUS, TrainingPlan, worker_needs
 from cnn.console import Console
 from cnn.errors import UserError
-from cnn.machine import cores
+from cnn.machine import cores, free_memory
 from cnn.plural import counted
+
+# Memory of a training process besides its images: libraries, and the network's arithmetic.
+WORKER_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -80,15 +83,19 @@ def trial_cpus(workers: int, streamed: bool) -> int:
     return 1 + streamed * DATA_CPUS
 
 
-def logical_cpus(settings: config.TuneConfig, streamed: bool, before: SearchState) -> int:
-    """The logical CPUs that a local Ray must have, so that a search uses the whole machine."""
+def logical_cpus(settings: config.TuneConfig, held: int, before: SearchState) -> int:
+    """The logical CPUs that a local Ray must have, so that a search uses the whole machine.
+
+    held: bytes of images that each worker keeps in memory; 0 if they are streamed.
+    """
     workers = settings.resources.workers or 1
-    return at_once(settings, own_room(workers), before) * trial_cpus(workers, streamed)
+    return at_once(settings, own_room(workers, held), before) * trial_cpus(workers, not held)
 
 
-def own_room(workers: int) -> int:
-    """How many trials at once this machine's CPUs are enough for."""
-    return max(1, cores() // workers)
+def own_room(workers: int, held: int) -> int:
+    """How many trials at once this machine has enough CPUs and memory for, at least one."""
+    by_memory = free_memory() // (workers * (WORKER_BYTES + held))
+    return max(1, min(cores() // workers, by_memory))
 
 
 def at_once(settings: config.TuneConfig, most: int, before: SearchState) -> int:
@@ -105,21 +112,21 @@ def at_once(settings: config.TuneConfig, most: int, before: SearchState) -> int:
 
 
 def plan(
-    settings: config.TuneConfig, streamed: bool, console: Console, before: SearchState = NOTHING
+    settings: config.TuneConfig, held: int, console: Console, before: SearchState = NOTHING
 ) -> TuningPlan:
-    """The plan, also of a search that was interrupted `before` its end.
+    """The plan, also of a search that was interrupted `before` its end; `held` as above.
 
     As many trials at once as requested, for which a cluster may grow, or as there is room for.
     Raises UserError if the cluster can never provide for it.
     """
-    asked, search = settings.resources, settings.search
+    asked, search, streamed = settings.resources, settings.search, not held
     workers = asked.workers or 1
     alone: Needs = {"CPU": trial_cpus(1, streamed), "GPU": 1}
     gpu = wants_gpu(asked.gpu, alone if workers == 1 else worker_needs(gpu=True), console)
     fraction = (search.gpu_fraction if workers == 1 else 1.0) if gpu else 0.0
     most = room(workers, fraction, streamed)
     if "RAY_ADDRESS" not in os.environ:  # its Ray may have more CPUs than there are, to decode with
-        most = min(most, own_room(workers))
+        most = min(most, own_room(workers, held))
     wanted = TuningPlan(at_once(settings, most, before), workers, fraction, streamed)
     # A GPU's fractions add up, but a trial cannot take parts of two.
     if provides(wanted.needs, console) and wanted.fits():

@@ -66,3 +66,10 @@ def test_a_resumed_search_plans_as_many_trials_at_once_as_tune_will_run() -> Non
     before = SearchState(["RUNNING"], concurrent=2)
     assert [tuning_plan.at_once(settings, most, before) for most in (1, 2, 8)] == [1, 2, 2]
     assert tuning_plan.at_once(settings, 8, NOTHING) == 8
+
+
+def test_trials_at_once_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning_plan, "cores", lambda: 16)
+    monkeypatch.setattr(tuning_plan, "free_memory", lambda: 16 * 2**30)
+    rooms = {(1, 0): 16, (1, 3 * 2**30): 4, (2, 3 * 2**30): 2, (16, 3 * 2**30): 1, (1, 2**40): 1}
+    assert {given: tuning_plan.own_room(*given) for given in rooms} == rooms
