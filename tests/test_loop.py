@@ -241,7 +241,7 @@ class Interrupted(Exception):
 def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     card = Card(classes=CLASSES, image_size=8, fit="squash", network=NETWORK)
     settings = training(growing=0.6, cutmix=0.5)
-    loop, batches = Loop(settings, CPU, 0), training_batches(settings, ON)
+    batches = training_batches(settings, ON)
     whole = trained(settings, ON)
 
     def save_and_stop(state: State) -> None:
@@ -250,11 +250,11 @@ def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(tmp_path: Pa
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        loop.fit(fresh(settings), batches, VALIDATION, save_and_stop)
+        Loop(settings, CPU, 0).fit(fresh(settings), batches, VALIDATION, save_and_stop)
     resumed = fresh(settings, seed=99)
     checkpoint.load(tmp_path, resumed)
     assert len(resumed.history) == 2
-    loop.fit(resumed, batches, VALIDATION)
+    Loop(settings, CPU, 0).fit(resumed, batches, VALIDATION)  # in another process
 
     assert len(whole.history) == 4
     assert untimed(resumed.history) == untimed(whole.history)

@@ -56,11 +56,12 @@ def test_the_least_quota_of_a_group_and_the_groups_above_it_counts(
 def test_version_1_of_control_groups_has_two_files(
     tmp_path: Path, seen: str, limit: str, cores: int
 ) -> None:
-    membership = "9:memory:/docker/1a2b\n4:cpu,cpuacct:/docker/1a2b\n1:cpuset:/"
+    membership = "9:memory:/other\n4:cpu,cpuacct:/docker/1a2b\n1:cpuset:/"
     files = {
+        "cpu/other/cpu.cfs_quota_us": "100000",
+        "cpu/other/cpu.cfs_period_us": "100000",
         f"cpu/{seen}cpu.cfs_quota_us": limit,
         f"cpu/{seen}cpu.cfs_period_us": "100000",
-        "memory/cpu.max": "100000 100000",
     }
     assert machine.cores(system(tmp_path, membership, files)) == cores
 
