@@ -72,13 +72,13 @@ def draw(count: int, settings: Augmentation, generator: torch.Generator) -> Tens
     return torch.stack(rows, dim=1)
 
 
-def draw_squares(count: int, probability: float) -> Tensor:
+def draw_squares(count: int, probability: float, generator: torch.Generator) -> Tensor:
     """Random squares for CutMix: side, top and left in fractions of the image's, `(count, 3)`.
 
-    An image gets one with this probability, of up to half its area; otherwise its side is 0. Draws
-    come from the CPU's global generator, so that all devices mix alike.
+    An image gets one with this probability, of up to half its area; otherwise its side is 0.
+    `generator` draws on the CPU, so that all devices mix alike.
     """
-    lot, area, down, across = torch.rand(4, count)
+    lot, area, down, across = torch.rand(4, count, generator=generator)
     side = torch.sqrt(area / 2) * (lot < probability)
     return torch.stack([side, down * (1 - side), across * (1 - side)], dim=1)
 

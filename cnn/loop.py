@@ -118,6 +118,8 @@ class Sums:
 class Loop:
     """How to train: the same for all epochs of a run.
 
+    squares: draws CutMix's squares, seeded per epoch. With the global generator, they would depend
+    on dropout, which draws from it too on a CPU, and not on a GPU.
     graphed: the update, captured for the current image side and the state in training.
     """
 
@@ -127,6 +129,7 @@ class Loop:
     share: Share = ALONE
     class_weights: Tensor | None = None
     on_step: Callable[[int, int], None] = lambda step, steps: None
+    squares: torch.Generator = field(default_factory=torch.Generator)
     graphed: dict[int, Graphed] = field(default_factory=dict)
 
     def fit(
@@ -153,9 +156,10 @@ class Loop:
     def run_epoch(self, state: State, train: Batches, validation: Batches | None) -> Epoch:
         """Train and validate once; without validation batches, train only."""
         number = len(state.history) + 1
-        # Dropout draws from the global generator: seeded per epoch, so that a resumed run draws
-        # what an uninterrupted one would have drawn.
+        # Dropout draws from the global generator. Both are seeded per epoch, so that a resumed run
+        # draws what an uninterrupted one would have drawn.
         torch.manual_seed(seed_of(self.seed, number, self.share.rank))
+        self.squares.manual_seed(seed_of(self.seed, number, self.share.rank, 0, 1))
         side = progressive_of(state, self.settings).side(number, state.epochs)
         scale_of(state.network).resize_to(side)
         started = time.perf_counter()
@@ -194,7 +198,7 @@ class Loop:
     def step(self, state: State, images: Tensor, labels: Tensor, rate: float, sums: Sums) -> None:
         """One step of the optimizer on one batch, at this learning rate."""
         optim.set_rate(state.optimizer, rate)
-        squares = draw_squares(len(labels), self.settings.cutmix)
+        squares = draw_squares(len(labels), self.settings.cutmix, self.squares)
         update = self.graphed_update(state)
         sums.add(update(images, labels, to(squares, self.device)), labels)
 

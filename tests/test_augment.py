@@ -195,8 +195,8 @@ def test_cutmix_pastes_a_rectangle_of_the_previous_image_into_each(
     # Every pixel of image n is the byte n + 1, which shows where it comes from.
     bytes_of = torch.arange(1, count + 1, dtype=torch.uint8)
     images = bytes_of[:, None, None, None].expand(-1, 3, size, size)
-    torch.manual_seed(seed)
-    mixed, others, parts = cutmix(images, torch.arange(count), draw_squares(count, 1.0))
+    squares = draw_squares(count, 1.0, seeded(seed))
+    mixed, others, parts = cutmix(images, torch.arange(count), squares)
     own = mixed == images
     assert torch.equal(others.roll(-1), torch.arange(count))
     assert (own | (mixed == images.roll(1, dims=0))).all()
@@ -208,8 +208,7 @@ def test_cutmix_pastes_a_rectangle_of_the_previous_image_into_each(
 
 
 def test_squares_are_anywhere_in_the_image_and_of_any_area_up_to_a_half() -> None:
-    torch.manual_seed(0)
-    side, top, left = draw_squares(2000, 1.0).unbind(dim=1)
+    side, top, left = draw_squares(2000, 1.0, seeded()).unbind(dim=1)
     drawn = torch.stack([2 * side**2, top / (1 - side), left / (1 - side)])
     assert drawn.min() >= 0 and drawn.max() <= 1
     even = torch.tensor([0.1, 0.5, 0.9])
@@ -218,10 +217,9 @@ def test_squares_are_anywhere_in_the_image_and_of_any_area_up_to_a_half() -> Non
 
 
 def test_cutmix_keeps_its_input_and_the_channels_last_layout() -> None:
-    torch.manual_seed(0)
     images, labels = noise(4, 8), torch.arange(4)
     before = images.clone()
-    mixed, _, parts = cutmix(images, labels, draw_squares(4, 1.0))
+    mixed, _, parts = cutmix(images, labels, draw_squares(4, 1.0, seeded()))
     assert (parts > 0).any()
     assert torch.equal(images, before)
     assert mixed.is_contiguous(memory_format=torch.channels_last)
@@ -229,8 +227,7 @@ def test_cutmix_keeps_its_input_and_the_channels_last_layout() -> None:
 
 @pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
 def test_cutmix_changes_images_with_the_given_probability(probability: float) -> None:
-    torch.manual_seed(0)
-    squares = draw_squares(2000, probability)
+    squares = draw_squares(2000, probability, seeded())
     _, _, parts = cutmix(noise(2000, 16), torch.arange(2000), squares)
     assert (squares[:, 0] > 0).float().mean().item() == pytest.approx(probability, abs=0.04)
     assert parts.max() <= 0.5 + 2 / 16

@@ -89,9 +89,9 @@ def training_batches(
 VALIDATION = EvaluationBatches(*colours(30, seed=1))
 
 
-def fresh(settings: config.Training, seed: int = 0) -> State:
+def fresh(settings: config.Training, seed: int = 0, dropout: float = 0.3) -> State:
     torch.manual_seed(seed)
-    plain = network.build(NETWORK, 8, 3)
+    plain = network.build(NETWORK.model_copy(update={"dropout": dropout}), 8, 3)
     return State(plain, plain, optim.optimizer(plain, settings), settings.epochs)
 
 
@@ -204,6 +204,36 @@ def test_dropout_differs_for_each_seed_and_rank() -> None:
     assert loss(1, 1) == loss(1, 1)
 
 
+class Seen(Loop):
+    """A loop that keeps the squares of every step."""
+
+    def update(self, state: State, images: Tensor, labels: Tensor, squares: Tensor) -> Tensor:
+        SQUARES.append(squares)
+        return super().update(state, images, labels, squares)
+
+
+SQUARES: list[Tensor] = []
+
+
+def squares_of_two_epochs(dropout: float = 0.3, seed: int = 0, rank: int = 0) -> Tensor:
+    """CutMix's squares of each epoch, `(2, images, 3)`."""
+    settings = training(cutmix=1.0, epochs=2)
+    state, loop = fresh(settings, dropout=dropout), Seen(settings, CPU, seed, Share(rank, 2))
+    SQUARES.clear()
+    loop.fit(state, training_batches(settings), VALIDATION)
+    return torch.cat(SQUARES).view(2, -1, 3)
+
+
+def test_the_squares_of_an_epoch_do_not_depend_on_dropout() -> None:
+    assert torch.equal(squares_of_two_epochs(dropout=0.3), squares_of_two_epochs(dropout=0.0))
+
+
+def test_squares_differ_for_each_epoch_seed_and_rank() -> None:
+    drawn = [squares_of_two_epochs(seed=seed, rank=rank) for seed in (0, 1) for rank in (0, 1)]
+    squares = torch.cat(drawn).flatten(end_dim=1)
+    assert len(squares.unique(dim=0)) == len(squares)
+
+
 class Interrupted(Exception):
     """The run is interrupted here."""
 
@@ -211,7 +241,7 @@ class Interrupted(Exception):
 def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     card = Card(classes=CLASSES, image_size=8, fit="squash", network=NETWORK)
     settings = training(growing=0.6, cutmix=0.5)
-    loop, batches = Loop(settings, CPU, 0), training_batches(settings, ON)
+    batches = training_batches(settings, ON)
     whole = trained(settings, ON)
 
     def save_and_stop(state: State) -> None:
@@ -220,11 +250,11 @@ def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(tmp_path: Pa
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        loop.fit(fresh(settings), batches, VALIDATION, save_and_stop)
+        Loop(settings, CPU, 0).fit(fresh(settings), batches, VALIDATION, save_and_stop)
     resumed = fresh(settings, seed=99)
     checkpoint.load(tmp_path, resumed)
     assert len(resumed.history) == 2
-    loop.fit(resumed, batches, VALIDATION)
+    Loop(settings, CPU, 0).fit(resumed, batches, VALIDATION)  # in another process
 
     assert len(whole.history) == 4
     assert untimed(resumed.history) == untimed(whole.history)
@@ -449,10 +479,12 @@ def test_both_labels_of_mixed_images_are_learned() -> None:
     state, loop = fresh(settings), Loop(settings, CPU, 0)
     images, labels = colours(16)
     for _ in range(60):
-        torch.manual_seed(7)  # the same squares and the same dropout in each step
+        torch.manual_seed(7)  # the same dropout and the same squares in each step
+        loop.squares.manual_seed(7)
         loop.step(state, images, labels, 0.01, Sums.zero(CPU))
     torch.manual_seed(7)
-    mixed, others, parts = cutmix(images, labels, draw_squares(16, 1.0))
+    squares = draw_squares(16, 1.0, torch.Generator().manual_seed(7))
+    mixed, others, parts = cutmix(images, labels, squares)
     shares = state.network(mixed).softmax(dim=1)
     differ = labels != others
     pasted = shares[differ, others[differ]]

@@ -29,7 +29,11 @@ class Request:
         self.needs = [{name: count for name, count in one.items() if count} for one in workers]
 
     def __enter__(self) -> "Request":
-        self.ask()
+        try:
+            self.ask()
+        except BaseException:  # it may have been sent, and Python calls no __exit__
+            request_resources([])
+            raise
         return self
 
     def __exit__(

@@ -89,14 +89,20 @@ def provides(workers: list[Needs], console: Console) -> bool:
             if answer == "never":
                 return False
             if time.monotonic() - asked > PATIENCE:
-                raise UserError(
-                    f"no machines came in {PATIENCE // 60} minutes ({shortfall(workers)}): "
-                    "see `ray status` for why, and ask for fewer --workers or for --no-gpu"
-                )
+                raise too_late(workers)
             if answer == "heard" and printed != (printed := shortfall(workers)):
                 console.say(f"waiting  for machines: {printed}")
             time.sleep(0.5)
     return True
+
+
+def too_late(workers: list[Needs]) -> UserError:
+    """The error for machines that did not come; a job that needs one CPU cannot ask for less."""
+    less = "" if workers == [{"CPU": 1}] else ", and ask for fewer --workers or for --no-gpu"
+    return UserError(
+        f"no machines came in {PATIENCE // 60} minutes ({shortfall(workers)}): "
+        f"see `ray status` for why{less}"
+    )
 
 
 def wants_gpu(asked: bool | None, worker: Needs, console: Console) -> bool:

@@ -11,6 +11,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cnn.config import Experiment
 from cnn.errors import UserError, writing_to
 from cnn.place import BucketPath, Place, place
+from cnn.prepared import CARD
 from cnn.run_folder import RunFolder
 
 # The folder in which Ray unpacks a submitted job's working directory and starts the job.
@@ -59,6 +60,19 @@ def require_shared_folder(folder: Place) -> None:
         raise UserError(
             f"{folder} is another folder on {', '.join(blind)}, where workers would write: "
             "give --out a folder that is mounted on every node, or a URI such as s3://…"
+        )
+
+
+def require_shared_dataset(folder: Place) -> None:
+    """Raises UserError if a node cannot see a prepared dataset: workers there would fail.
+
+    It is only looked at: the folder may be read-only.
+    """
+    if isinstance(folder, Path) and (blind := nodes_without(str(folder / CARD))):
+        raise UserError(
+            f"the prepared images in {folder} are not on {', '.join(blind)}, where workers would "
+            "read them: mount the folder on every node, or prepare them in one that is, or at a "
+            "URI such as s3://…"
         )
 
 

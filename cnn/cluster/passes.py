@@ -2,7 +2,13 @@
 
 from collections.abc import Callable
 
-from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError, WorkerCrashedError
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    WorkerCrashedError,
+)
 
 from cnn.console import Console
 from cnn.errors import is_full_gpu
@@ -10,7 +16,7 @@ from cnn.errors import is_full_gpu
 # A lost worker costs only the parts in progress: three passes in a row that complete no part have
 # another cause.
 FRUITLESS = 3
-LOST = (RayActorError, WorkerCrashedError, OutOfMemoryError, ObjectLostError)
+LOST = (RayActorError, WorkerCrashedError, NodeDiedError, OutOfMemoryError, ObjectLostError)
 
 # Ray itself retries a task once after it lost its worker. After the second loss images are decoded
 # in isolated processes, so no file is tried more than three times.

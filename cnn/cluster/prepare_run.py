@@ -2,11 +2,12 @@
 
 import time
 
-from cnn.cluster import ingest, nodes
+from cnn.cluster import capacity, ingest, nodes
 from cnn.cluster.progress import patiently
 from cnn.cluster.session import session
 from cnn.config import PrepareConfig
 from cnn.console import Console
+from cnn.errors import UserError
 from cnn.place import Place, place
 from cnn.plural import by_reason, counted, explained
 from cnn.prepared import Prepared
@@ -43,6 +44,7 @@ def ensure_prepared(source: Source, folder: Place, console: Console) -> Prepared
         return dataset
     files = source.manifest.table.num_rows
     with session(PREPARE_CPUS), console.bar("decode", "images") as advance:
+        require_cpus(console)
         nodes.require_shared_images(source.root)
         nodes.require_shared_folder(folder)
         started = time.monotonic()
@@ -50,3 +52,18 @@ def ensure_prepared(source: Source, folder: Place, console: Console) -> Prepared
     seconds = time.monotonic() - started
     console.say(f"prepared {counted(files, 'file')} in {seconds:.0f} s: {folder}")
     return dataset
+
+
+def shared_dataset(source: Source, folder: Place, console: Console) -> Prepared:
+    """The same, for workers on all nodes; UserError if one of these cannot see the folder."""
+    dataset = ensure_prepared(source, folder, console)
+    nodes.require_shared_dataset(dataset.folder)
+    return dataset
+
+
+def require_cpus(console: Console) -> None:
+    """Wait for a CPU to decode on; UserError if there will be none: Ray would wait for ever."""
+    if not capacity.provides([{"CPU": 1}], console):
+        raise UserError(
+            f"to decode images takes a CPU, and the cluster has none: {capacity.TOO_SMALL}"
+        )

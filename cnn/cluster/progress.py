@@ -106,12 +106,14 @@ def patiently(function: Callable[[], Result]) -> Result:
 def show(progress: Progress, running: Future[Any], console: Console) -> None:
     """Print the table of epochs and move the bar until training ends."""
     console.say(TABLE_HEAD)
-    with console.bar("epoch") as advance:
-        last = False
-        while not last:
-            last = bool(wait([running], timeout=0.3).done)
-            ended, (step, steps) = progress.take()
-            for row, epochs, left in ended:
-                console.say(epoch_line(row, epochs, left))
-            advance(step, steps)
-    progress.forget()
+    try:
+        with console.bar("epoch") as advance:
+            last = False
+            while not last:
+                last = bool(wait([running], timeout=0.3).done)
+                ended, (step, steps) = progress.take()
+                for row, epochs, left in ended:
+                    console.say(epoch_line(row, epochs, left))
+                advance(step, steps)
+    finally:
+        progress.forget()

@@ -12,7 +12,7 @@ from cnn.bundle import Bundle
 from cnn.census import Census, take_census
 from cnn.cluster import capacity, nodes, scoring, training, training_plan
 from cnn.cluster.passes import make_all
-from cnn.cluster.prepare_run import PREPARE_CPUS, ensure_prepared
+from cnn.cluster.prepare_run import PREPARE_CPUS, shared_dataset
 from cnn.cluster.progress import patiently
 from cnn.cluster.scoring_plan import ScoringPlan
 from cnn.cluster.session import joined, session
@@ -88,7 +88,7 @@ def fill(
 ) -> None:
     """Prepare, train and evaluate, and write the run folder, its report last."""
     resumed = run.manifest.is_file()
-    dataset = ensure_prepared(source, prepared_folder(source, settings, run), console)
+    dataset = shared_dataset(source, prepared_folder(source, settings, run), console)
     census = split(dataset, settings, run, plan)
     briefing = preflight.describe(census, settings, dataset.card.image_size, str(plan), console)
     trained = training.fit(settings, dataset, run.path, plan, console)

@@ -177,14 +177,22 @@ def work(task: dict[str, Any]) -> list[Epoch] | str:
     """
     try:
         return train_share(task)
-    except RuntimeError as error:
-        if not is_full_gpu(error) or ray.train.get_context().get_world_size() > 1:
+    except (RuntimeError, UserError) as error:
+        message = for_user(error)
+        if message is None or ray.train.get_context().get_world_size() > 1:
             raise  # the other workers wait for this one until Ray ends them
-        return FULL_GPU
+        return message
+
+
+def for_user(error: Exception) -> str | None:
+    """What an error tells the user, if it is one that the user can fix."""
+    if isinstance(error, UserError):
+        return str(error)
+    return FULL_GPU if is_full_gpu(error) else None
 
 
 def train_share(task: dict[str, Any]) -> list[Epoch] | str:
-    """What `work` does, and what it returns; it raises if the GPU's memory is full."""
+    """What `work` does, and what it returns; it raises what may be wrong for this worker alone."""
     context = ray.train.get_context()
     # Ray sets one thread per worker, on any machine.
     here = context.get_local_world_size() * task["at_once"]

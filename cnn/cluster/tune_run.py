@@ -8,7 +8,7 @@ import yaml
 from cnn import preflight, study
 from cnn.atomic import write_atomically
 from cnn.cluster import capacity, nodes, training, tuning, tuning_plan
-from cnn.cluster.prepare_run import PREPARE_CPUS, ensure_prepared
+from cnn.cluster.prepare_run import PREPARE_CPUS, shared_dataset
 from cnn.cluster.search_state import read_state
 from cnn.cluster.session import session
 from cnn.cluster.train_run import announce, keep, split, test
@@ -75,7 +75,7 @@ def fill(
     run.check_space(space.as_yaml())
     write_atomically(run.space, space.as_yaml())
     datasets = {
-        size: ensure_prepared(one, prepared_folder(one, settings, run), console)
+        size: shared_dataset(one, prepared_folder(one, settings, run), console)
         for size, one in sources.items()
     }
     first = datasets[start.data.image_size]

@@ -150,7 +150,7 @@ def plain_epoch(
         chosen = order[step * training.batch_size : (step + 1) * training.batch_size]
         batch = augment(images[chosen], settings.augmentation, generator)
         optim.set_rate(optimizer, optim.learning_rate(training, step / steps))
-        logits, loss = forward(settings, network, batch, labels[chosen])
+        logits, loss = forward(settings, network, batch, labels[chosen], generator)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), training.clip)
@@ -161,10 +161,14 @@ def plain_epoch(
 
 
 def forward(
-    settings: TrainConfig, network: nn.Module, images: Tensor, labels: Tensor
+    settings: TrainConfig,
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Logits, and the mixed loss of a batch."""
-    squares = draw_squares(len(labels), settings.training.cutmix)
+    squares = draw_squares(len(labels), settings.training.cutmix, generator)
     mixed, others, part = cutmix(images, labels, squares)
     with autocast(CPU, settings.training.precision):
         logits = network(mixed).float()

@@ -7,7 +7,8 @@ import pyarrow.compute as pc
 import pytest
 
 from cnn import prepared
-from cnn.cluster import ingest
+from cnn.cluster import capacity, ingest
+from cnn.cluster.prepare_run import ensure_prepared
 from cnn.config import Images
 from cnn.console import Console
 from cnn.errors import UserError
@@ -76,6 +77,18 @@ def test_an_interrupted_run_decodes_only_what_is_missing(
     assert progress[0][0] == part_rows(16, 300) and progress[-1] == (300, 300)
     assert again.manifest.table.equals(dataset.manifest.table)
     assert is_prepared(source, folder)
+
+
+def test_images_are_not_sent_to_a_cluster_that_has_no_cpus(
+    dataset: Prepared, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray Data would wait for ever."""
+    monkeypatch.setattr(capacity, "total", lambda resource: 0)
+    source, folder = list_source(str(digits), SETTINGS), tmp_path / "prepared"
+    with pytest.raises(UserError, match="to decode images takes a CPU, and the cluster has none"):
+        ensure_prepared(source, folder, Console())
+    assert not folder.exists()
+    ensure_prepared(source, dataset.folder, Console())  # there, nothing is to be decoded
 
 
 def test_unfinished_shards_of_another_version_are_refused(

@@ -1,7 +1,7 @@
 """Laws of passes: missing parts are attempted until none is left, and the log says why."""
 
 import pytest
-from ray.exceptions import ActorDiedError, RayTaskError, WorkerCrashedError
+from ray.exceptions import ActorDiedError, NodeDiedError, RayTaskError, WorkerCrashedError
 
 from cnn.cluster.passes import make_all
 from cnn.console import Console
@@ -15,8 +15,12 @@ from cnn.console import Console
             WorkerCrashedError(),
             "a worker was lost (WorkerCrashedError): continuing with the missing parts\n",
         ),
+        (
+            NodeDiedError("the node of a task is gone"),
+            "a worker was lost (NodeDiedError): continuing with the missing parts\n",
+        ),
     ],
-    ids=["left out", "lost"],
+    ids=["left out", "lost", "lost with its node"],
 )
 def test_a_worker_is_called_lost_only_if_one_was(
     error: Exception | None, line: str, capsys: pytest.CaptureFixture[str]

@@ -1,11 +1,15 @@
 """Laws of progress: what a worker reports is read once, in the order of the epochs."""
 
 import math
+import time
 from collections.abc import Iterable
 
+import pytest
 import ray
+from ray.experimental.internal_kv import _internal_kv_list
 
-from cnn.cluster.progress import Progress
+from cnn.cluster.progress import Progress, in_background, show
+from cnn.console import Console
 from cnn.loop import Epoch
 
 
@@ -48,3 +52,20 @@ def test_runs_do_not_see_each_others_progress_and_leave_nothing() -> None:
     assert one.take() == ([], (0, 0))
     assert other.take() == ([(row(2), 12, 6.5)], (2, 12))
     other.forget()
+
+
+class Stopped(Console):
+    """A console at which Ctrl-C is pressed when the first epoch appears."""
+
+    def say(self, line: str) -> None:
+        if "1.500" in line:
+            raise KeyboardInterrupt
+
+
+def test_a_run_that_is_stopped_leaves_nothing_on_the_cluster() -> None:
+    progress = Progress()
+    report(progress, [1, 2])
+    assert _internal_kv_list(progress.run)
+    with pytest.raises(KeyboardInterrupt):
+        show(progress, in_background(lambda: time.sleep(5)), Stopped())
+    assert not _internal_kv_list(progress.run)

@@ -113,6 +113,18 @@ def test_evaluation_streams_each_image_exactly_once(
     assert sorted(fingerprints(found)) == sorted(fingerprints(list(memory.epoch(0))))
 
 
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_evaluation_reads_a_shard_twice_only_if_two_workers_divide_it(
+    dataset: Prepared, train: pa.Table, workers: int
+) -> None:
+    shares = [StreamedEvaluationBatches(dataset, train, Share(r, workers)) for r in range(workers)]
+    assert dataset.card.shards > 2
+    reads = sum(len(set(share.rows.shard.tolist())) for share in shares)
+    assert reads <= dataset.card.shards + workers - 1
+    sizes = [len(share.rows.label) for share in shares]
+    assert max(sizes) - min(sizes) <= 1
+
+
 @pytest.fixture(scope="module")
 def unequal(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """All zeros, and seven ones."""

@@ -1,6 +1,7 @@
 """Laws of training on workers: their number changes the speed and nothing else."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,12 @@ def test_only_an_incomplete_first_epoch_is_trained_again(dataset: Prepared, tmp_
     (tmp_path / training.epoch_name(30)).mkdir()
     with pytest.raises(UserError, match="damaged"):
         training.resume(state, tmp_path)
+
+
+def test_prepared_images_that_are_gone_end_a_training_with_one_message(
+    dataset: Prepared, tmp_path: Path
+) -> None:
+    """Ray would try it three times more, and wrap the message in an error of its own."""
+    gone = replace(dataset, folder=tmp_path / "gone")
+    with pytest.raises(UserError, match="gone is incomplete"):
+        training.fit(SETTINGS, gone, tmp_path / "run", TrainingPlan(1, gpu=False), Console())

@@ -16,6 +16,7 @@ import pytest
 import torch
 from runs import epochs_kept, wait_for
 
+from cnn import digits
 from cnn.cluster import environment as ray_environment
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -119,7 +120,7 @@ def test_scoring_survives_the_loss_of_a_node(
 
 
 def test_a_folder_that_a_node_does_not_share_is_refused(
-    command: Command, two_nodes: Nodes, tmp_path: Path
+    command: Command, two_nodes: Nodes, runs: Path, tmp_path: Path
 ) -> None:
     """The third node has an empty /tmp of its own, as another machine would."""
     ray, address = Path(sys.executable).with_name("ray"), two_nodes.cluster.address
@@ -134,9 +135,33 @@ def test_a_folder_that_a_node_does_not_share_is_refused(
         assert done.returncode == 2, done.stderr
         assert "is another folder on" in done.stderr and done.stderr.count("\n") == 1
         assert not out.exists()
+        images = digits.write(tmp_path / "images")
+        done = command("prepare", images, "--out", tmp_path / "prepared")
+        assert done.returncode == 0, done.stderr
+        # Each is refused although its own folder, which is not below tmp_path, is shared.
+        for number, job in enumerate(("train", "tune")):
+            arguments = (tmp_path / "prepared", "--out", runs / "nodes" / f"unshared-{number}")
+            done = command(job, *arguments, environment=two_nodes.environment)
+            assert done.returncode == 2, done.stderr
+            assert f"the prepared images in {tmp_path}" in done.stderr.splitlines()[-1]
+            assert "Traceback" not in done.stderr and "remove" not in done.stderr
     finally:
         node.terminate()
         node.wait()
+
+
+def test_images_are_not_sent_to_a_cluster_without_cpus(command: Command, tmp_path: Path) -> None:
+    """Ray Data would wait for ever."""
+    head, out = Nodes(0), tmp_path / "prepared"
+    try:
+        done = command(
+            "prepare", digits.write(tmp_path / "images"), "--out", out, environment=head.environment
+        )
+        assert done.returncode == 2, done.stderr
+        assert "to decode images takes a CPU, and the cluster has none" in done.stderr
+        assert done.stderr.count("\n") == 1 and not out.exists()
+    finally:
+        head.end()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="torch can use the GPUs of this machine")

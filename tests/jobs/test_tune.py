@@ -122,3 +122,21 @@ def test_a_finished_search_is_left_alone_and_another_space_is_refused(
     assert "did you mean lr?" in refused(*killed[0], "--space", space)
     space.write_text("lr: {loguniform: [1e-2, 1e-3]}\n")
     assert "is empty" in refused(*killed[0], "--space", space)
+
+
+@pytest.mark.slow
+def test_a_killed_search_keeps_the_epochs_of_trials_with_several_workers(
+    start: Start, command: Command, runs: Path
+) -> None:
+    run = runs / "together"
+    arguments = ["tune", "--out", run, "--trials", 1, "--epochs", 8, "--workers", 2]
+    process = start(*arguments, "--filters", "16,32")
+    wait_for(process, lambda: any(run.glob("trials/*/checkpoints/epoch-0003/model.json")))
+    kill(process)
+    done = command(*arguments, "--filters", "16,32")
+    assert done.returncode == 0, done.stderr
+    (trial,) = pd.read_csv(run / "leaderboard.csv").to_dict("records")
+    assert (trial["outcome"], trial["epochs"]) == ("finished", 8)
+    history = pd.read_csv(run / "history.csv")
+    assert history["epoch"].tolist() == list(range(1, 9))
+    assert trial["val_accuracy"] == pytest.approx(history["val_accuracy"].max())
