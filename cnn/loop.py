@@ -156,8 +156,8 @@ class Loop:
     def run_epoch(self, state: State, train: Batches, validation: Batches | None) -> Epoch:
         """Train and validate once; without validation batches, train only."""
         number = len(state.history) + 1
-        # Dropout draws from the global generator. Both are seeded per epoch, so that a resumed run
-        # draws what an uninterrupted one would have drawn.
+        # Dropout draws from the global generator, CutMix from its own. Both are seeded per epoch:
+        # a resumed run draws what an uninterrupted one would have drawn.
         torch.manual_seed(seed_of(self.seed, number, self.share.rank))
         self.squares.manual_seed(seed_of(self.seed, number, self.share.rank, 0, 1))
         side = progressive_of(state, self.settings).side(number, state.epochs)
