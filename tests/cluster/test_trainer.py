@@ -25,13 +25,13 @@ def test_only_a_search_cleans_up_after_a_lost_controller(
     assert (PlacementGroupCleanerCallback in kept) == searching
 
 
-@pytest.mark.parametrize(("memory", "alone"), [(0, False), (4, True)])
+@pytest.mark.parametrize(("memory", "held"), [(0, False), (4, True)])
 def test_ray_data_is_informed_of_a_training_that_streams(
-    dataset: Prepared, tmp_path: Path, memory: float, alone: bool
+    dataset: Prepared, tmp_path: Path, memory: float, held: bool
 ) -> None:
     resources = SETTINGS.resources.model_copy(update={"memory": memory})
     settings = SETTINGS.model_copy(update={"resources": resources})
-    assert training.trainer(settings, dataset, tmp_path, PLAN, None).alone == alone
+    assert training.trainer(settings, dataset, tmp_path, PLAN, None).in_memory == held
 
 
 @pytest.mark.parametrize(
