@@ -24,12 +24,10 @@ class Halving(AsyncHyperBandScheduler):
     grown, while the long one, better in the end, is half way.
     """
 
-    most_epochs: int
-
     @classmethod
     def of(cls, settings: Search, most_epochs: int) -> "Halving":
         """The scheduler of a search whose longest trial has `most_epochs`."""
-        halving = cls(
+        return cls(
             time_attr="epoch",
             metric=METRIC,
             mode="max",
@@ -38,8 +36,6 @@ class Halving(AsyncHyperBandScheduler):
             grace_period=min(settings.grace or max(1, most_epochs // 12), most_epochs),
             reduction_factor=settings.reduction,
         )
-        halving.most_epochs = most_epochs
-        return halving
 
     def on_trial_result(self, controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         action: str = super().on_trial_result(controller, trial, self.stretched(result))
@@ -52,7 +48,8 @@ class Halving(AsyncHyperBandScheduler):
         """A trial's report as if its schedule were as long as the longest of the search."""
         if "epoch" not in result:
             return result
-        return {**result, "epoch": result["epoch"] * self.most_epochs // result["epochs"]}
+        most_epochs = int(self._max_t) - 1
+        return {**result, "epoch": result["epoch"] * most_epochs // result["epochs"]}
 
     @property
     def rungs(self) -> list[Rung]:
