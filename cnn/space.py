@@ -348,7 +348,8 @@ def try_networks(space: Space) -> None:
     files = {weights if weights != "default" else None for weights in space.choices("weights")}
     for name, weights, image_size in product(others, files, space.image_sizes):
         try:
-            with torch.device("meta"):  # shapes only: no memory, no arithmetic
+            # Shapes only, without memory or arithmetic; but weights can be loaded only into memory.
+            with torch.device("cpu" if weights else "meta"):
                 shape = Network.model_validate({"network": name, "weights": weights})
                 check(build(shape, image_size, classes=2), image_size)
         except UserError as error:

@@ -7,6 +7,7 @@ from typing import Any
 import optuna
 import pytest
 import torch
+import torchvision
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -306,6 +307,11 @@ def test_every_setting_rejects_invalid_values_in_a_space(tmp_path: Path, name: s
             {"network": {"choice": ["resnet18"]}, "stages": {"int": [1, 2]}},
             ["stages is for the cnn only", "resnet18", "leave it out"],
         ),
+        (
+            {"network": {"choice": ["resnet18"]}, "growing": {"choice": [0, 0.5]}},
+            ["growing is for the cnn only", "leave it out"],
+        ),
+        ({"test_time_flip": {"choice": [True, False]}}, ["test_time_flip changes no accuracy"]),
         ("", ["holds no ranges"]),
         ("[3]", ["holds no ranges"]),
         ("lr: {uniform: [1", ["not YAML"]),
@@ -335,3 +341,18 @@ def test_more_trials_than_points_are_refused() -> None:
     with pytest.raises(UserError, match="has 6 points, fewer than --trials 7: give --trials 6"):
         space.require_points(7)
     Space({"lr": LogUniform(1e-3, 1e-2)}, TrainConfig()).require_points(10**6)
+
+
+@pytest.mark.filterwarnings("error")
+def test_weights_are_tried_with_each_network_of_the_space(tmp_path: Path) -> None:
+    weights = tmp_path / "resnet18.pth"
+    torch.save(torchvision.models.resnet18().state_dict(), weights)
+    base = base_of(network={"network": "resnet18", "weights": str(weights)})
+    for networks, fits in ((["resnet18"], True), (["resnet18", "resnet34"], False)):
+        file = tmp_path / "space.yaml"
+        file.write_text(yaml.safe_dump({"network": {"choice": networks}}))
+        if fits:
+            assert read_space(str(file), base).choices("network") == ("resnet18",)
+        else:
+            with pytest.raises(UserError, match=r"resnet34: --weights .* cannot be used"):
+                read_space(str(file), base)

@@ -73,3 +73,12 @@ def test_trials_at_once_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(tuning_plan, "free_memory", lambda: 16 * 2**30)
     rooms = {(1, 0): 16, (1, 3 * 2**30): 4, (2, 3 * 2**30): 2, (16, 3 * 2**30): 1, (1, 2**40): 1}
     assert {given: tuning_plan.own_room(*given) for given in rooms} == rooms
+
+
+def test_no_trial_takes_parts_of_two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning_plan, "gpus", lambda: 2)
+    rooms = {0.25: 8, 0.4: 4, 0.6: 2, 1.0: 2}
+    for fraction, most in rooms.items():
+        assert tuning_plan.TuningPlan(most, 1, fraction).fits()
+        assert not tuning_plan.TuningPlan(most + 1, 1, fraction).fits()
+    assert tuning_plan.TuningPlan(9, 1, 0.0).fits()
