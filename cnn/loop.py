@@ -14,7 +14,7 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 from cnn import optim, progressive
-from cnn.augment import cutmix, draw_squares
+from cnn.augment import cutmix, draw_squares, mixed_labels
 from cnn.batches import ALONE, Batch, Batches, Share, seed_of
 from cnn.config import Training
 from cnn.cuda_graph import Graphed
@@ -103,8 +103,8 @@ class Sums:
     def add(self, logits: Tensor, labels: Tensor) -> None:
         loss = functional.cross_entropy(logits, labels, reduction="sum")
         correct = (logits.argmax(dim=1) == labels).sum()
-        images = torch.full_like(correct, len(labels))
-        self.totals.add_(torch.stack([loss.double(), correct.double(), images.double()]))
+        self.totals[:2].add_(torch.stack([loss, correct]))
+        self.totals[2].add_(len(labels))
 
     def reduce(self) -> tuple[float, float, int]:
         """Mean loss, accuracy and images over all workers."""
@@ -213,25 +213,28 @@ class Loop:
     def update(self, state: State, images: Tensor, labels: Tensor, squares: Tensor) -> Tensor:
         """Forward, backward and one step of the optimizer; returns the logits."""
         state.optimizer.zero_grad(set_to_none=True)
-        images, others, part = cutmix(images, labels, squares)
+        images, part = cutmix(images, squares)
         with autocast(self.device, self.settings.precision):
             logits = state.parallel(images)
         logits = logits.float()
-        losses = (1 - part) * self.losses(logits, labels) + part * self.losses(logits, others)
-        losses.mean().backward()  # type: ignore[no-untyped-call]
+        target = mixed_labels(labels, part, logits.shape[1])
+        self.loss(logits, target).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(state.network.parameters(), self.settings.clip)
         state.optimizer.step()
         answers: Tensor = logits.detach()
         return answers
 
-    def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Weighted cross-entropies with smoothed labels, `(B,)`: a step minimises their mean."""
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The mean cross-entropy, weighted and with smoothed labels, which a step minimises.
+
+        target: the fraction of each class, `(B, classes)`. One loss of both labels of a mixed
+        image launches half the kernels of a loss for each.
+        """
         return functional.cross_entropy(
             logits,
-            labels,
+            target,
             weight=self.class_weights,
             label_smoothing=self.settings.label_smoothing,
-            reduction="none",
         )
 
     @torch.inference_mode()

@@ -11,7 +11,6 @@ needed: enough for full shards, as in every run that needs streaming.
 import argparse
 import tempfile
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cnn import optim
-from cnn.augment import augment, cutmix, draw_squares
+from cnn.augment import augment, cutmix, draw_squares, mixed_labels
 from cnn.batches import EVALUATION_BATCH, Batches, Share, TrainingBatches
 from cnn.bundle import as_batch
 from cnn.cluster import ingest
@@ -169,16 +168,12 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """Logits, and the mixed loss of a batch."""
     squares = draw_squares(len(labels), settings.training.cutmix, generator)
-    mixed, others, part = cutmix(images, labels, squares)
+    mixed, part = cutmix(images, squares)
     with autocast(CPU, settings.training.precision):
         logits = network(mixed).float()
-    entropy = partial(
-        functional.cross_entropy,
-        label_smoothing=settings.training.label_smoothing,
-        reduction="none",
-    )
-    losses = (1 - part) * entropy(logits, labels) + part * entropy(logits, others)
-    return logits, losses.mean()
+    target = mixed_labels(labels, part, logits.shape[1])
+    smoothing = settings.training.label_smoothing
+    return logits, functional.cross_entropy(logits, target, label_smoothing=smoothing)
 
 
 def interleave(title: str, ways: dict[str, Callable[[int], object]], rounds: int) -> None:
