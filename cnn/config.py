@@ -13,8 +13,8 @@ from pydantic import (
     model_validator,
 )
 
-from cnn.defaults import DIGITS, merged, regularisation, unscaled
-from cnn.ranges import Choice, Integer, LogUniform, Uniform
+from cnn.settings.defaults import DIGITS, merged, regularisation, unscaled
+from cnn.settings.ranges import Choice, Integer, LogUniform, Uniform
 
 GIB = 2**30
 

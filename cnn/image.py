@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from cnn.resizing import Box, resize
+from cnn.dataset.resizing import Box, resize
 
 DECODER_VERSION: Final = 2
 """Part of a prepared dataset's key: raise it whenever the same bytes give other pixels."""

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 
-from cnn import optim, progressive
+from cnn import optim
 from cnn.augment import cutmix, draw_squares, mixed_labels
-from cnn.batches import ALONE, Batch, Batches, Share, seed_of
 from cnn.config import Training
-from cnn.cuda_graph import Graphed
 from cnn.network import scale_of
-from cnn.progressive import ProgressiveResizing
+from cnn.training import progressive
+from cnn.training.batches import ALONE, Batch, Batches, Share, seed_of
+from cnn.training.cuda_graph import Graphed
+from cnn.training.progressive import ProgressiveResizing
 
 # Last epochs whose median pace predicts the next ones: the first is slow, any may be delayed.
 PACE = 5
@@ -69,7 +70,7 @@ class State:
         """The epoch with the highest validation accuracy, the first of equals.
 
         Patience counts from it: an epoch that only equals an earlier one is no progress. The model
-        is of the last of equals, see `cnn.checkpoint.best`.
+        is of the last of equals, see `cnn.training.checkpoint.best`.
         """
         return max(self.history, key=lambda row: row["val_accuracy"])
 

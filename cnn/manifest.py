@@ -18,12 +18,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cnn import parquet
 from cnn.errors import UserError
-from cnn.folder import Listing
+from cnn.files import parquet
+from cnn.files.folder import Listing
+from cnn.files.place import Place
 from cnn.image import Fit
-from cnn.place import Place
-from cnn.plural import by_reason
+from cnn.text.plural import by_reason
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)

@@ -1,7 +1,7 @@
 """Folder of images → prepared dataset; train and tune also do this when needed."""
 
-from cnn.command import run
 from cnn.config import PrepareConfig
+from cnn.settings.command import run
 
 
 def prepare(settings: PrepareConfig) -> None:
@@ -11,7 +11,7 @@ def prepare(settings: PrepareConfig) -> None:
 
     environment.set_defaults()
     from cnn.cluster import prepare_run
-    from cnn.console import Console
+    from cnn.text.console import Console
 
     prepare_run.prepare(settings, Console())
 

@@ -1,7 +1,7 @@
 """Model bundle and folders of images → predictions, evaluation and report."""
 
-from cnn.command import run
 from cnn.config import ScoreConfig
+from cnn.settings.command import run
 
 
 def score(settings: ScoreConfig) -> None:
@@ -11,7 +11,7 @@ def score(settings: ScoreConfig) -> None:
 
     environment.set_defaults()
     from cnn.cluster import score_run
-    from cnn.console import Console
+    from cnn.text.console import Console
 
     score_run.score(settings, Console())
 

@@ -1,7 +1,7 @@
 """Images → model bundle, evaluation and report."""
 
-from cnn.command import run
 from cnn.config import TrainConfig
+from cnn.settings.command import run
 
 
 def train(settings: TrainConfig) -> None:
@@ -11,7 +11,7 @@ def train(settings: TrainConfig) -> None:
 
     environment.set_defaults()
     from cnn.cluster import train_run
-    from cnn.console import Console
+    from cnn.text.console import Console
 
     train_run.train(settings, Console())
 

@@ -1,7 +1,7 @@
 """Images → leaderboard, best settings, best bundle and report."""
 
-from cnn.command import run
 from cnn.config import TuneConfig
+from cnn.settings.command import run
 
 
 def tune(settings: TuneConfig) -> None:
@@ -11,7 +11,7 @@ def tune(settings: TuneConfig) -> None:
 
     environment.set_defaults()
     from cnn.cluster import tune_run
-    from cnn.console import Console
+    from cnn.text.console import Console
 
     tune_run.tune(settings, Console())
 

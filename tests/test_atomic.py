@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from faults import full_disk, killed_while_writing
 
-from cnn.atomic import copy_folder, remove_drafts, write_atomically, writing
+from cnn.files.atomic import copy_folder, remove_drafts, write_atomically, writing
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_a_process_killed_while_writing_leaves_the_old_text(tmp_path: Path) -> N
     file = tmp_path / "file.txt"
     file.write_text("old")
     killed_while_writing(
-        "from pathlib import Path; from cnn.atomic import write_atomically;"
+        "from pathlib import Path; from cnn.files.atomic import write_atomically;"
         f"write_atomically(Path({str(file)!r}), 'new' * 1000)",
         limit=1000,
     )

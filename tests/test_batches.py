@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cnn.batches import (
+from cnn.config import Augmentation
+from cnn.training.batches import (
     EVALUATION_BATCH,
     EVALUATION_PIXELS,
     EvaluationBatches,
@@ -16,7 +17,6 @@ from cnn.batches import (
     seed_of,
     training_order,
 )
-from cnn.config import Augmentation
 
 OFF = Augmentation(rotation=0, shift=0, zoom=0, flip=False, vertical_flip=False)
 ROTATED = Augmentation(rotation=45, shift=0, zoom=0, flip=False, vertical_flip=False)

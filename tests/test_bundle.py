@@ -13,10 +13,11 @@ import torchvision
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from cnn import bundle, checkpoint, config, network, optim
+from cnn import bundle, config, network, optim
 from cnn.bundle import CARD, WEIGHTS, Bundle, BundleError, Card, as_batch
 from cnn.errors import UserError
 from cnn.loop import Epoch, State
+from cnn.training import checkpoint
 
 CLASSES = ["NA", "01", "Zürich / 猫"]
 NETWORK = config.Network(

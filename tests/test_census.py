@@ -6,8 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from cnn.census import Census, take_census
-from cnn.folder import list_folder
+from cnn.dataset.census import Census, take_census
+from cnn.files.folder import list_folder
 from cnn.manifest import COLUMNS, Manifest, ManifestError, assign_splits, hash_content, label_images
 
 Row = tuple[str, str | None, bytes | None]

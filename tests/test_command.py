@@ -10,13 +10,14 @@ import pytest
 import yaml
 from pydantic_core import PydanticUndefined
 
-from cnn.command import parse
 from cnn.config import PrepareConfig, TrainConfig, TuneConfig
 from cnn.errors import UserError, is_full_gpu
 from cnn.manifest import COLUMNS, Manifest
-from cnn.run_folder import TrainFolder
-from cnn.schema import leaves
+from cnn.runs.run_folder import TrainFolder
+from cnn.settings.command import parse
+from cnn.settings.schema import leaves
 
+IMPORTS = "from cnn.settings.command import *; from cnn.config import TrainConfig"
 ROOT = Path(__file__).parents[1]
 JOBS = sorted(file.stem for file in (ROOT / "jobs").glob("*.py") if file.stem != "__init__")
 
@@ -70,7 +71,7 @@ def test_too_little_gpu_memory_is_a_one_line_error_with_a_mend_that_the_job_acce
     code = """
 import sys, torch
 from cnn import config
-from cnn.command import run
+from cnn.settings.command import run
 def job(settings):
     try:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8.00 GiB.")
@@ -101,16 +102,16 @@ def test_a_full_gpu_is_recognised_by_each_of_its_messages(message: str) -> None:
 def test_the_text_of_a_user_error_in_a_task_is_a_one_line_error() -> None:
     """Ray Data raises an error of its own with the traceback of the task's as its text."""
     code = """
-import cnn.folder
-from cnn.command import run
+import cnn.files.folder
+from cnn.settings.command import run
 from cnn.config import TrainConfig
 def job(settings):
-    raise RuntimeError("File x\\ncnn.folder.FolderError: gone: bring it back\\n\\nmore")
+    raise RuntimeError("File x\\ncnn.files.folder.FolderError: gone: bring it back\\n\\nmore")
 run(TrainConfig, job)
 """
     ended = python("-c", code)
     assert (ended.returncode, ended.stderr) == (2, "error: gone: bring it back\n")
-    other = python("-c", code.replace("cnn.folder.FolderError", "cnn.loop.DivergedError"))
+    other = python("-c", code.replace("cnn.files.folder.FolderError", "cnn.loop.DivergedError"))
     assert other.returncode == 1 and "Traceback" in other.stderr
 
 
@@ -122,7 +123,7 @@ def test_a_full_disk_or_quota_is_a_one_line_error(code: str, error: str) -> None
     """Also where only the text of a task's error survives."""
     program = f"""
 import errno, os
-from cnn.command import run
+from cnn.settings.command import run
 from cnn.config import TrainConfig
 def job(settings):
     number, text = errno.{code}, os.strerror(errno.{code})
@@ -367,7 +368,7 @@ def test_help_and_wrong_flags_load_no_heavy_library(argument: str) -> None:
     ],
 )
 def test_a_job_exits_with_the_code_of_its_outcome(job: str, code: int, line: str) -> None:
-    names = "import os, signal; from cnn.command import *; from cnn.config import TrainConfig"
+    names = "import os, signal; " + IMPORTS
     done = python("-c", f"{names}; run(TrainConfig, lambda settings: {job})")
     assert done.returncode == code
     last = (done.stderr.splitlines() or [""])[-1]
@@ -379,7 +380,7 @@ def test_a_stopped_job_ends_its_threads_and_child_processes() -> None:
     """Its thread and its grandchild process: the command would wait too long for either."""
     job = """
 import os, signal, subprocess, threading, time
-from cnn.command import run
+from cnn.settings.command import run
 from cnn.config import TrainConfig
 
 def job(settings):
@@ -398,7 +399,7 @@ run(TrainConfig, job)
 
 def test_a_stopped_job_keeps_its_exit_code_if_standard_error_is_closed() -> None:
     """As with `| tee`, which Ctrl-C stops as well."""
-    names = "import os, signal; from cnn.command import *; from cnn.config import TrainConfig"
+    names = "import os, signal; " + IMPORTS
     job = f"{names}; run(TrainConfig, lambda settings: os.kill(os.getpid(), signal.SIGINT))"
     process = subprocess.Popen([sys.executable, "-c", job], cwd=ROOT, stderr=subprocess.PIPE)
     assert process.stderr is not None

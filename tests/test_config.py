@@ -21,8 +21,8 @@ from cnn.config import (
     Training,
     TuneConfig,
 )
-from cnn.defaults import DIGITS, REGULARISERS, merged, regularisation
-from cnn.run_folder import flat
+from cnn.runs.run_folder import flat
+from cnn.settings.defaults import DIGITS, REGULARISERS, merged, regularisation
 
 GROUPS: list[type[BaseModel]] = [Images, Augmentation, Network, Training, Resources]
 NAMES = ["data", "augmentation", "network", "training", "resources"]

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnn.console import TABLE_HEAD, Console, Milestones, clock, epoch_line, pace, starved
 from cnn.loop import Epoch
+from cnn.text.console import TABLE_HEAD, Console, Milestones, clock, epoch_line, pace, starved
 
 LITERAL = [
     "[bold]cat[/bold]",
@@ -124,7 +124,7 @@ def test_results_go_to_stdout_unchanged(text: str, capsys: pytest.CaptureFixture
 def test_a_result_is_escaped_for_an_ascii_output_and_dropped_for_a_closed_one(
     redirected: str, shown: bytes
 ) -> None:
-    program = "from cnn.console import Console; Console().result('wrote \\u00e9\\u732b')"
+    program = "from cnn.text.console import Console; Console().result('wrote \\u00e9\\u732b')"
     done = subprocess.run(
         ["sh", "-c", f'exec "$0" -c "{program}" {redirected}', sys.executable],
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
@@ -203,7 +203,7 @@ def test_control_characters_in_a_name_are_escaped(capsys: pytest.CaptureFixture[
 def test_a_reader_that_closes_the_pipe_does_not_fail_the_job() -> None:
     reading, writing = os.pipe()
     os.close(reading)  # as `| head` does once it has enough lines
-    program = "from cnn.console import Console; Console().result('x'); Console().result('y')"
+    program = "from cnn.text.console import Console; Console().result('x'); Console().result('y')"
     done = subprocess.run(
         [sys.executable, "-c", program], stdout=writing, stderr=subprocess.PIPE, text=True
     )
@@ -214,7 +214,7 @@ def test_a_reader_that_closes_the_pipe_does_not_fail_the_job() -> None:
 @pytest.mark.parametrize("forced", ["", "1"], ids=["lines", "bars"])
 def test_a_reader_that_closes_the_pipe_of_the_remarks_does_not_fail_the_job(forced: str) -> None:
     program = """
-from cnn.console import Console
+from cnn.text.console import Console
 console = Console()
 console.say("x")
 with console.bar("decode", "images") as advance:

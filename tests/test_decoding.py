@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from faults import faulty_decoder
 
-from cnn import digits
-from cnn.decoding import SubprocessDecoder, decode_in_time
+from cnn.dataset import digits
+from cnn.dataset.decoding import SubprocessDecoder, decode_in_time
 from cnn.image import Unreadable, decode
 
 
@@ -67,7 +67,7 @@ def test_the_subprocess_ends_with_its_block(images: list[bytes]) -> None:
 
 def test_the_time_limit_kills_a_process_whose_decoder_hangs(faulty: None) -> None:
     program = (
-        "from cnn.decoding import decode_in_time\n"
+        "from cnn.dataset.decoding import decode_in_time\n"
         "decode_in_time(b'GIF89a HANG', 16, 'squash', seconds=0.5)"
     )
     ended = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[1])

@@ -8,7 +8,7 @@ from faults import killed_while_writing
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from cnn import digits
+from cnn.dataset import digits
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,8 @@ def test_a_second_call_completes_what_a_killed_run_left(folder: Path, tmp_path: 
     sizes = sorted(file.stat().st_size for file in folder.glob("?/*.png"))
     copy = tmp_path / "digits-images"
     killed_while_writing(
-        f"from pathlib import Path; from cnn import digits; digits.write(Path({str(copy)!r}))",
+        "from pathlib import Path; from cnn.dataset import digits;"
+        f"digits.write(Path({str(copy)!r}))",
         limit=sizes[len(sizes) * 9 // 10],
     )
     there = files(copy)

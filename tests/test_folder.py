@@ -15,9 +15,9 @@ from faults import as_nobody
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnn.folder import FolderError, list_folder, to_bytes, to_text
+from cnn.files.folder import FolderError, list_folder, to_bytes, to_text
+from cnn.files.reader import Reader
 from cnn.image import BYTE_LIMIT, Unreadable
-from cnn.reader import Reader
 
 ODD_NAMES = [
     b"line\nbreak\r\t.jpg",

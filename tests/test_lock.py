@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from cnn.errors import UserError
-from cnn.lock import locked, require_free
+from cnn.files.lock import locked, require_free
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from cnn.lock import locked
+from cnn.files.lock import locked
 with locked(Path(sys.argv[1])):
     print("in", flush=True)
     time.sleep(600)
@@ -25,7 +25,7 @@ LOCK_REPEATEDLY = """
 import os, sys
 from pathlib import Path
 from cnn.errors import UserError
-from cnn.lock import locked
+from cnn.files.lock import locked
 for _ in range(2000):
     try:
         with locked(Path(sys.argv[1])):

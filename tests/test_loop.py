@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cnn import bundle, checkpoint, config, network, optim
+from cnn import bundle, config, network, optim
 from cnn.augment import cutmix, draw_squares
-from cnn.batches import Batch, EvaluationBatches, Share, TrainingBatches
 from cnn.bundle import Card
 from cnn.loop import (
     DivergedError,
@@ -30,6 +29,8 @@ from cnn.loop import (
     seconds_left,
 )
 from cnn.network import scale_of
+from cnn.training import checkpoint
+from cnn.training.batches import Batch, EvaluationBatches, Share, TrainingBatches
 
 CPU = torch.device("cpu")
 CLASSES = ["blue", "green", "red"]

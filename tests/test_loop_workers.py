@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, distributed, multiprocessing, nn
 
 from cnn import optim
-from cnn.batches import EvaluationBatches, Share, TrainingBatches
 from cnn.config import Augmentation, Training
 from cnn.loop import Epoch, Loop, State
 from cnn.network import Scale
+from cnn.training.batches import EvaluationBatches, Share, TrainingBatches
 
 OFF = Augmentation(rotation=0, shift=0, zoom=0, flip=False, vertical_flip=False)
 SETTINGS = Training(

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnn.folder import Listing, list_folder
+from cnn.files.folder import Listing, list_folder
+from cnn.files.reader import Reader
 from cnn.manifest import (
     COLUMNS,
     Manifest,
@@ -22,7 +23,6 @@ from cnn.manifest import (
     label_images,
     listing_key,
 )
-from cnn.reader import Reader
 
 
 def manifest_of(root: Path, files: dict[str, bytes]) -> Manifest:

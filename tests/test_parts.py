@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnn import parts
+from cnn.dataset import parts
+from cnn.dataset.parts import Parts, part_rows
 from cnn.manifest import Manifest
-from cnn.parts import Parts, part_rows
 
 
 def manifest(images: int) -> Manifest:

@@ -12,10 +12,10 @@ import pytest
 from faults import as_nobody
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
-from cnn import parquet
-from cnn.atomic import holds_anything, write_atomically, writing
 from cnn.errors import UserError
-from cnn.place import BucketPath, Place, place
+from cnn.files import parquet
+from cnn.files.atomic import holds_anything, write_atomically, writing
+from cnn.files.place import BucketPath, Place, place
 
 
 @pytest.fixture(params=["disk", "bucket"])

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnn.prediction import SCHEMA, predictions, uncertain
+from cnn.scoring.prediction import SCHEMA, predictions, uncertain
 
 
 def rows(*paths: str, **columns: list[str | None]) -> pa.Table:

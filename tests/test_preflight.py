@@ -9,14 +9,15 @@ import pytest
 import torch
 from faults import ROOT, faulty_decoder
 
-from cnn import digits, dry_run, preflight
-from cnn.census import Census, take_census
 from cnn.config import Images, Network, Resources, TrainConfig, Training
-from cnn.console import Console
+from cnn.dataset import digits
+from cnn.dataset.census import Census, take_census
 from cnn.errors import UserError
 from cnn.loop import State
 from cnn.manifest import COLUMNS, Manifest, assign_splits, hash_content
 from cnn.network import scale_of
+from cnn.runs import dry_run, preflight
+from cnn.text.console import Console
 
 SETTINGS = TrainConfig(images="photos", network=Network(filters=(4,)))
 
@@ -24,10 +25,10 @@ SETTINGS = TrainConfig(images="photos", network=Network(filters=(4,)))
 READ_ALL = """
 import sys
 from cnn.config import Images
-from cnn.console import Console
-from cnn.folder import list_folder
+from cnn.text.console import Console
+from cnn.files.folder import list_folder
 from cnn.manifest import label_images
-from cnn.dry_run import read_all
+from cnn.runs.dry_run import read_all
 
 manifest = label_images(list_folder(sys.argv[1]))
 read = read_all(sys.argv[1], manifest, Images(image_size=8), Console()).table

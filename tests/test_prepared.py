@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cnn import prepared
+from cnn.dataset import prepared
+from cnn.dataset.prepared import Card, Prepared, gather, write_shard
 from cnn.errors import UserError
-from cnn.folder import list_folder
+from cnn.files.folder import list_folder
+from cnn.files.reader import Reader
 from cnn.manifest import Manifest, class_indices, hash_content, label_images
-from cnn.prepared import Card, Prepared, gather, write_shard
-from cnn.reader import Reader
 
 SIZE = 8
 NAMES = ["ant", "bee", "cat"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnn.progressive import ProgressiveResizing
+from cnn.training.progressive import ProgressiveResizing
 
 EPOCHS = st.integers(1, 200)
 GROWING = st.floats(0, 0.99)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnn.errors import UserError
-from cnn.ranges import (
+from cnn.settings.ranges import (
     Between,
     Choice,
     Integer,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnn.ratio import decimal, percent
+from cnn.text.ratio import decimal, percent
 
 
 @pytest.mark.parametrize(

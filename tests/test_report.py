@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cnn.atomic import write_atomically
 from cnn.config import TrainConfig
+from cnn.files.atomic import write_atomically
 from cnn.report.comparison import compare
 from cnn.report.confusion import by_trouble
 from cnn.report.evaluation import Evaluation, evaluate

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from cnn.dataset.pixels import Decode
 from cnn.errors import UserError
-from cnn.pixels import Decode
 from cnn.report.album import CELL_IMAGES, GALLERY, SAMPLE, cell_sizes, take_album
 from cnn.report.comparison import compare, lost
 from cnn.report.confusion import by_similarity, views
@@ -20,7 +20,7 @@ from cnn.report.evaluation import evaluate
 from cnn.report.sections import galleries
 from cnn.report.suspicion import suspects, usual_confidence
 from cnn.report.thumbnail import SIDE, thumbnails
-from cnn.worklist import Root, list_images
+from cnn.scoring.worklist import Root, list_images
 from tests.test_report import predictions
 
 CLASSES = [f"class {i}" for i in range(12)]

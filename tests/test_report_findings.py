@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cnn.census import Census
+from cnn.dataset.census import Census
 from cnn.metrics import mcnemar
 from cnn.report import findings
 from cnn.report.evaluation import Comparison, Evaluation, Finding, evaluate

@@ -8,11 +8,11 @@ import pyarrow as pa
 from PIL import Image
 
 from cnn.config import TrainConfig
-from cnn.folder import list_folder
+from cnn.dataset.pixels import Decode
+from cnn.files.folder import list_folder
 from cnn.manifest import label_images
-from cnn.pixels import Decode
 from cnn.report.preview import DRAWS, ROWS, preview_page
-from cnn.worklist import Root
+from cnn.scoring.worklist import Root
 
 
 def pages(folder: Path, **settings: object) -> str:

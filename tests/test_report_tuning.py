@@ -11,11 +11,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from cnn.ranges import Choice, Integer, LogUniform, Range, Uniform
 from cnn.report.evaluation import evaluate
 from cnn.report.page import Report, render
 from cnn.report.tuning import Trial, Tuning, leaderboard, ranked
 from cnn.report.tuning_figures import trial_curves, trial_slice
+from cnn.settings.ranges import Choice, Integer, LogUniform, Range, Uniform
 from tests.test_report import FACTS, HOSTILE, IMAGES, Elements, predictions
 
 RANGES: dict[str, Range] = {

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cnn import resizing
-from cnn.resizing import Box, resize
+from cnn.dataset import resizing
+from cnn.dataset.resizing import Box, resize
 
 MODES = ("L", "RGB", "RGBa", "CMYK", "F", "YCbCr")
 
@@ -66,4 +66,4 @@ def test_an_image_with_a_false_size_is_never_read_beyond_its_pixels() -> None:
 def test_a_long_and_thin_image_takes_little_extra_memory(width: int, height: int) -> None:
     make = f"from PIL import Image\nimage = Image.new('RGB', ({width}, {height}))"
     shrink = f"resize(image, 224, (0, 0, {width}, {height}))"
-    assert memory_beside(f"from cnn.resizing import resize\n{make}", shrink) < 30 * 2**20
+    assert memory_beside(f"from cnn.dataset.resizing import resize\n{make}", shrink) < 30 * 2**20

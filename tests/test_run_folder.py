@@ -6,14 +6,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cnn.command import parse
 from cnn.config import ScoreConfig, TrainConfig, TuneConfig
+from cnn.dataset.parts import Parts
 from cnn.errors import UserError
-from cnn.folder import list_folder
+from cnn.files.folder import list_folder
 from cnn.manifest import Manifest, label_images
-from cnn.parts import Parts
-from cnn.run_folder import TrainFolder, TuneFolder
-from cnn.score_folder import ScoreFolder, identity
+from cnn.runs.run_folder import TrainFolder, TuneFolder
+from cnn.scoring.score_folder import ScoreFolder, identity
+from cnn.settings.command import parse
 
 
 def settings(*arguments: str) -> TrainConfig:

@@ -12,9 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnn.errors import UserError
-from cnn.folder import list_folder, to_text
-from cnn.reader import Reader
-from cnn.sorting import MARKER, NAME_LIMIT, UNCERTAIN, SortedFolder, class_folder, class_folders
+from cnn.files.folder import list_folder, to_text
+from cnn.files.reader import Reader
+from cnn.scoring.sorting import (
+    MARKER,
+    NAME_LIMIT,
+    UNCERTAIN,
+    SortedFolder,
+    class_folder,
+    class_folders,
+)
 
 CAT = class_folder("cat")
 
@@ -309,7 +316,8 @@ def test_partial_copies_of_a_killed_process_are_removed(tmp_path: Path, images: 
     reader = Reader(f"fsspec+file://{images}")
     out = begun(tmp_path / "out", reader)
     killed_while_writing(
-        "from pathlib import Path; from cnn.reader import Reader; from cnn.sorting import *;"
+        "from pathlib import Path; from cnn.files.reader import Reader;"
+        "from cnn.scoring.sorting import *;"
         f"SortedFolder(Path({str(out.folder)!r}), [{reader.root!r}], 'ab12')"
         f".place(Reader({reader.root!r}), [('a.jpg', class_folder('cat'))])",
         limit=1000,

@@ -7,11 +7,18 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from cnn import prepared
 from cnn.config import Images
+from cnn.dataset import prepared
+from cnn.dataset.prepared import Card, Prepared
+from cnn.dataset.source import (
+    Source,
+    default_out,
+    is_prepared,
+    list_source,
+    open_prepared,
+    passing_faults,
+)
 from cnn.errors import UserError
-from cnn.prepared import Card, Prepared
-from cnn.source import Source, default_out, is_prepared, list_source, open_prepared, passing_faults
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from cnn.config import TrainConfig
 from cnn.errors import UserError
 from cnn.network import build, check
-from cnn.ranges import Choice, Integer, LogUniform, Range, Value
-from cnn.space import Space, default_space, dimensions, read_space
-from cnn.study import distributions
+from cnn.search.space import Space, default_space, dimensions, read_space
+from cnn.search.study import distributions
+from cnn.settings.ranges import Choice, Integer, LogUniform, Range, Value
 
 SHAPES = [[32], [40, 40, 100], [64, 32], [16, 32, 64], [48, 96, 192], [8, 16, 32, 64, 128]]
 PLAIN = TrainConfig(images="photos")

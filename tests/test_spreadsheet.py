@@ -10,8 +10,8 @@ from faults import full_disk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnn.prediction import SCHEMA
-from cnn.spreadsheet import COLUMNS, write_csv
+from cnn.scoring.prediction import SCHEMA
+from cnn.scoring.spreadsheet import COLUMNS, write_csv
 
 SIGNS = "=+-@\uff1d\uff0b\uff0d\uff20"
 

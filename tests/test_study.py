@@ -5,10 +5,10 @@ import random
 import optuna
 import pytest
 
-from cnn import study
 from cnn.config import TrainConfig
-from cnn.ranges import Choice, Integer, LogUniform, Range, Uniform, Value
-from cnn.space import default_space
+from cnn.search import study
+from cnn.search.space import default_space
+from cnn.settings.ranges import Choice, Integer, LogUniform, Range, Uniform, Value
 
 RANGES: dict[str, Range] = {
     "optimizer": Choice(("adamw", "sgd", None)),

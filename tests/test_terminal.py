@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnn.terminal import one_line
+from cnn.text.terminal import one_line
 
 
 @given(st.text())

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cnn.errors import UserError
-from cnn.worklist import Worklist, list_images, require_apart
+from cnn.scoring.worklist import Worklist, list_images, require_apart
 
 
 def fill(root: Path, *names: str) -> Path:

@@ -7,10 +7,10 @@ import time
 import ray
 import torch
 
-from cnn import plural
 from cnn.cluster.autoscaler import Needs, Request, grows
-from cnn.console import Console
 from cnn.errors import UserError
+from cnn.text import plural
+from cnn.text.console import Console
 
 # Floating point: 0.2 added up 15 times is a little more than 3.
 TOLERANCE = 1e-6

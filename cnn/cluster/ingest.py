@@ -7,15 +7,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from cnn import prepared
 from cnn.cluster.passes import TASK_RETRIES, make_all
-from cnn.console import Advance, Console
-from cnn.decoding import decoder
+from cnn.dataset import prepared
+from cnn.dataset.decoding import decoder
+from cnn.dataset.prepared import Card, Prepared
+from cnn.dataset.source import Source
+from cnn.files.place import Place
+from cnn.files.reader import Reader
 from cnn.manifest import Manifest
-from cnn.place import Place
-from cnn.prepared import Card, Prepared
-from cnn.reader import Reader
-from cnn.source import Source
+from cnn.text.console import Advance, Console
 
 
 def prepare(source: Source, folder: Place, advance: Advance, console: Console) -> Prepared:

@@ -9,10 +9,10 @@ from ray.exceptions import TaskUnschedulableError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cnn.config import Experiment
+from cnn.dataset.prepared import CARD
 from cnn.errors import UserError, writing_to
-from cnn.place import BucketPath, Place, place
-from cnn.prepared import CARD
-from cnn.run_folder import RunFolder
+from cnn.files.place import BucketPath, Place, place
+from cnn.runs.run_folder import RunFolder
 
 # The folder in which Ray unpacks a submitted job's working directory and starts the job.
 UPLOADS = "working_dir_files"

@@ -10,8 +10,8 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from cnn.console import Console
 from cnn.errors import is_full_gpu
+from cnn.text.console import Console
 
 # A lost worker costs only the parts in progress: three passes in a row that complete no part have
 # another cause.

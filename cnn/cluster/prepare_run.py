@@ -6,12 +6,12 @@ from cnn.cluster import capacity, ingest, nodes
 from cnn.cluster.progress import patiently
 from cnn.cluster.session import session
 from cnn.config import PrepareConfig
-from cnn.console import Console
+from cnn.dataset.prepared import Prepared
+from cnn.dataset.source import Source, is_prepared, list_source, open_prepared, passing_faults
 from cnn.errors import UserError
-from cnn.place import Place, place
-from cnn.plural import by_reason, counted, explained
-from cnn.prepared import Prepared
-from cnn.source import Source, is_prepared, list_source, open_prepared, passing_faults
+from cnn.files.place import Place, place
+from cnn.text.console import Console
+from cnn.text.plural import by_reason, counted, explained
 
 # One to decode, and one that Ray Data keeps free for the consumer of the blocks.
 PREPARE_CPUS = 2

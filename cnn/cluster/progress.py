@@ -16,7 +16,7 @@ from ray.experimental.internal_kv import (
     _internal_kv_put,
 )
 
-from cnn.console import TABLE_HEAD, Console, epoch_line
+from cnn.text.console import TABLE_HEAD, Console, epoch_line
 
 if TYPE_CHECKING:  # its module brings torch
     from cnn.loop import Epoch

@@ -3,34 +3,34 @@
 import time
 
 from cnn import bundle
-from cnn.atomic import write_atomically
 from cnn.bundle import Bundle
-from cnn.census import without_images
 from cnn.cluster import capacity, nodes, scoring, scoring_plan
 from cnn.cluster.passes import make_all
 from cnn.cluster.progress import patiently
 from cnn.cluster.scoring_plan import ScoringPlan
 from cnn.cluster.session import session
 from cnn.config import ScoreConfig
-from cnn.console import Advance, Console
+from cnn.dataset.census import without_images
+from cnn.dataset.parts import Parts
+from cnn.dataset.pixels import Decode
 from cnn.errors import UserError
+from cnn.files.atomic import write_atomically
+from cnn.files.place import place
 from cnn.manifest import Manifest
-from cnn.parts import Parts
-from cnn.pixels import Decode
-from cnn.place import place
-from cnn.plural import counted, explained
-from cnn.prediction import uncertain
 from cnn.report.comparison import lost
 from cnn.report.evaluation import Evaluation, evaluate
 from cnn.report.mix import Mix, take_mix
 from cnn.report.scoring import Baseline, Summary, scoring_report, summarise_scores
 from cnn.report.suspicion import suspects
 from cnn.report.thumbnail import SIDE, thumbnails
-from cnn.score_folder import ScoreFolder, checksums
-from cnn.scoring_job import ScoringJob
-from cnn.sort_run import sort, sorted_folder
-from cnn.spreadsheet import write_csv
-from cnn.worklist import list_images
+from cnn.scoring.prediction import uncertain
+from cnn.scoring.score_folder import ScoreFolder, checksums
+from cnn.scoring.scoring_job import ScoringJob
+from cnn.scoring.sort_run import sort, sorted_folder
+from cnn.scoring.spreadsheet import write_csv
+from cnn.scoring.worklist import list_images
+from cnn.text.console import Advance, Console
+from cnn.text.plural import counted, explained
 
 
 def score(settings: ScoreConfig, console: Console) -> None:

@@ -13,8 +13,8 @@ from cnn.bundle import Bundle, as_batch
 from cnn.cluster.capacity import own_gpus, require_usable
 from cnn.cluster.passes import TASK_RETRIES
 from cnn.cluster.scoring_plan import ScoringPlan
-from cnn.pixels import Pixels
-from cnn.prediction import predictions
+from cnn.dataset.pixels import Pixels
+from cnn.scoring.prediction import predictions
 
 
 def score(

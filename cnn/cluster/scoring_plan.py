@@ -8,9 +8,9 @@ from ray.data import ActorPoolStrategy
 from cnn import config
 from cnn.cluster.autoscaler import Needs
 from cnn.cluster.capacity import TOO_SMALL, gpus, in_words, provides, slots, total, wants_gpu
-from cnn.console import Console
 from cnn.errors import UserError
 from cnn.machine import cores
+from cnn.text.console import Console
 
 # Without GPUs, decoding tasks and scoring workers share the CPUs, and Ray counts half a CPU for
 # each. Which of them has more to do depends on the images: the system schedules that better.

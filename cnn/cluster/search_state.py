@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnn.errors import UserError
-from cnn.place import Place
+from cnn.files.place import Place
 
 STATE = "experiment_state-"
 GENERATOR = "search_gen_state-"  # pickled, although its name ends in .json

@@ -50,7 +50,8 @@ def session(logical_cpus: int, searching: bool = False) -> Iterator[None]:
         # Threads that still wait for Ray would log errors after the job's last message.
         logging.getLogger("ray").setLevel(logging.CRITICAL)
         # After Ctrl-C a thread may be in a call to Ray. If Ray were shut down, that thread would
-        # start it again, or end the process with 1: `cnn.command` kills Ray's processes instead.
+        # start it again, or end the process with 1: `cnn.settings.command` kills Ray's processes
+        # instead.
         if not stopped:
             ray.shutdown()
 

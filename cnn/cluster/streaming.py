@@ -8,14 +8,21 @@ import pyarrow as pa
 import ray
 import torch
 
-from cnn import prepared
 from cnn.augment import augment
-from cnn.batches import Batch, Share, balanced_draws, evaluation_batch, seed_of, training_order
 from cnn.bundle import as_batch
 from cnn.config import Augmentation
+from cnn.dataset import prepared
+from cnn.dataset.parts import most_rows
+from cnn.dataset.prepared import Prepared
 from cnn.manifest import class_indices
-from cnn.parts import most_rows
-from cnn.prepared import Prepared
+from cnn.training.batches import (
+    Batch,
+    Share,
+    balanced_draws,
+    evaluation_batch,
+    seed_of,
+    training_order,
+)
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
-from cnn import bundle, dry_run, parquet, preflight
-from cnn.atomic import write_atomically
+from cnn import bundle
 from cnn.bundle import Bundle
-from cnn.census import Census, take_census
 from cnn.cluster import capacity, nodes, scoring, training, training_plan
 from cnn.cluster.passes import make_all
 from cnn.cluster.prepare_run import PREPARE_CPUS, shared_dataset
@@ -19,19 +17,11 @@ from cnn.cluster.session import joined, session
 from cnn.cluster.training_plan import TrainingPlan
 from cnn.cluster.worker import split_rows
 from cnn.config import Experiment, TrainConfig
-from cnn.console import Console
-from cnn.errors import writing_to
-from cnn.manifest import Manifest, assign_splits
-from cnn.parts import Parts
-from cnn.pixels import Gather
-from cnn.place import place
-from cnn.prepared import Prepared
-from cnn.report.evaluation import Evaluation
-from cnn.report.preview import preview_page
-from cnn.report.suspicion import suspects
-from cnn.report.training import TestResult, evaluate_test, training_report
-from cnn.run_folder import TrainFolder
-from cnn.source import (
+from cnn.dataset.census import Census, take_census
+from cnn.dataset.parts import Parts
+from cnn.dataset.pixels import Gather
+from cnn.dataset.prepared import Prepared
+from cnn.dataset.source import (
     Source,
     default_out,
     find_source,
@@ -40,7 +30,19 @@ from cnn.source import (
     prepared_folder,
     source_pixels,
 )
-from cnn.spreadsheet import write_csv
+from cnn.errors import writing_to
+from cnn.files import parquet
+from cnn.files.atomic import write_atomically
+from cnn.files.place import place
+from cnn.manifest import Manifest, assign_splits
+from cnn.report.evaluation import Evaluation
+from cnn.report.preview import preview_page
+from cnn.report.suspicion import suspects
+from cnn.report.training import TestResult, evaluate_test, training_report
+from cnn.runs import dry_run, preflight
+from cnn.runs.run_folder import TrainFolder
+from cnn.scoring.spreadsheet import write_csv
+from cnn.text.console import Console
 
 # Training images that are scored beside the test split: accuracy is then known to 3 points.
 SAMPLE = 1_000

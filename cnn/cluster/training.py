@@ -26,9 +26,6 @@ from ray.train.backend import BackendConfig
 from ray.train.torch import TorchConfig
 from torch import nn
 
-from cnn import checkpoint
-from cnn.atomic import copy_folder, remove_drafts
-from cnn.batches import Share
 from cnn.bundle import Bundle
 from cnn.cluster.capacity import require_usable
 from cnn.cluster.gauges import Gauges
@@ -37,12 +34,15 @@ from cnn.cluster.trainer import Trainer
 from cnn.cluster.training_plan import TrainingPlan
 from cnn.cluster.worker import Splits, card, start, train
 from cnn.config import TrainConfig
-from cnn.console import Console, starved
+from cnn.dataset.prepared import Prepared
 from cnn.errors import FULL_GPU, UserError, is_full_gpu
+from cnn.files.atomic import copy_folder, remove_drafts
+from cnn.files.place import Place, place
 from cnn.loop import DivergedError, Epoch, State, seconds_left
 from cnn.machine import cores
-from cnn.place import Place, place
-from cnn.prepared import Prepared
+from cnn.text.console import Console, starved
+from cnn.training import checkpoint
+from cnn.training.batches import Share
 
 # A worker or a node may be lost this often without a finished epoch before the run gives up; each
 # loss costs at most the epoch under way.

@@ -6,8 +6,8 @@ from cnn import config
 from cnn.cluster.autoscaler import Needs, grows
 from cnn.cluster.capacity import TOO_SMALL, gpus, has, in_words, provides, total, wants_gpu
 from cnn.cluster.scoring_plan import ScoringPlan, images_per_pass
-from cnn.console import Console
 from cnn.errors import UserError
+from cnn.text.console import Console
 
 # Each worker may read one dataset at a time, and Ray Data needs a whole CPU for it.
 DATA_CPUS = 1

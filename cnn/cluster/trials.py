@@ -10,17 +10,17 @@ import torch
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from cnn import checkpoint
 from cnn.cluster.capacity import require_usable
 from cnn.cluster.training import as_checkpoint, history_of, trainer
 from cnn.cluster.tuning_plan import TuningPlan
 from cnn.cluster.worker import card, start, train
 from cnn.config import TrainConfig
+from cnn.dataset.prepared import Prepared
 from cnn.errors import UserError
+from cnn.files.place import Place
 from cnn.loop import State
-from cnn.place import Place
-from cnn.prepared import Prepared
-from cnn.space import Space
+from cnn.search.space import Space
+from cnn.training import checkpoint
 
 METRIC = "val_accuracy"
 NUMBER = "trial"  # the key of the trial's number, beside the values of its point

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 
 import yaml
 
-from cnn import preflight, study
-from cnn.atomic import write_atomically
 from cnn.cluster import capacity, nodes, training, tuning, tuning_plan
 from cnn.cluster.prepare_run import PREPARE_CPUS, shared_dataset
 from cnn.cluster.search_state import read_state
@@ -17,15 +15,18 @@ from cnn.cluster.trials import TrialContext
 from cnn.cluster.tuning import Tried
 from cnn.cluster.tuning_plan import TuningPlan
 from cnn.config import Resources, Search, TrainConfig, TuneConfig, image_bytes
-from cnn.console import Console
+from cnn.dataset.prepared import Prepared
+from cnn.dataset.source import Source, default_out, find_source, prepared_folder
 from cnn.errors import UserError
-from cnn.place import place
-from cnn.prepared import Prepared
+from cnn.files.atomic import write_atomically
+from cnn.files.place import place
 from cnn.report.training import training_report
 from cnn.report.tuning import Tuning, leaderboard
-from cnn.run_folder import TuneFolder, saved
-from cnn.source import Source, default_out, find_source, prepared_folder
-from cnn.space import Space, default_space, read_space
+from cnn.runs import preflight
+from cnn.runs.run_folder import TuneFolder, saved
+from cnn.search import study
+from cnn.search.space import Space, default_space, read_space
+from cnn.text.console import Console
 
 RETRAINED = "the best settings, on training and validation images: no accuracy on validation"
 

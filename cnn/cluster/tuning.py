@@ -9,7 +9,6 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search.optuna import OptunaSearch
 
-from cnn import checkpoint, study
 from cnn.bundle import CARD, Bundle
 from cnn.cluster.halving import Halving, Rungs
 from cnn.cluster.progress import patiently
@@ -18,11 +17,13 @@ from cnn.cluster.training import storage
 from cnn.cluster.trials import METRIC, NUMBER, TrialContext, folder_of, point_of, run_trial
 from cnn.cluster.watch import TABLE_HEAD, Watch, ending, reason_of
 from cnn.config import Search
-from cnn.console import Console
 from cnn.errors import UserError
+from cnn.files.place import Place
 from cnn.loop import Epoch
-from cnn.place import Place
 from cnn.report.tuning import Outcome, Trial
+from cnn.search import study
+from cnn.text.console import Console
+from cnn.training import checkpoint
 
 # A trial is tried again this often after an error, or after the loss of its machine.
 MAX_FAILURES = 3

@@ -8,10 +8,10 @@ from cnn.cluster.autoscaler import Needs
 from cnn.cluster.capacity import TOO_SMALL, gpus, in_words, provides, slots, total, wants_gpu
 from cnn.cluster.search_state import NOTHING, SearchState
 from cnn.cluster.training_plan import DATA_CPUS, TrainingPlan, worker_needs
-from cnn.console import Console
 from cnn.errors import UserError
 from cnn.machine import cores, free_memory
-from cnn.plural import counted
+from cnn.text.console import Console
+from cnn.text.plural import counted
 
 # Memory of a training process besides its images: libraries, and the network's arithmetic.
 WORKER_BYTES = 2**30

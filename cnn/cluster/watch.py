@@ -9,10 +9,10 @@ from ray.tune.experiment import Trial as TuneTrial
 
 from cnn.cluster.search_state import ENDED
 from cnn.cluster.trials import METRIC, NUMBER, point_of
-from cnn.console import Advance, Console
 from cnn.errors import is_full_gpu
 from cnn.report.tuning import Outcome
-from cnn.space import Point
+from cnn.search.space import Point
+from cnn.text.console import Advance, Console
 
 TABLE = "{trial:>7}  {outcome:>8}  {epochs:>6}  {accuracy:>7}  {best:>12}  {states:>20}  {point}"
 TABLE_HEAD = TABLE.format(

@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from cnn import network, optim
-from cnn.batches import ALONE, Batches, EvaluationBatches, Share, TrainingBatches
 from cnn.bundle import Card, as_batch
 from cnn.cluster.streaming import StreamedEvaluationBatches, StreamedTrainingBatches
 from cnn.config import TrainConfig
+from cnn.dataset.prepared import Prepared
+from cnn.files.place import Place
 from cnn.loop import Epoch, Loop, State, class_weights
 from cnn.manifest import Split, class_indices
-from cnn.place import Place
-from cnn.prepared import Prepared
+from cnn.training.batches import ALONE, Batches, EvaluationBatches, Share, TrainingBatches
 
 Splits = tuple[Split, ...]
 

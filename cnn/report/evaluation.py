@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from cnn import metrics
-from cnn.atomic import write_atomically
-from cnn.place import Place
-from cnn.plural import by_reason, counted
-from cnn.ratio import decimal
+from cnn.files.atomic import write_atomically
+from cnn.files.place import Place
 from cnn.report.tally import ROWS, Tally, guesses_asked, nothing, take_tally, together
+from cnn.text.plural import by_reason, counted
+from cnn.text.ratio import decimal
 
 CONFUSED_PAIRS = 10
 # Labels are folder names, and some trees have a folder for every image.

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from math import ceil
 from statistics import NormalDist, median
 
-from cnn.census import Census
+from cnn.dataset.census import Census
 from cnn.metrics import wilson_interval
-from cnn.plural import by_reason, counted
-from cnn.ratio import percent
 from cnn.report.evaluation import ClassScores, Comparison, Evaluation, Finding
 from cnn.report.mix import Mix
+from cnn.text.plural import by_reason, counted
+from cnn.text.ratio import percent
 
 TROUBLED = 3  # weak classes that are named
 ONE_WAY = 0.3  # of a class's mistakes are predicted as one other class

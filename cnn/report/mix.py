@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cnn.manifest import class_indices
-from cnn.prediction import uncertain
 from cnn.report import columns
+from cnn.scoring.prediction import uncertain
 
 BINS = 20
 

@@ -10,13 +10,13 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from cnn.plural import counted
-from cnn.ratio import percent
 from cnn.report import sections, tuning_figures
 from cnn.report.album import Album
 from cnn.report.evaluation import Evaluation, Finding, Shown
 from cnn.report.mix import Mix
 from cnn.report.tuning import Tuning
+from cnn.text.plural import counted
+from cnn.text.ratio import percent
 
 # The sections in order: the name on the page, and the content that must exist for it to be shown.
 # The key is also the name of its template and of its anchor.

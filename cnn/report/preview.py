@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cnn.augment import augment
 from cnn.bundle import as_batch
 from cnn.config import Augmentation, TrainConfig
-from cnn.pixels import Pixels
+from cnn.dataset.pixels import Pixels
 from cnn.report.page import page
 from cnn.report.provenance import settings_facts
 from cnn.report.thumbnail import data_uri, square

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from cnn.console import clock
-from cnn.run_folder import flat, saved
+from cnn.runs.run_folder import flat, saved
+from cnn.text.console import clock
 
 LIBRARIES = ("ray", "torch", "torchvision", "pillow", "scikit-learn")
 

@@ -9,11 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
-from cnn.atomic import write_atomically
 from cnn.config import ScoreConfig
-from cnn.console import pace
-from cnn.place import Place
-from cnn.plural import by_reason
+from cnn.files.atomic import write_atomically
+from cnn.files.place import Place
 from cnn.report.album import Album, take_album
 from cnn.report.comparison import compare
 from cnn.report.evaluation import Evaluation, Finding
@@ -23,6 +21,8 @@ from cnn.report.page import Report, render
 from cnn.report.provenance import provenance, settings_facts
 from cnn.report.sections import UNREADABLE_SHOWN
 from cnn.report.thumbnail import Thumbnails
+from cnn.text.console import pace
+from cnn.text.plural import by_reason
 
 Predictions = Callable[[], Iterable[pa.Table]]
 """Returns the predictions part by part; each call starts from the first part."""

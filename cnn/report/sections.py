@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from cnn.ratio import percent
 from cnn.report import confusion, figures, tuning_figures
 from cnn.report.album import Album
 from cnn.report.evaluation import ClassChange, Comparison, Evaluation, Shown
 from cnn.report.mix import Mix
 from cnn.report.tuning import Tuning, columns_of, ranked
+from cnn.text.ratio import percent
 
 UNREADABLE_SHOWN = 200
 WEAKEST_SHOWN = 10

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from cnn import metrics
 from cnn.manifest import class_indices
-from cnn.prediction import TOP
 from cnn.report import columns
+from cnn.scoring.prediction import TOP
 
 # Rows counted at once. Adding two tallies takes time in proportion to their cells and labels: 0.5 s
 # at 5,000 classes. With an addition for every part, a million images would take half an hour.

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
-from cnn.pixels import Pixels
+from cnn.dataset.pixels import Pixels
 
 SIDE = 96
 QUALITY = 78

@@ -6,11 +6,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cnn.census import Census
 from cnn.config import Experiment
-from cnn.pixels import Gather
-from cnn.preflight import Briefing
-from cnn.prepared import Prepared
+from cnn.dataset.census import Census
+from cnn.dataset.pixels import Gather
+from cnn.dataset.prepared import Prepared
 from cnn.report.album import Album, take_album
 from cnn.report.evaluation import Evaluation, evaluate
 from cnn.report.findings import findings_of_training
@@ -18,6 +17,7 @@ from cnn.report.page import Report, render
 from cnn.report.provenance import provenance, settings_facts
 from cnn.report.thumbnail import thumbnails
 from cnn.report.tuning import Tuning
+from cnn.runs.preflight import Briefing
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import Literal
 
 import pandas as pd
 
-from cnn.plural import counted
-from cnn.ranges import Range, Value
-from cnn.ratio import percent
+from cnn.settings.ranges import Range, Value
+from cnn.text.plural import counted
+from cnn.text.ratio import percent
 
 Outcome = Literal["finished", "stopped", "failed"]
 

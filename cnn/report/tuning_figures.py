@@ -13,9 +13,9 @@ from matplotlib.ticker import (
     StrMethodFormatter,
 )
 
-from cnn.ranges import Choice, Integer, LogUniform, Range, Value
 from cnn.report.drawing import ACCENT, INK, MUTED, drawn, short
 from cnn.report.tuning import Trial, Tuning
+from cnn.settings.ranges import Choice, Integer, LogUniform, Range, Value
 
 # More values, or longer ones, do not fit side by side under a figure of this width.
 NAMED_VALUES = 12

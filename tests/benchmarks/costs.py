@@ -19,14 +19,14 @@ import torch
 
 from cnn import network
 from cnn.bundle import as_batch
-from cnn.census import take_census
 from cnn.config import Network
-from cnn.folder import list_folder
+from cnn.dataset.census import take_census
+from cnn.dataset.parts import part_rows
+from cnn.dataset.prepared import write_shard
+from cnn.files.folder import list_folder
+from cnn.files.reader import Reader
 from cnn.image import DECODER_VERSION
 from cnn.manifest import Manifest, assign_splits, hash_content, label_images, listing_key
-from cnn.parts import part_rows
-from cnn.prepared import write_shard
-from cnn.reader import Reader
 from tests.benchmarks.scoring import links
 
 BATCH = 128

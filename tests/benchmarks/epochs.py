@@ -23,19 +23,19 @@ from torch.nn import functional
 
 from cnn import optim
 from cnn.augment import augment, cutmix, draw_squares, mixed_labels
-from cnn.batches import EVALUATION_BATCH, Batches, Share, TrainingBatches
 from cnn.bundle import as_batch
 from cnn.cluster import ingest
 from cnn.cluster.session import session
 from cnn.cluster.streaming import StreamedEvaluationBatches, StreamedTrainingBatches
 from cnn.cluster.worker import split_rows, start
 from cnn.config import TrainConfig
-from cnn.console import Console
+from cnn.dataset.prepared import Prepared
+from cnn.dataset.source import list_source
+from cnn.files.reader import Reader
 from cnn.image import decode
 from cnn.loop import Loop, State, autocast
-from cnn.prepared import Prepared
-from cnn.reader import Reader
-from cnn.source import list_source
+from cnn.text.console import Console
+from cnn.training.batches import EVALUATION_BATCH, Batches, Share, TrainingBatches
 from tests.benchmarks.processes import metered
 from tests.benchmarks.scoring import links
 

@@ -21,7 +21,6 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor, nn
 
-from cnn.batches import Batches, Share, TrainingBatches
 from cnn.bundle import Bundle, as_batch
 from cnn.cluster import ingest, scoring
 from cnn.cluster.scoring_plan import ScoringPlan, images_per_pass
@@ -29,16 +28,17 @@ from cnn.cluster.session import session
 from cnn.cluster.streaming import StreamedTrainingBatches
 from cnn.cluster.worker import card, split_rows, start
 from cnn.config import TrainConfig
-from cnn.console import Console
-from cnn.cuda_graph import Graphed
+from cnn.dataset.parts import Parts
+from cnn.dataset.pixels import Decode, Gather, Pixels
+from cnn.dataset.prepared import Prepared
+from cnn.dataset.source import list_source
 from cnn.loop import Loop, State, autocast
 from cnn.machine import cores
 from cnn.manifest import Manifest
-from cnn.parts import Parts
-from cnn.pixels import Decode, Gather, Pixels
-from cnn.prepared import Prepared
-from cnn.source import list_source
-from cnn.worklist import Root
+from cnn.scoring.worklist import Root
+from cnn.text.console import Console
+from cnn.training.batches import Batches, Share, TrainingBatches
+from cnn.training.cuda_graph import Graphed
 from tests.benchmarks.scoring import links
 
 GPU = torch.device("cuda")

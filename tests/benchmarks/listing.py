@@ -20,7 +20,7 @@ LINKS = 60_000  # file systems allow 65,000 links to one file
 
 LIST = """
 import sys, time
-from cnn.folder import list_folder
+from cnn.files.folder import list_folder
 from cnn.manifest import label_images, listing_key
 
 wall, cpu = time.monotonic(), time.process_time()

@@ -10,14 +10,14 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from cnn import prepared
 from cnn.cluster import ingest
 from cnn.cluster.prepare_run import PREPARE_CPUS
 from cnn.cluster.session import session
 from cnn.config import Images
-from cnn.console import Console
-from cnn.reader import Reader
-from cnn.source import Source, list_source
+from cnn.dataset import prepared
+from cnn.dataset.source import Source, list_source
+from cnn.files.reader import Reader
+from cnn.text.console import Console
 from tests.benchmarks.processes import metered
 from tests.benchmarks.scoring import links
 

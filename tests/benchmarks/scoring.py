@@ -23,9 +23,9 @@ from cnn.bundle import Bundle
 from cnn.cluster import score_run
 from cnn.cluster.session import session
 from cnn.config import ScoreConfig
-from cnn.console import Console
 from cnn.image import decode
-from cnn.scoring_job import ScoringJob
+from cnn.scoring.scoring_job import ScoringJob
+from cnn.text.console import Console
 from tests.benchmarks.processes import Spent, Usage, measure, metered
 
 BATCH = 128

@@ -57,7 +57,7 @@ TRAINING = """
 from contextlib import contextmanager
 from cnn.cluster import train_run
 from cnn.config import TrainConfig
-from cnn.console import Console
+from cnn.text.console import Console
 
 mark("imports")
 

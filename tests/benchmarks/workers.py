@@ -24,16 +24,16 @@ from ray.train import ScalingConfig
 from ray.train.torch import TorchConfig, get_device
 from torch import distributed, nn
 
-from cnn.batches import Share, TrainingBatches
 from cnn.bundle import as_batch
 from cnn.cluster.session import session
 from cnn.cluster.trainer import Trainer
 from cnn.cluster.training import parallelise
 from cnn.cluster.worker import start
 from cnn.config import TrainConfig
+from cnn.dataset.prepared import Prepared
+from cnn.files.place import place
 from cnn.loop import Loop, State
-from cnn.place import place
-from cnn.prepared import Prepared
+from cnn.training.batches import Share, TrainingBatches
 from tests.benchmarks.epochs import CPUS, first_shards
 
 Cost = tuple[float, float]

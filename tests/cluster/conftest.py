@@ -11,7 +11,7 @@ import pytest
 from cnn.cluster import environment
 
 if TYPE_CHECKING:
-    from cnn.prepared import Prepared
+    from cnn.dataset.prepared import Prepared
 
 environment.set_defaults()
 
@@ -35,8 +35,8 @@ def dataset(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> "Prepared
     """The same digits, prepared at 16 pixels."""
     from cnn.cluster import ingest
     from cnn.config import Images
-    from cnn.console import Console
-    from cnn.source import list_source
+    from cnn.dataset.source import list_source
+    from cnn.text.console import Console
 
     source = list_source(str(digits), Images(image_size=16))
     folder = tmp_path_factory.mktemp("prepared") / "digits"
@@ -46,7 +46,7 @@ def dataset(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> "Prepared
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """300 digits in 10 folders; one file is truncated, another is text named like an image."""
-    from cnn import digits
+    from cnn.dataset import digits
 
     folder = digits.write(tmp_path_factory.mktemp("images") / "digits")
     for file in sorted(folder.rglob("*.png")):

@@ -11,14 +11,14 @@ import pyarrow.compute as pc
 import pytest
 from moto.server import ThreadedMotoServer
 
-from cnn import parquet
 from cnn.cluster import prepare_run, score_run, train_run, tune_run
-from cnn.command import parse
 from cnn.config import PrepareConfig, ScoreConfig, TrainConfig, TuneConfig
-from cnn.console import Console
 from cnn.errors import UserError
-from cnn.folder import list_folder
-from cnn.place import Place, place
+from cnn.files import parquet
+from cnn.files.folder import list_folder
+from cnn.files.place import Place, place
+from cnn.settings.command import parse
+from cnn.text.console import Console
 
 SMALL = ("--filters", "8,16", "--epochs", "2", "--workers", "1", "--precision", "float32")
 

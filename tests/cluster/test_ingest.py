@@ -6,16 +6,16 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from cnn import prepared
 from cnn.cluster import capacity, ingest
 from cnn.cluster.prepare_run import ensure_prepared
 from cnn.config import Images
-from cnn.console import Console
+from cnn.dataset import prepared
+from cnn.dataset.parts import part_rows
+from cnn.dataset.prepared import Prepared
+from cnn.dataset.source import is_prepared, list_source, reuse
 from cnn.errors import UserError
 from cnn.image import decode
-from cnn.parts import part_rows
-from cnn.prepared import Prepared
-from cnn.source import is_prepared, list_source, reuse
+from cnn.text.console import Console
 
 SETTINGS = Images(image_size=16)
 

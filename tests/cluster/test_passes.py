@@ -4,7 +4,7 @@ import pytest
 from ray.exceptions import ActorDiedError, NodeDiedError, RayTaskError, WorkerCrashedError
 
 from cnn.cluster.passes import make_all
-from cnn.console import Console
+from cnn.text.console import Console
 
 
 @pytest.mark.parametrize(

@@ -23,18 +23,18 @@ from cnn import bundle, network
 from cnn.bundle import Bundle, Card, as_batch
 from cnn.cluster import score_run, scoring, train_run, worker
 from cnn.cluster.scoring_plan import ScoringPlan, images_per_pass
-from cnn.command import parse
 from cnn.config import Network, ScoreConfig, TrainConfig
-from cnn.console import Advance, Console
+from cnn.dataset.parts import Parts
+from cnn.dataset.pixels import Decode, Gather
+from cnn.dataset.prepared import Prepared
 from cnn.errors import UserError, is_full_gpu, reasons
-from cnn.folder import to_text
+from cnn.files.folder import to_text
 from cnn.image import decode
 from cnn.loop import Epoch
 from cnn.manifest import Manifest
-from cnn.parts import Parts
-from cnn.pixels import Decode, Gather
-from cnn.prepared import Prepared
-from cnn.worklist import Root
+from cnn.scoring.worklist import Root
+from cnn.settings.command import parse
+from cnn.text.console import Advance, Console
 
 DIGITS = [str(digit) for digit in range(10)]
 PLAN = ScoringPlan(workers=1, batch_size=16)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from cnn.cluster import nodes
+from cnn.dataset.prepared import CARD
 from cnn.errors import UserError
-from cnn.prepared import CARD
 
 
 def test_a_lost_node_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,15 +8,15 @@ import pyarrow as pa
 import pytest
 import torch
 
-from cnn.batches import EvaluationBatches, Share, TrainingBatches
 from cnn.bundle import as_batch
 from cnn.cluster import ingest, worker
 from cnn.cluster.streaming import Rows, StreamedEvaluationBatches, StreamedTrainingBatches
 from cnn.cluster.worker import split_rows
 from cnn.config import Augmentation, Images, TrainConfig
-from cnn.console import Console
-from cnn.prepared import Prepared
-from cnn.source import list_source
+from cnn.dataset.prepared import Prepared
+from cnn.dataset.source import list_source
+from cnn.text.console import Console
+from cnn.training.batches import EvaluationBatches, Share, TrainingBatches
 
 STILL = Augmentation(rotation=0, shift=0, zoom=0, flip=False)
 

@@ -9,7 +9,7 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from cnn.cluster import training
 from cnn.cluster.training_plan import TrainingPlan, sharers
 from cnn.config import TrainConfig
-from cnn.prepared import Prepared
+from cnn.dataset.prepared import Prepared
 
 SETTINGS = TrainConfig(images="digits")
 PLAN = TrainingPlan(workers=1, gpu=False)

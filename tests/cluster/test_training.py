@@ -9,14 +9,14 @@ import ray
 import torch
 from ray._private import state
 
-from cnn.batches import ALONE
 from cnn.cluster import training, worker
 from cnn.cluster.training_plan import TrainingPlan
 from cnn.config import TrainConfig
-from cnn.console import Console
+from cnn.dataset.prepared import Prepared
 from cnn.errors import UserError
 from cnn.loop import Epoch
-from cnn.prepared import Prepared
+from cnn.text.console import Console
+from cnn.training.batches import ALONE
 
 SETTINGS = TrainConfig.model_validate(
     {

@@ -8,20 +8,22 @@ import pytest
 import torch
 from ray.tune.experiment import Trial
 
-from cnn import bundle, checkpoint, study
+from cnn import bundle
 from cnn.cluster import training, trials, tune_run, tuning, worker
 from cnn.cluster.halving import Halving, Rungs
 from cnn.cluster.tuning import Proposals, TrialContext, Tried
 from cnn.cluster.tuning_plan import TuningPlan
 from cnn.cluster.watch import Watch
 from cnn.config import Images, Resources, Search, TrainConfig
-from cnn.console import Console
+from cnn.dataset.prepared import Prepared
+from cnn.dataset.source import list_source
 from cnn.loop import Epoch
-from cnn.prepared import Prepared
-from cnn.ranges import Choice, LogUniform, Range
-from cnn.run_folder import TuneFolder
-from cnn.source import list_source
-from cnn.space import Space
+from cnn.runs.run_folder import TuneFolder
+from cnn.search import study
+from cnn.search.space import Space
+from cnn.settings.ranges import Choice, LogUniform, Range
+from cnn.text.console import Console
+from cnn.training import checkpoint
 
 BASE = TrainConfig.model_validate(
     {

@@ -22,7 +22,7 @@ from typing import get_args
 import numpy as np
 
 from cnn.image import Fit, Reason, Unreadable, decode
-from cnn.terminal import one_line
+from cnn.text.terminal import one_line
 from tests.fuzz.inputs import damaged, seeds
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ import pytest
 from faults import faulty_decoder
 from runs import alive, epochs_kept, kill, wait_for
 
-from cnn import digits
+from cnn.dataset import digits
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Start = Callable[..., subprocess.Popen[str]]

@@ -16,8 +16,8 @@ import pytest
 import torch
 from runs import epochs_kept, wait_for
 
-from cnn import digits
 from cnn.cluster import environment as ray_environment
+from cnn.dataset import digits
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Start = Callable[..., subprocess.Popen[str]]

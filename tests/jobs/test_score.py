@@ -17,8 +17,9 @@ import pytest
 import torch
 from runs import console_lines, kill, wait_for
 
-from cnn import bundle, digits
+from cnn import bundle
 from cnn.bundle import as_batch
+from cnn.dataset import digits
 from cnn.image import decode
 
 Command = Callable[..., subprocess.CompletedProcess[str]]

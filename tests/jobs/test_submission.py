@@ -18,8 +18,8 @@ import psutil
 import pytest
 from ray._private.runtime_env.packaging import create_package
 
-from cnn import digits
 from cnn.cluster import environment
+from cnn.dataset import digits
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 2**20  # bytes; Ray refuses 512 MiB, and every submission sends all that has changed

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from runs import EPOCHS, console_lines
 
-from cnn import digits
+from cnn.dataset import digits
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Refused = Callable[..., str]

@@ -10,8 +10,8 @@ import pytest
 from runs import console_lines, kill, wait_for
 
 from cnn.cluster.search_state import newest
-from cnn.command import parse
 from cnn.config import TrainConfig
+from cnn.settings.command import parse
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Start = Callable[..., subprocess.Popen[str]]

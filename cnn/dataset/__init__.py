@@ -1,0 +1,1 @@
+"""The dataset: from where images come from to the prepared dataset."""

@@ -1,0 +1,1 @@
+"""Runs: what is known before one starts, and what is where in its folder."""

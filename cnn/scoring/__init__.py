@@ -1,0 +1,1 @@
+"""Scoring: from folders of images to predictions, spreadsheets and sorted folders."""

@@ -1,0 +1,1 @@
+"""Text for people: lines and tables on a terminal, counts and ratios in words."""

@@ -1,0 +1,1 @@
+"""Training: what the loop is fed with, and what it leaves behind."""
