@@ -41,6 +41,7 @@ class Card(BaseModel):
     soft: bool = Field(False, description="blur images as much as the warps of training did")
     network: config.Network
     flip: bool = Field(False, description="average with the prediction for the mirror image")
+    temperature: float = Field(1.0, gt=0, description="what log-probabilities are divided by")
     trained: dict[str, Any] = Field(default_factory=dict, description="seed, epoch and figures")
 
 
@@ -63,7 +64,8 @@ class Bundle:
         if self.card.flip:
             mirrored = images.flip(dims=(3,))
             probabilities = (probabilities + self.network(mirrored).softmax(dim=1)) / 2
-        return probabilities
+        # After the mean, so that no answer changes: see cnn/training/calibration.py.
+        return (probabilities.log() / self.card.temperature).softmax(dim=1)
 
     def to(self, device: torch.device) -> "Bundle":
         """The bundle with its network on another device."""
@@ -73,6 +75,10 @@ class Bundle:
         """The bundle that averages with the mirror image, or does not; None leaves it as it is."""
         chosen = self.card.flip if flip is None else flip
         return replace(self, card=self.card.model_copy(update={"flip": chosen}))
+
+    def with_temperature(self, temperature: float) -> "Bundle":
+        """The bundle with another temperature, such as that of a network trained alike."""
+        return replace(self, card=self.card.model_copy(update={"temperature": temperature}))
 
     def save(self, folder: Place) -> None:
         """Write both files; the card last, so that a folder with a card is whole."""

@@ -17,7 +17,7 @@ from cnn import optim
 from cnn.augment import cutmix, draw_squares, mixed_labels
 from cnn.config import Training
 from cnn.network import scale_of
-from cnn.training import progressive
+from cnn.training import calibration, progressive
 from cnn.training.batches import ALONE, Batch, Batches, Share, seed_of
 from cnn.training.cuda_graph import Graphed
 from cnn.training.progressive import ProgressiveResizing
@@ -29,7 +29,8 @@ PACE = 5
 class Epoch(TypedDict):
     """One row of a history; losses are cross-entropies in nats per image, `side` is in pixels.
 
-    Without validation, because its images are trained on, its figures are NaN. `seconds` includes
+    Without validation, because its images are trained on, its figures are NaN. `temperature` is
+    the one at which the network's confidence suits the validation images best. `seconds` includes
     the time to save the previous epoch. `data_wait` is the fraction of the training time that this
     process spent waiting for batches: if it is not small, faster arithmetic would not make the
     epoch faster. It is 0 for batches in memory: the time that fetching one takes may be a CPU
@@ -41,11 +42,24 @@ class Epoch(TypedDict):
     train_accuracy: float
     val_loss: float
     val_accuracy: float
+    temperature: float
     side: int
     lr: float
     seconds: float
     images_per_second: float
     data_wait: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What validation finds: mean loss, accuracy, and the temperature that suits the confidence."""
+
+    loss: float
+    accuracy: float
+    temperature: float
+
+
+UNMEASURED = Measured(math.nan, math.nan, math.nan)
 
 
 class DivergedError(RuntimeError):
@@ -170,15 +184,16 @@ class Loop:
         if not math.isfinite(train_loss):
             raise DivergedError(f"the loss became {train_loss} in epoch {number}")
         share_statistics(state.network)
-        val_loss, val_accuracy = math.nan, math.nan
+        measured = UNMEASURED
         if validation is not None:
-            val_loss, val_accuracy, _ = self.validate(state.network, validation).reduce()
+            measured = self.validate(state.network, validation)
         return Epoch(
             epoch=number,
             train_loss=train_loss,
             train_accuracy=train_accuracy,
-            val_loss=val_loss,
-            val_accuracy=val_accuracy,
+            val_loss=measured.loss,
+            val_accuracy=measured.accuracy,
+            temperature=measured.temperature,
             side=side,
             lr=optim.learning_rate(self.settings, progress(state, train.steps - 1, train.steps)),
             seconds=time.perf_counter() - started,
@@ -239,15 +254,20 @@ class Loop:
         )
 
     @torch.inference_mode()
-    def validate(self, network: nn.Module, batches: Batches) -> Sums:
-        """Loss and correct answers over every validation image, each counted once."""
-        sums = Sums.zero(self.device)
+    def validate(self, network: nn.Module, batches: Batches) -> Measured:
+        """Loss, accuracy and temperature over the validation images of all workers, once each."""
+        sums, tempered = Sums.zero(self.device), calibration.zero(self.device)
         network.eval()
         for images, labels in batches.epoch(0):
             with autocast(self.device, self.settings.precision):
-                logits = network(to(images, self.device))
-            sums.add(logits.float(), to(labels, self.device))
-        return sums
+                logits = network(to(images, self.device)).float()
+            labels = to(labels, self.device)
+            sums.add(logits, labels)
+            tempered += calibration.losses(logits, labels)
+        if distributed.is_initialized():
+            distributed.all_reduce(tempered)
+        loss, accuracy, count = sums.reduce()
+        return Measured(loss, accuracy, calibration.best_temperature(tempered, count))
 
     def out_of_patience(self, state: State) -> bool:
         """Whether the last `patience` epochs had no better validation accuracy."""

@@ -248,6 +248,7 @@ def saved_state(folder: Path) -> State:
             train_accuracy=0.25,
             val_loss=1.0,
             val_accuracy=0.5,
+            temperature=1.0,
             side=8,
             lr=0.1,
             seconds=2.0,

@@ -277,6 +277,7 @@ def row(epoch: int, val_accuracy: float = 0.5, seconds: float = 1.0) -> Epoch:
         train_accuracy=0.5,
         val_loss=1.0,
         val_accuracy=val_accuracy,
+        temperature=1.0,
         side=8,
         lr=0.1,
         seconds=seconds,
@@ -513,6 +514,6 @@ def test_bfloat16_is_used_if_it_is_requested() -> None:
         state.network.register_forward_hook(lambda _, __, logits: seen.append(logits.dtype))
         loop = Loop(settings, CPU, 0)
         loop.step(state, *colours(16), 0.01, Sums.zero(CPU))
-        loss, _, _ = loop.validate(state.network, VALIDATION).reduce()
+        loss = loop.validate(state.network, VALIDATION).loss
         assert math.isfinite(loss)
     assert seen == [torch.float32] * 2 + [torch.bfloat16] * 2

@@ -75,6 +75,7 @@ def epochs_by_own_clock(rank: int) -> int:
             train_accuracy=0.5,
             val_loss=1.0,
             val_accuracy=0.5,
+            temperature=1.0,
             side=8,
             lr=0.1,
             seconds=7.0 + 13.0 * rank,

@@ -46,7 +46,7 @@ LAYERS = (
     "report.drawing search.study",
     "manifest files.reader",
     "files.folder files.parquet dataset.decoding",
-    "image files.atomic training.cuda_graph",
+    "image files.atomic training.cuda_graph training.calibration",
     "files.lock",
     "config files.place dataset.resizing",
     "settings.ranges settings.defaults",

@@ -173,7 +173,7 @@ def test(
     write_csv(run.suspects, suspects([predictions], evaluation))
     evaluation.write(run.evaluation)
     best = int(model.card.trained["epoch"]) if validated else None
-    return TestResult(evaluation, album, run.read_history(), best)
+    return TestResult(evaluation, album, run.read_history(), best, model.card.temperature)
 
 
 def sample(rows: pa.Table) -> pa.Table:

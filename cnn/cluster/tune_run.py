@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 import yaml
 
@@ -99,6 +100,9 @@ def fill(
     else:
         briefing.lines["retrained"] = RETRAINED
         trained = retrain(best, dataset, run, plan, console)
+        # There are no held-out images to calibrate it with: those of its twin did.
+        calibrated = trained.best.with_temperature(winner.best().card.temperature)
+        trained = replace(trained, best=calibrated)
     keep(trained, run)
     pool = plan.training_plan.scoring(size)
     result = test(dataset, census, best, run, pool, console, validated)

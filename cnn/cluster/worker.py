@@ -1,5 +1,6 @@
 """A training worker: its share of the images, the network, and the training loop."""
 
+import math
 from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
@@ -134,5 +135,6 @@ def card(settings: TrainConfig, dataset: Prepared, row: Epoch) -> Card:
         side=row["side"],
         soft=settings.augmentation.blurs,
         flip=settings.augmentation.flip and settings.training.test_time_flip,
+        temperature=1.0 if math.isnan(row["temperature"]) else row["temperature"],
         trained={"seed": settings.seed, **row},
     )

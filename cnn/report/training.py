@@ -25,13 +25,14 @@ class TestResult:
     """How a trained model does on its test split.
 
     `history` has a row per epoch, as in history.csv. The model is from epoch `best`; None if it was
-    trained on the validation images too.
+    trained on the validation images too. `temperature` has calibrated its confidence.
     """
 
     evaluation: Evaluation
     album: Album
     history: pd.DataFrame
     best: int | None
+    temperature: float
 
 
 def evaluate_test(
@@ -87,6 +88,7 @@ def training_report(
             **settings_facts(settings),
             **(settings_facts(learned) if learned else {}),
             **briefing.lines,
+            "calibration": f"temperature {test.temperature:.2f}, from the validation images",
         },
         findings=test.evaluation.findings,
         history=test.history,

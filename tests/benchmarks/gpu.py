@@ -164,7 +164,7 @@ class Scoring:
     @classmethod
     def of(cls, settings: TrainConfig, dataset: Prepared) -> "Scoring":
         state = start(settings, dataset, torch.device("cpu"))
-        row = {"side": dataset.card.image_size}
+        row = {"side": dataset.card.image_size, "temperature": 1.0}
         bundle = Bundle(card(settings, dataset, row), state.network)  # type: ignore[arg-type]
         table = dataset.split(settings.seed)
         batch_size = images_per_pass(dataset.card.image_size, gpu=True)

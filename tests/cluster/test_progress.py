@@ -20,6 +20,7 @@ def row(number: int) -> Epoch:
         train_accuracy=0.5,
         val_loss=math.inf,
         val_accuracy=0.25,
+        temperature=1.0,
         side=8,
         lr=1e-3,
         seconds=2.0,

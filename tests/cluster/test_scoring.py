@@ -393,6 +393,7 @@ def test_a_model_scores_with_mirror_images_if_it_was_trained_and_evaluated_with_
         train_accuracy=0.25,
         val_loss=1.0,
         val_accuracy=0.5,
+        temperature=1.0,
         side=16,
         lr=0.1,
         seconds=2.0,

@@ -36,8 +36,8 @@ BASE = TrainConfig.model_validate(
 )
 
 ROW = Epoch(
-    epoch=1, train_loss=1.0, train_accuracy=0.5, val_loss=1.0, val_accuracy=0.5, side=16, lr=0.1,
-    seconds=1.0, images_per_second=9.0, data_wait=0.0,
+    epoch=1, train_loss=1.0, train_accuracy=0.5, val_loss=1.0, val_accuracy=0.5, temperature=1.0,
+    side=16, lr=0.1, seconds=1.0, images_per_second=9.0, data_wait=0.0,
 )  # fmt: skip
 
 

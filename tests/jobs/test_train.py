@@ -23,8 +23,8 @@ CONTRACT = {
     "suspects.csv", "evaluation.json", "report.html", "checkpoints",
 }  # fmt: skip
 HISTORY = [
-    "epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "side", "lr", "seconds",
-    "images_per_second", "data_wait",
+    "epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "temperature", "side",
+    "lr", "seconds", "images_per_second", "data_wait",
 ]  # fmt: skip
 
 
