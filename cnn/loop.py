@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
-from typing import Any, Self, TypedDict
+from typing import Any, Self
 
 import torch
 from torch import Tensor, distributed, nn
@@ -20,32 +20,11 @@ from cnn.network import scale_of
 from cnn.training import progressive
 from cnn.training.batches import ALONE, Batch, Batches, Share, seed_of
 from cnn.training.cuda_graph import Graphed
+from cnn.training.history import Epoch
 from cnn.training.progressive import ProgressiveResizing
 
 # Last epochs whose median pace predicts the next ones: the first is slow, any may be delayed.
 PACE = 5
-
-
-class Epoch(TypedDict):
-    """One row of a history; losses are cross-entropies in nats per image, `side` is in pixels.
-
-    Without validation, because its images are trained on, its figures are NaN. `seconds` includes
-    the time to save the previous epoch. `data_wait` is the fraction of the training time that this
-    process spent waiting for batches: if it is not small, faster arithmetic would not make the
-    epoch faster. It is 0 for batches in memory: the time that fetching one takes may be a CPU
-    waiting for the GPU.
-    """
-
-    epoch: int
-    train_loss: float
-    train_accuracy: float
-    val_loss: float
-    val_accuracy: float
-    side: int
-    lr: float
-    seconds: float
-    images_per_second: float
-    data_wait: float
 
 
 class DivergedError(RuntimeError):

@@ -11,10 +11,11 @@ from torch.nn import functional
 
 from cnn import config, network, optim
 from cnn.bundle import Card
-from cnn.loop import Epoch, Loop, State, Sums
+from cnn.loop import Loop, State, Sums
 from cnn.training import checkpoint
 from cnn.training.batches import EvaluationBatches, TrainingBatches
 from cnn.training.cuda_graph import WARM_UP, Graphed, calls_to_warm_up
+from cnn.training.history import Epoch
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 OPTIMIZERS = get_args(config.Training.model_fields["optimizer"].annotation)

@@ -20,7 +20,6 @@ from cnn.augment import cutmix, draw_squares
 from cnn.bundle import Card
 from cnn.loop import (
     DivergedError,
-    Epoch,
     Loop,
     State,
     Sums,
@@ -31,6 +30,7 @@ from cnn.loop import (
 from cnn.network import scale_of
 from cnn.training import checkpoint
 from cnn.training.batches import Batch, EvaluationBatches, Share, TrainingBatches
+from cnn.training.history import Epoch
 
 CPU = torch.device("cpu")
 CLASSES = ["blue", "green", "red"]

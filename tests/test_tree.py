@@ -32,7 +32,6 @@ LAYERS = (
     "report.training report.scoring training.checkpoint dataset.source",
     "report.preview runs.preflight scoring.sort_run",
     "report.page report.provenance",
-    "text.console",
     "report.sections loop search.space",
     "report.figures report.comparison report.findings report.thumbnail",
     "report.confusion report.album",
@@ -40,7 +39,7 @@ LAYERS = (
     "report.evaluation report.tuning_figures report.mix",
     "scoring.score_folder dataset.pixels",
     "bundle training.batches dataset.prepared dataset.census runs.run_folder scoring.worklist",
-    "network augment optim training.progressive report.tally dataset.digits "
+    "network augment optim training.history training.progressive report.tally dataset.digits "
     "settings.command scoring.sorting scoring.spreadsheet",
     "settings.schema dataset.parts metrics scoring.prediction report.columns report.tuning "
     "report.drawing search.study",
@@ -49,8 +48,8 @@ LAYERS = (
     "image files.atomic training.cuda_graph",
     "files.lock",
     "config files.place dataset.resizing",
-    "settings.ranges settings.defaults",
-    "errors text.terminal machine text.plural text.ratio",
+    "settings.ranges settings.defaults text.console",
+    "errors text.terminal machine text.plural text.ratio text.duration",
 )
 DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer.split()}
 

@@ -43,6 +43,7 @@ from cnn.runs import dry_run, preflight
 from cnn.runs.run_folder import TrainFolder
 from cnn.scoring.spreadsheet import write_csv
 from cnn.text.console import Console
+from cnn.training import history
 
 # Training images that are scored beside the test split: accuracy is then known to 3 points.
 SAMPLE = 1_000
@@ -143,7 +144,7 @@ def split(dataset: Prepared, settings: Experiment, run: TrainFolder, plan: Train
 def keep(trained: training.Trained, run: TrainFolder) -> None:
     """Write the best epoch as the run's model, and all epochs as the run's history."""
     trained.best.save(run.model)
-    run.write_history(trained.history)
+    history.write(run.history, trained.history)
 
 
 def test(
@@ -173,7 +174,7 @@ def test(
     write_csv(run.suspects, suspects([predictions], evaluation))
     evaluation.write(run.evaluation)
     best = int(model.card.trained["epoch"]) if validated else None
-    return TestResult(evaluation, album, run.read_history(), best)
+    return TestResult(evaluation, album, history.read(run.history), best)
 
 
 def sample(rows: pa.Table) -> pa.Table:

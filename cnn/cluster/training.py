@@ -38,11 +38,12 @@ from cnn.dataset.prepared import Prepared
 from cnn.errors import FULL_GPU, UserError, is_full_gpu
 from cnn.files.atomic import copy_folder, remove_drafts
 from cnn.files.place import Place, place
-from cnn.loop import DivergedError, Epoch, State, seconds_left
+from cnn.loop import DivergedError, State, seconds_left
 from cnn.machine import cores
-from cnn.text.console import Console, starved
+from cnn.text.console import Console
 from cnn.training import checkpoint
 from cnn.training.batches import Share
+from cnn.training.history import Epoch, starved
 
 # A worker or a node may be lost this often without a finished epoch before the run gives up; each
 # loss costs at most the epoch under way.

@@ -19,11 +19,11 @@ from cnn.cluster.watch import TABLE_HEAD, Watch, ending, reason_of
 from cnn.config import Search
 from cnn.errors import UserError
 from cnn.files.place import Place
-from cnn.loop import Epoch
 from cnn.report.tuning import Outcome, Trial
 from cnn.search import study
 from cnn.text.console import Console
 from cnn.training import checkpoint
+from cnn.training.history import Epoch
 
 # A trial is tried again this often after an error, or after the loss of its machine.
 MAX_FAILURES = 3

@@ -19,7 +19,8 @@ from cnn.loop import Loop, State, Sums, progressive_of
 from cnn.machine import cores
 from cnn.manifest import Manifest
 from cnn.runs.preflight import MIB
-from cnn.text.console import Console, clock
+from cnn.text.console import Console
+from cnn.text.duration import clock
 from cnn.text.plural import by_reason, counted
 from cnn.training.cuda_graph import calls_to_warm_up
 

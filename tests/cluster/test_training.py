@@ -14,9 +14,9 @@ from cnn.cluster.training_plan import TrainingPlan
 from cnn.config import TrainConfig
 from cnn.dataset.prepared import Prepared
 from cnn.errors import UserError
-from cnn.loop import Epoch
 from cnn.text.console import Console
 from cnn.training.batches import ALONE
+from cnn.training.history import Epoch
 
 SETTINGS = TrainConfig.model_validate(
     {

@@ -17,13 +17,13 @@ from cnn.cluster.watch import Watch
 from cnn.config import Images, Resources, Search, TrainConfig
 from cnn.dataset.prepared import Prepared
 from cnn.dataset.source import list_source
-from cnn.loop import Epoch
 from cnn.runs.run_folder import TuneFolder
 from cnn.search import study
 from cnn.search.space import Space
 from cnn.settings.ranges import Choice, LogUniform, Range
 from cnn.text.console import Console
-from cnn.training import checkpoint
+from cnn.training import checkpoint, history
+from cnn.training.history import Epoch
 
 BASE = TrainConfig.model_validate(
     {
@@ -209,8 +209,8 @@ def test_retraining_ends_with_the_last_epoch_and_no_accuracy_on_validation(
     assert (run.path / "retrained" / training.CHECKPOINTS).is_dir()
     trained.best.save(run.model)
     assert bundle.load(run.model).card.trained["val_accuracy"] is None
-    run.write_history(trained.history)
-    assert run.read_history()["val_accuracy"].isna().all()
+    history.write(run.history, trained.history)
+    assert history.read(run.history)["val_accuracy"].isna().all()
     assert f"{'-':>8}  {'-':>7}" in capsys.readouterr().err
 
 
