@@ -23,7 +23,7 @@ LAYERS = (
     "cluster.watch cluster.halving",
     "cluster.trials",
     "cluster.tuning_plan cluster.training cluster.scoring",
-    "cluster.training_plan cluster.worker cluster.progress cluster.ingest",
+    "cluster.training_plan cluster.worker cluster.progress cluster.checkpoints cluster.ingest",
     "cluster.passes cluster.streaming cluster.scoring_plan cluster.nodes cluster.gauges",
     "cluster.session cluster.trainer",
     "cluster.capacity cluster.token cluster.environment cluster.search_state",

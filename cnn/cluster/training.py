@@ -1,7 +1,5 @@
-"""Ray Train: the training loop on every worker, checkpoints, and resume."""
+"""Ray Train: the training loop on every worker, from the last checkpoint on."""
 
-import json
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +9,6 @@ from typing import Any
 import ray.train
 import ray.train.torch
 import torch
-from pyarrow.fs import FileSystem, LocalFileSystem
 from ray.exceptions import RayError
 from ray.train import (
     CheckpointConfig,
@@ -28,6 +25,16 @@ from torch import nn
 
 from cnn.bundle import Bundle
 from cnn.cluster.capacity import require_usable
+from cnn.cluster.checkpoints import (
+    CHECKPOINTS,
+    as_checkpoint,
+    discard_half_written,
+    epoch_name,
+    kept,
+    restore,
+    storage,
+    written,
+)
 from cnn.cluster.gauges import Gauges
 from cnn.cluster.progress import Progress, Ticker, ignore, in_background, show
 from cnn.cluster.trainer import Trainer
@@ -36,7 +43,7 @@ from cnn.cluster.worker import Splits, card, start, train
 from cnn.config import TrainConfig
 from cnn.dataset.prepared import Prepared
 from cnn.errors import FULL_GPU, UserError, is_full_gpu
-from cnn.files.atomic import copy_folder, remove_drafts
+from cnn.files.atomic import copy_folder
 from cnn.files.place import Place, place
 from cnn.loop import DivergedError, State, seconds_left
 from cnn.machine import cores
@@ -48,11 +55,6 @@ from cnn.training.history import Epoch, starved
 # A worker or a node may be lost this often without a finished epoch before the run gives up; each
 # loss costs at most the epoch under way.
 MAX_FAILURES = 3
-
-CHECKPOINTS, EPOCH = "checkpoints", "epoch-"
-
-# Ray Train's record of a run's checkpoints. It is not written atomically: a kill may truncate it.
-SNAPSHOT = "checkpoint_manager_snapshot.json"
 
 
 @dataclass(frozen=True)
@@ -76,15 +78,15 @@ def fit(
     If the validation images are among the training `splits`, the best epoch is unknown, and the
     last one is used instead.
     """
-    kept, progress = out / CHECKPOINTS, Progress()
+    folder, progress = out / CHECKPOINTS, Progress()
     attempt = partial(trainer, settings, dataset, out, plan, progress, splits)
-    running = in_background(lambda: through_losses(lambda: attempt().fit(), kept))
+    running = in_background(lambda: through_losses(lambda: attempt().fit(), folder))
     show(progress, running, console)
     result = running.result()
     history = history_of(result)
     if line := starved(history):
         console.say(line)
-    return Trained(checkpoint.best(epochs_kept(kept), metric(splits)), history)
+    return Trained(checkpoint.best(kept(folder), metric(splits)), history)
 
 
 def through_losses(attempt: Callable[[], Result], folder: Place) -> Result:
@@ -94,11 +96,11 @@ def through_losses(attempt: Callable[[], Result], folder: Place) -> Result:
     taken away more often in one that takes days.
     """
     while True:
-        before = epochs_kept(folder)[-1:]
+        before = kept(folder)[-1:]
         try:
             return attempt()
         except TrainingFailedError:
-            if epochs_kept(folder)[-1:] == before:
+            if kept(folder)[-1:] == before:
                 raise
 
 
@@ -118,10 +120,7 @@ def trainer(
 ) -> Trainer:
     """A run of Ray Train, with checkpoints in `out`/checkpoints."""
     path, filesystem = storage(out)
-    kept = out / CHECKPOINTS  # a kill may have left half a file here
-    discard_half_written(kept / SNAPSHOT)
-    if isinstance(kept, Path):
-        remove_drafts(kept)
+    discard_half_written(out / CHECKPOINTS)
     return Trainer(
         work,
         train_loop_config={
@@ -153,13 +152,6 @@ def trainer(
         ),
         in_memory=settings.resources.hold(len(dataset.manifest.table), dataset.card.image_size),
     )
-
-
-def storage(folder: Place) -> tuple[str, FileSystem | None]:
-    """A folder as Ray Train and Tune take it: path, and file system (None for a local folder)."""
-    if isinstance(folder, Path):
-        return str(folder.resolve()), None
-    return folder.path, folder.filesystem
 
 
 def history_of(result: Result) -> list[Epoch]:
@@ -236,48 +228,12 @@ def parallelise(network: nn.Module) -> nn.Module:
 def resume(state: State, folder: Place) -> None:
     """Load the last whole checkpoint of the run, if it has one.
 
-    Raises UserError if all are damaged, unless the last of them is the first epoch's. Reads the
-    folders and not Ray's record, which lacks what a kill kept Ray from writing.
+    Raises UserError if all are damaged, unless the last of them is the first epoch's.
     """
-    kept, damaged = epochs_kept(folder), None
-    for one in reversed(kept):
-        with as_checkpoint(one).as_directory() as local:
-            try:
-                checkpoint.load(Path(local), state, one)
-                return
-            except UserError as error:
-                damaged = damaged or error
-    if damaged and kept[-1].name != epoch_name(1):
-        raise damaged  # the first epoch alone is quick to repeat: a full disk may cut it short
-
-
-def epoch_name(epoch: int) -> str:
-    """The name of an epoch's checkpoint folder; names of equal length sort by epoch."""
-    return f"{EPOCH}{epoch:04d}"
-
-
-def epochs_kept(folder: Place) -> list[Place]:
-    """The checkpoints below a folder, also those missing from Ray's record, in epoch order."""
-    if not folder.is_dir():
-        return []
-    kept = [entry for entry in folder.iterdir() if entry.name.startswith(EPOCH)]
-    return sorted(kept, key=lambda entry: (len(entry.name), entry.name))
-
-
-def as_checkpoint(folder: Place) -> ray.train.Checkpoint:
-    """A folder as Ray's checkpoint, which Ray can copy to this machine."""
-    path, filesystem = storage(folder)
-    return ray.train.Checkpoint(path, filesystem or LocalFileSystem())
-
-
-def discard_half_written(snapshot: Place) -> None:
-    """Remove Ray Train's snapshot if it is not valid JSON: the checkpoint folders suffice."""
-    if not snapshot.is_file():
-        return
-    try:
-        json.loads(snapshot.read_text(encoding="utf-8"))
-    except ValueError:
-        snapshot.unlink()
+    epochs = kept(folder)
+    damage = restore(state, epochs)
+    if damage and epochs[-1].name != epoch_name(1):
+        raise damage  # the first epoch alone is quick to repeat: a full disk may cut it short
 
 
 @dataclass(frozen=True)
@@ -296,8 +252,7 @@ class Reporter:
         if self.share.rank != 0:
             ray.train.report(dict(row))
             return
-        with tempfile.TemporaryDirectory() as folder:
-            checkpoint.save(Path(folder), state, card(self.settings, self.dataset, row))
+        with written(state, card(self.settings, self.dataset, row)) as folder:
             ray.train.report(
                 {**row, "epochs": state.epochs},
                 checkpoint=ray.train.Checkpoint.from_directory(folder),

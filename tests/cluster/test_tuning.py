@@ -9,7 +9,8 @@ import torch
 from ray.tune.experiment import Trial
 
 from cnn import bundle
-from cnn.cluster import training, trials, tune_run, tuning, worker
+from cnn.cluster import tune_run, tuning, worker
+from cnn.cluster.checkpoints import CHECKPOINTS, TRIAL, kept, restore
 from cnn.cluster.halving import Halving, Rungs
 from cnn.cluster.tuning import Proposals, TrialContext, Tried
 from cnn.cluster.tuning_plan import TuningPlan
@@ -206,7 +207,7 @@ def test_retraining_ends_with_the_last_epoch_and_no_accuracy_on_validation(
     trained = tune_run.retrain(impatient, dataset, run, plan, Console())
     assert trained.best.card.trained["epoch"] == len(trained.history) == 4
     assert all(math.isnan(row["val_accuracy"] + row["val_loss"]) for row in trained.history)
-    assert (run.path / "retrained" / training.CHECKPOINTS).is_dir()
+    assert (run.path / "retrained" / CHECKPOINTS).is_dir()
     trained.best.save(run.model)
     assert bundle.load(run.model).card.trained["val_accuracy"] is None
     history.write(run.history, trained.history)
@@ -246,14 +247,15 @@ def test_a_trial_resumes_from_its_last_whole_checkpoint(dataset: Prepared, tmp_p
         state = worker.start(BASE, dataset, device)
         state.history = [ROW | {"epoch": epoch + 1} for epoch in range(number + 1)]
         card = worker.card(BASE, dataset, state.history[-1])
-        (tmp_path / f"checkpoint_{number:06d}").mkdir()
-        checkpoint.save(tmp_path / f"checkpoint_{number:06d}", state, card)
-    last = tmp_path / "checkpoint_000002" / checkpoint.TRAINING
+        (tmp_path / f"{TRIAL}{number:06d}").mkdir()
+        checkpoint.save(tmp_path / f"{TRIAL}{number:06d}", state, card)
+    last = tmp_path / f"{TRIAL}000002" / checkpoint.TRAINING
     last.write_bytes(last.read_bytes()[:1000])
     state = worker.start(BASE, dataset, device)
-    trials.resume(state, tmp_path)
+    assert restore(state, kept(tmp_path, TRIAL)) is None
     assert len(state.history) == 2
-    trials.resume(fresh := worker.start(BASE, dataset, device), tmp_path / "none")
+    fresh = worker.start(BASE, dataset, device)
+    assert restore(fresh, kept(tmp_path / "none", TRIAL)) is None
     assert fresh.history == []
 
 
