@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import ray.train
 import ray.train.torch
@@ -44,7 +43,7 @@ from cnn.config import TrainConfig
 from cnn.dataset.prepared import Prepared
 from cnn.errors import FULL_GPU, UserError, is_full_gpu
 from cnn.files.atomic import copy_folder
-from cnn.files.place import Place, place
+from cnn.files.place import Place
 from cnn.loop import DivergedError, State, seconds_left
 from cnn.machine import cores
 from cnn.text.console import Console
@@ -55,6 +54,19 @@ from cnn.training.history import Epoch, starved
 # A worker or a node may be lost this often without a finished epoch before the run gives up; each
 # loss costs at most the epoch under way.
 MAX_FAILURES = 3
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker is told; `run` names the run's metrics."""
+
+    settings: TrainConfig
+    prepared: Place
+    run: str
+    plan: TrainingPlan
+    checkpoints: Place
+    progress: Progress | None
+    splits: Splits
 
 
 @dataclass(frozen=True)
@@ -120,19 +132,12 @@ def trainer(
 ) -> Trainer:
     """A run of Ray Train, with checkpoints in `out`/checkpoints."""
     path, filesystem = storage(out)
+    kept_in, run = out.absolute() / CHECKPOINTS, out.name
+    task = Task(settings, dataset.folder, run, plan, kept_in, progress, splits)
     discard_half_written(out / CHECKPOINTS)
     return Trainer(
-        work,
-        train_loop_config={
-            "settings": settings.model_dump(mode="json"),
-            "prepared": str(dataset.folder),
-            "run": out.name,
-            "gpu": plan.gpu,
-            "at_once": plan.at_once,
-            "checkpoints": str(out.absolute() / CHECKPOINTS),
-            "progress": progress and progress.run,
-            "splits": splits,
-        },
+        # Not in `train_loop_config`: the controller unpickles that too, and would import torch.
+        partial(work, task),
         # A single worker shares no gradients, so its controller does not need torch.
         backend_config=TorchConfig() if plan.workers > 1 else BackendConfig(),
         scaling_config=ScalingConfig(num_workers=plan.workers, use_gpu=plan.gpu),
@@ -162,7 +167,7 @@ def history_of(result: Result) -> list[Epoch]:
     return outcome
 
 
-def work(task: dict[str, Any]) -> list[Epoch] | str:
+def work(task: Task) -> list[Epoch] | str:
     """The function that every worker runs: build the network, load the last checkpoint, train.
 
     Returns the history, or a message for the user. A loss that diverged, for example, is not
@@ -184,27 +189,26 @@ def for_user(error: Exception) -> str | None:
     return FULL_GPU if is_full_gpu(error) else None
 
 
-def train_share(task: dict[str, Any]) -> list[Epoch] | str:
+def train_share(task: Task) -> list[Epoch] | str:
     """What `work` does, and what it returns; it raises what may be wrong for this worker alone."""
     context = ray.train.get_context()
     # Ray sets one thread per worker, on any machine.
-    here = context.get_local_world_size() * task["at_once"]
+    here = context.get_local_world_size() * task.plan.at_once
     torch.set_num_threads(max(1, cores() // here))
-    settings = TrainConfig.model_validate(task["settings"])
-    dataset = Prepared.open(place(task["prepared"]))
+    settings, progress = task.settings, task.progress
+    dataset = Prepared.open(task.prepared)
     share = Share(context.get_world_rank(), context.get_world_size())
-    checkpoints = place(task["checkpoints"])
     try:
-        require_usable(task["gpu"])
+        require_usable(task.plan.gpu)
         state = start(settings, dataset, ray.train.torch.get_device(), parallelise)
-        resume(state, checkpoints)
+        resume(state, task.checkpoints)
     except UserError as error:  # the same on every worker: all read the same checkpoint
         return str(error)
-    progress = Progress(task["progress"]) if task["progress"] else None
     ticker = Ticker(progress) if progress and share.rank == 0 else ignore
-    reporter = Reporter(settings, dataset, share, checkpoints, progress, Gauges(task["run"]))
+    gauges = Gauges(task.run)
+    reporter = Reporter(settings, dataset, share, task.checkpoints, progress, gauges)
     try:
-        train(settings, dataset, state, reporter, share, ticker, tuple(task["splits"]))
+        train(settings, dataset, state, reporter, share, ticker, task.splits)
     except DivergedError as error:
         return f"{error}: lower --lr and give a new --out"
     except RayError:  # from a streamed split: only the text of a task's error survives
