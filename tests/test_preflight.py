@@ -12,9 +12,10 @@ from faults import ROOT, faulty_decoder
 from cnn.config import Images, Network, Resources, TrainConfig, Training
 from cnn.dataset import digits
 from cnn.dataset.census import Census, take_census
+from cnn.dataset.splits import assign_splits
 from cnn.errors import UserError
 from cnn.loop import State
-from cnn.manifest import COLUMNS, Manifest, assign_splits, hash_content
+from cnn.manifest import COLUMNS, Manifest, hash_content
 from cnn.network import scale_of
 from cnn.runs import dry_run, preflight
 from cnn.text.console import Console

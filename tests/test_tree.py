@@ -39,8 +39,8 @@ LAYERS = (
     "report.evaluation report.tuning_figures report.mix",
     "scoring.score_folder dataset.pixels",
     "bundle training.batches dataset.prepared dataset.census runs.run_folder scoring.worklist",
-    "network augment optim training.history training.progressive report.tally dataset.digits "
-    "settings.command scoring.sorting scoring.spreadsheet",
+    "network augment optim training.history training.progressive report.tally "
+    "dataset.digits dataset.splits settings.command scoring.sorting scoring.spreadsheet",
     "settings.schema dataset.parts metrics scoring.prediction report.columns report.tuning "
     "report.drawing search.study",
     "manifest files.reader",

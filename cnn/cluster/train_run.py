@@ -30,11 +30,12 @@ from cnn.dataset.source import (
     prepared_folder,
     source_pixels,
 )
+from cnn.dataset.splits import assign_splits
 from cnn.errors import writing_to
 from cnn.files import parquet
 from cnn.files.atomic import write_atomically
 from cnn.files.place import place
-from cnn.manifest import Manifest, assign_splits
+from cnn.manifest import Manifest
 from cnn.report.evaluation import Evaluation
 from cnn.report.preview import preview_page
 from cnn.report.suspicion import suspects
