@@ -11,6 +11,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cnn.dataset.decoding import Decoder
+from cnn.dataset.fit import Fit
 from cnn.dataset.parts import part_rows
 from cnn.dataset.splits import assign_splits
 from cnn.errors import UserError, writing_to
@@ -18,7 +19,8 @@ from cnn.files import parquet
 from cnn.files.atomic import write_atomically
 from cnn.files.folder import Listing
 from cnn.files.place import Place
-from cnn.image import Fit, Unreadable, decode
+from cnn.files.unreadable import Unreadable
+from cnn.image import decode
 from cnn.manifest import Manifest, class_indices, classes, hash_content
 
 CARD, MANIFEST = "prepared.json", "manifest.parquet"

@@ -12,7 +12,8 @@ from cnn.errors import UserError
 from cnn.files.atomic import holds_anything
 from cnn.files.folder import list_folder
 from cnn.files.place import Place, place
-from cnn.image import DECODER_VERSION, Reason
+from cnn.files.unreadable import Reason
+from cnn.image import DECODER_VERSION
 from cnn.manifest import Manifest, label_images
 from cnn.runs.run_folder import RunFolder
 from cnn.scoring.worklist import Root
