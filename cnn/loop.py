@@ -21,6 +21,7 @@ from cnn.training import progressive
 from cnn.training.batches import ALONE, Batch, Batches, Share, seed_of
 from cnn.training.cuda_graph import Graphed
 from cnn.training.history import Epoch
+from cnn.training.precision import autocast
 from cnn.training.progressive import ProgressiveResizing
 
 # Last epochs whose median pace predicts the next ones: the first is slow, any may be delayed.
@@ -171,16 +172,19 @@ class Loop:
         state.parallel.train()
         for step, (images, labels) in enumerate(batches):
             rate = optim.learning_rate(self.settings, progress(state, step, steps))
-            self.step(state, to(images, self.device), to(labels, self.device), rate, sums)
+            images, labels = to(images, self.device), to(labels, self.device)
+            sums.add(self.step(state, images, labels, rate), labels)
             self.on_step(step + 1, steps)
         return sums
 
-    def step(self, state: State, images: Tensor, labels: Tensor, rate: float, sums: Sums) -> None:
-        """One step of the optimizer on one batch, at this learning rate."""
+    def step(self, state: State, images: Tensor, labels: Tensor, rate: float) -> Tensor:
+        """One step of the optimizer on one batch, at this learning rate; returns the logits.
+
+        On a GPU the next step overwrites them.
+        """
         optim.set_rate(state.optimizer, rate)
         squares = draw_squares(len(labels), self.settings.cutmix, self.squares)
-        update = self.graphed_update(state)
-        sums.add(update(images, labels, to(squares, self.device)), labels)
+        return self.graphed_update(state)(images, labels, to(squares, self.device))
 
     def graphed_update(self, state: State) -> Graphed:
         """`update` as a CUDA graph, captured again when the image side changes."""
@@ -303,25 +307,3 @@ def share_statistics(network: nn.Module) -> None:
 def to(tensor: Tensor, device: torch.device) -> Tensor:
     """`tensor` on `device`; copied asynchronously if it is in pinned memory."""
     return tensor.to(device, non_blocking=True)
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The forward pass's arithmetic: bfloat16 if set, or with auto if the hardware has it."""
-    enabled = precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is fast on `device`.
-
-    GPUs since Ampere have it, and CPUs with AVX512-BF16: there a step costs 0.42 of one in float32.
-    """
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-
-
-def class_weights(labels: Tensor, classes: int) -> Tensor:
-    """A weight per class, float32 `(classes,)`: higher for rare ones, 1 on average over images."""
-    counts = torch.bincount(labels, minlength=classes).clamp(min=1)
-    return (len(labels) / (classes * counts)).float()

@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cnn.config import Augmentation
+from cnn.training.balance import balanced_draws
 from cnn.training.batches import (
     EVALUATION_BATCH,
     EVALUATION_PIXELS,
     EvaluationBatches,
     Share,
     TrainingBatches,
-    balanced_draws,
     seed_of,
     training_order,
 )

@@ -23,12 +23,12 @@ from cnn.loop import (
     Loop,
     State,
     Sums,
-    class_weights,
     progressive_of,
     seconds_left,
 )
 from cnn.network import scale_of
 from cnn.training import checkpoint
+from cnn.training.balance import class_weights
 from cnn.training.batches import Batch, EvaluationBatches, Share, TrainingBatches
 from cnn.training.history import Epoch
 
@@ -482,7 +482,7 @@ def test_both_labels_of_mixed_images_are_learned() -> None:
     for _ in range(60):
         torch.manual_seed(7)  # the same dropout and the same squares in each step
         loop.squares.manual_seed(7)
-        loop.step(state, images, labels, 0.01, Sums.zero(CPU))
+        loop.step(state, images, labels, 0.01)
     torch.manual_seed(7)
     squares = draw_squares(16, 1.0, torch.Generator().manual_seed(7))
     mixed, parts = cutmix(images, squares)
@@ -498,7 +498,7 @@ def test_the_gradient_is_clipped() -> None:
     settings = training(optimizer="sgd", lr=1.0, warmup=0.0, weight_decay=0.0, clip=1e-3)
     state = fresh(settings)
     before = [parameter.detach().clone() for parameter in state.network.parameters()]
-    Loop(settings, CPU, 0).step(state, *colours(16), 1.0, Sums.zero(CPU))
+    Loop(settings, CPU, 0).step(state, *colours(16), 1.0)
     after = state.network.parameters()
     moved = torch.cat([(a - b).flatten() for a, b in zip(after, before, strict=True)])
     # At a rate of 1, Nesterov's first step is 1.9 times the gradient.
@@ -512,7 +512,7 @@ def test_bfloat16_is_used_if_it_is_requested() -> None:
         state = fresh(settings)
         state.network.register_forward_hook(lambda _, __, logits: seen.append(logits.dtype))
         loop = Loop(settings, CPU, 0)
-        loop.step(state, *colours(16), 0.01, Sums.zero(CPU))
+        loop.step(state, *colours(16), 0.01)
         loss, _, _ = loop.validate(state.network, VALIDATION).reduce()
         assert math.isfinite(loss)
     assert seen == [torch.float32] * 2 + [torch.bfloat16] * 2

@@ -15,10 +15,10 @@ from cnn.dataset import prepared
 from cnn.dataset.parts import most_rows
 from cnn.dataset.prepared import Prepared
 from cnn.manifest import class_indices
+from cnn.training.balance import balanced_draws
 from cnn.training.batches import (
     Batch,
     Share,
-    balanced_draws,
     evaluation_batch,
     seed_of,
     training_order,

@@ -15,7 +15,7 @@ from cnn.dataset.census import NAMED, Census
 from cnn.dataset.decoding import decoder
 from cnn.dataset.prepared import prepare_image
 from cnn.files.reader import Reader
-from cnn.loop import Loop, State, Sums, progressive_of
+from cnn.loop import Loop, State, progressive_of
 from cnn.machine import cores
 from cnn.manifest import Manifest
 from cnn.runs.preflight import MIB
@@ -122,8 +122,7 @@ def timed_step(settings: TrainConfig, state: State, classes: int, device: torch.
     labels = torch.randint(0, classes, size[:1], device=device)
     times = []
     for _ in range(calls_to_warm_up(device) + TIMED_STEPS):
-        sums, started = Sums.zero(device), time.perf_counter()
-        loop.step(state, images, labels, settings.training.lr, sums)
-        sums.totals.cpu()  # waits for the device
+        started = time.perf_counter()
+        loop.step(state, images, labels, settings.training.lr).cpu()  # waits for the device
         times.append(time.perf_counter() - started)
     return statistics.median(times[-TIMED_STEPS:])

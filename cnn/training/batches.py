@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cnn.augment import draw, warp
 from cnn.config import Augmentation
+from cnn.training.balance import balanced_draws
 
 # The network's input and its target: images uint8 (B, 3, H, W) and labels int64 (B,).
 Batch = tuple[Tensor, Tensor]
@@ -59,13 +60,6 @@ def training_order(rows: int, draws: np.ndarray | None, seed: int, epoch: int) -
     if draws is None:
         return rng.permutation(rows)
     return rng.choice(rows, size=rows, p=draws)
-
-
-def balanced_draws(labels: np.ndarray) -> np.ndarray:
-    """A probability for each row, float64, that makes every class equally likely."""
-    weights = 1 / np.bincount(labels)[labels]
-    draws: np.ndarray = weights / weights.sum()
-    return draws
 
 
 class TrainingBatches:
