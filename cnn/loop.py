@@ -99,8 +99,8 @@ class Sums:
 class Loop:
     """How to train: the same for all epochs of a run.
 
-    squares: draws CutMix's squares, seeded per epoch. With the global generator, they would depend
-    on dropout, which draws from it too on a CPU, and not on a GPU.
+    cutmix_generator: draws CutMix's squares, seeded per epoch. With the global generator, they
+    would depend on dropout, which draws from it too on a CPU, and not on a GPU.
     graphed: the update, captured for the current image side and the state in training.
     """
 
@@ -110,8 +110,8 @@ class Loop:
     share: Share = ALONE
     class_weights: Tensor | None = None
     on_step: Callable[[int, int], None] = lambda step, steps: None
-    squares: torch.Generator = field(default_factory=torch.Generator)
-    graphed: dict[int, Graphed] = field(default_factory=dict)
+    cutmix_generator: torch.Generator = field(init=False, default_factory=torch.Generator)
+    graphed: dict[int, Graphed] = field(init=False, default_factory=dict)
 
     def fit(
         self,
@@ -140,7 +140,7 @@ class Loop:
         # Dropout draws from the global generator, CutMix from its own. Both are seeded per epoch:
         # a resumed run draws what an uninterrupted one would have drawn.
         torch.manual_seed(seed_of(self.seed, number, self.share.rank))
-        self.squares.manual_seed(seed_of(self.seed, number, self.share.rank, 0, 1))
+        self.cutmix_generator.manual_seed(seed_of(self.seed, number, self.share.rank, 0, 1))
         side = progressive_of(state, self.settings).side(number, state.epochs)
         scale_of(state.network).resize_to(side)
         started = time.perf_counter()
@@ -183,7 +183,7 @@ class Loop:
         On a GPU the next step overwrites them.
         """
         optim.set_rate(state.optimizer, rate)
-        squares = draw_squares(len(labels), self.settings.cutmix, self.squares)
+        squares = draw_squares(len(labels), self.settings.cutmix, self.cutmix_generator)
         return self.graphed_update(state)(images, labels, to(squares, self.device))
 
     def graphed_update(self, state: State) -> Graphed:

@@ -481,7 +481,7 @@ def test_both_labels_of_mixed_images_are_learned() -> None:
     images, labels = colours(16)
     for _ in range(60):
         torch.manual_seed(7)  # the same dropout and the same squares in each step
-        loop.squares.manual_seed(7)
+        loop.cutmix_generator.manual_seed(7)
         loop.step(state, images, labels, 0.01)
     torch.manual_seed(7)
     squares = draw_squares(16, 1.0, torch.Generator().manual_seed(7))

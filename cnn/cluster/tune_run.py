@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 import yaml
 
@@ -89,16 +90,15 @@ def fill(
     best = space.settings(winner.trial.point)
     dataset = datasets[best.data.image_size]
     size = dataset.card.image_size
-    briefing.lines.update(
-        network=preflight.network_line(best.network, size, len(dataset.classes)),
-        plan=preflight.plan_line(census, best, size, str(plan)),
-    )
     validated = not settings.search.retrain
-    if validated:
-        trained = as_trained(winner)
-    else:
-        briefing.lines["retrained"] = RETRAINED
-        trained = retrain(best, dataset, run, plan, console)
+    lines = {
+        **briefing.lines,
+        "network": preflight.network_line(best.network, size, len(dataset.classes)),
+        "plan": preflight.plan_line(census, best, size, str(plan)),
+        **({} if validated else {"retrained": RETRAINED}),
+    }
+    briefing = replace(briefing, lines=lines)
+    trained = as_trained(winner) if validated else retrain(best, dataset, run, plan, console)
     keep(trained, run)
     pool = plan.training_plan.scoring(size)
     result = test(dataset, census, best, run, pool, console, validated)

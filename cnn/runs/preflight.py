@@ -1,5 +1,6 @@
 """The preflight: what a run will do, and what is wrong with its data, printed before it starts."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cnn import config, network
@@ -36,8 +37,8 @@ def check_network(settings: config.Network, images: config.Images, manifest: Man
 class Briefing:
     """What a run tells before it starts: a line each on data, network and plan, and warnings."""
 
-    lines: dict[str, str]
-    warnings: list[str]
+    lines: Mapping[str, str]
+    warnings: Sequence[str]
 
 
 def describe(
