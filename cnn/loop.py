@@ -18,11 +18,12 @@ from cnn.augment import cutmix, draw_squares, mixed_labels
 from cnn.config import Training
 from cnn.network import scale_of
 from cnn.training import progressive
-from cnn.training.batches import ALONE, Batch, Batches, Share, seed_of
+from cnn.training.batches import ALONE, Batch, Batches, Share
 from cnn.training.cuda_graph import Graphed
 from cnn.training.history import Epoch
 from cnn.training.precision import autocast
 from cnn.training.progressive import ProgressiveResizing
+from cnn.training.seeds import Draw, seed_of
 
 # Last epochs whose median pace predicts the next ones: the first is slow, any may be delayed.
 PACE = 5
@@ -139,8 +140,9 @@ class Loop:
         number = len(state.history) + 1
         # Dropout draws from the global generator, CutMix from its own. Both are seeded per epoch:
         # a resumed run draws what an uninterrupted one would have drawn.
-        torch.manual_seed(seed_of(self.seed, number, self.share.rank))
-        self.cutmix_generator.manual_seed(seed_of(self.seed, number, self.share.rank, 0, 1))
+        now = self.seed, number, self.share.rank
+        torch.manual_seed(seed_of(Draw.DROPOUT, *now))
+        self.cutmix_generator.manual_seed(seed_of(Draw.CUTMIX, *now))
         side = progressive_of(state, self.settings).side(number, state.epochs)
         scale_of(state.network).resize_to(side)
         started = time.perf_counter()

@@ -206,14 +206,16 @@ def test_dropout_differs_for_each_seed_and_rank() -> None:
 
 
 class Seen(Loop):
-    """A loop that keeps the squares of every step."""
+    """A loop that keeps the squares of every step, and what it draws them and dropout from."""
 
     def update(self, state: State, images: Tensor, labels: Tensor, squares: Tensor) -> Tensor:
         SQUARES.append(squares)
+        SEEDS.append({torch.initial_seed(), self.cutmix_generator.initial_seed()})
         return super().update(state, images, labels, squares)
 
 
 SQUARES: list[Tensor] = []
+SEEDS: list[set[int]] = []
 
 
 def squares_of_two_epochs(dropout: float = 0.3, seed: int = 0, rank: int = 0) -> Tensor:
@@ -221,6 +223,7 @@ def squares_of_two_epochs(dropout: float = 0.3, seed: int = 0, rank: int = 0) ->
     settings = training(cutmix=1.0, epochs=2)
     state, loop = fresh(settings, dropout=dropout), Seen(settings, CPU, seed, Share(rank, 2))
     SQUARES.clear()
+    SEEDS.clear()
     loop.fit(state, training_batches(settings), VALIDATION)
     return torch.cat(SQUARES).view(2, -1, 3)
 
@@ -233,6 +236,12 @@ def test_squares_differ_for_each_epoch_seed_and_rank() -> None:
     drawn = [squares_of_two_epochs(seed=seed, rank=rank) for seed in (0, 1) for rank in (0, 1)]
     squares = torch.cat(drawn).flatten(end_dim=1)
     assert len(squares.unique(dim=0)) == len(squares)
+
+
+def test_dropout_and_cutmix_have_streams_of_their_own_in_each_epoch() -> None:
+    squares_of_two_epochs()
+    assert all(len(seeds) == 2 for seeds in SEEDS)
+    assert len(set().union(*SEEDS)) == 4
 
 
 class Interrupted(Exception):

@@ -45,7 +45,7 @@ LAYERS = (
     "report.drawing search.study",
     "manifest files.reader",
     "files.folder files.parquet dataset.decoding",
-    "image files.atomic training.cuda_graph training.precision training.balance",
+    "image files.atomic training.cuda_graph training.precision training.balance training.seeds",
     "files.lock",
     "config files.place dataset.resizing",
     "settings.ranges settings.defaults text.console",
