@@ -94,7 +94,7 @@ def fill(
     resumed = run.manifest.is_file()
     dataset = shared_dataset(source, prepared_folder(source, settings, run), console)
     census = split(dataset, settings, run, plan)
-    briefing = preflight.describe(census, settings, dataset.card.image_size, str(plan), console)
+    briefing = preflight.describe(census, settings, str(plan), console)
     trained = training.fit(settings, dataset, run.path, plan, console)
     keep(trained, run)
     pool = plan.scoring(dataset.card.image_size)
@@ -126,9 +126,9 @@ def look_ahead(
         manifest = dry_run.read_all(source.root, source.manifest, source.settings, console)
     manifest = replace(manifest, table=assign_splits(manifest.table, settings.seed))
     census = take_census(manifest)
-    preflight.describe(census, settings, source.settings.image_size, str(plan), console)
+    preflight.describe(census, settings, str(plan), console)
     dry_run.class_table(census, manifest, console)
-    dry_run.estimate(census, settings, source.settings.image_size, plan.gpu, console)
+    dry_run.estimate(census, settings, plan.gpu, console)
     census.require_trainable()
 
 

@@ -82,25 +82,24 @@ def fill(
     }
     first = datasets[start.data.image_size]
     census = split(first, base, run, plan.training_plan)
-    briefing = preflight.describe(census, start, first.card.image_size, str(plan), console)
+    briefing = preflight.describe(census, start, str(plan), console)
     folders = {size: dataset.folder for size, dataset in datasets.items()}
     context = TrialContext(space, folders, plan, run.trials.resolve())
     tried = tuning.search(context, settings.search, settings.seed, console)
     summary, winner = conclude(tried, space, run)
     best = space.settings(winner.trial.point)
     dataset = datasets[best.data.image_size]
-    size = dataset.card.image_size
     validated = not settings.search.retrain
     lines = {
         **briefing.lines,
-        "network": preflight.network_line(best.network, size, len(dataset.classes)),
-        "plan": preflight.plan_line(census, best, size, str(plan)),
+        "network": preflight.network_line(best, len(dataset.classes)),
+        "plan": preflight.plan_line(census, best, str(plan)),
         **({} if validated else {"retrained": RETRAINED}),
     }
     briefing = replace(briefing, lines=lines)
     trained = as_trained(winner) if validated else retrain(best, dataset, run, plan, console)
     keep(trained, run)
-    pool = plan.training_plan.scoring(size)
+    pool = plan.training_plan.scoring(dataset.card.image_size)
     result = test(dataset, census, best, run, pool, console, validated)
     seconds, title = time.monotonic() - started, run.path.resolve().name
     page = training_report(

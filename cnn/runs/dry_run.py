@@ -76,15 +76,13 @@ def class_table(census: Census, manifest: Manifest, console: Console) -> None:
     console.say(f"largest class has {census.imbalance:.1f} times the images of the smallest")
 
 
-def estimate(
-    census: Census, settings: TrainConfig, image_size: int, gpu: bool, console: Console
-) -> None:
+def estimate(census: Census, settings: TrainConfig, gpu: bool, console: Console) -> None:
     """Print the disk space needed, and the training time, estimated from a few timed steps.
 
     If training uses GPUs and this machine has none (a cluster's head, say), no step is timed.
     """
     files = census.images + sum(census.leaks.values())
-    disk = image_bytes(files, image_size)
+    disk = image_bytes(files, settings.data.image_size)
     epochs, train = settings.training.epochs, census.split_sizes["train"]
     steps = train // min(settings.training.batch_size, train) if train else 0
     work = f"{counted(epochs, 'epoch')} of {counted(steps, 'step')}"
@@ -93,16 +91,16 @@ def estimate(
         console.say(f"time     {work}: not timed, because this machine has no GPU")
         return
     device = torch.device("cuda" if gpu else "cpu")
-    seconds = mean_step(settings, image_size, len(census.counts), device)
+    seconds = mean_step(settings, len(census.counts), device)
     console.say(
         f"time     about {clock(seconds * steps * epochs)} for {work}, "
         f"{seconds * 1000:.0f} ms each on one worker here"
     )
 
 
-def mean_step(settings: TrainConfig, image_size: int, classes: int, device: torch.device) -> float:
+def mean_step(settings: TrainConfig, classes: int, device: torch.device) -> float:
     """Seconds per training step, the mean over all epochs: early epochs see smaller images."""
-    built = network.build(settings.network, image_size, classes).to(device)
+    built = network.build(settings.network, settings.data.image_size, classes).to(device)
     epochs = settings.training.epochs
     state = State(built, built, optim.optimizer(built, settings.training), epochs)
     resizing = progressive_of(state, settings.training)
