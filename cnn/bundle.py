@@ -13,10 +13,10 @@ from safetensors.torch import save as save_weights
 from torch import Tensor, nn
 
 from cnn import config, network
+from cnn.dataset.fit import Fit
 from cnn.errors import UserError
 from cnn.files.atomic import write_atomically
 from cnn.files.place import Place
-from cnn.image import Fit
 
 FORMAT_VERSION = 2
 WEIGHTS, CARD = "model.safetensors", "model.json"

@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from cnn.dataset.fit import Fit
 from cnn.settings.defaults import DIGITS, merged, regularisation, unscaled
 from cnn.settings.ranges import Choice, Integer, LogUniform, Uniform
 
@@ -52,7 +53,7 @@ class Images(Settings):
     """How a folder of images becomes a prepared dataset."""
 
     image_size: int = Field(64, ge=8, le=1024, description="side of the square images, in pixels")
-    fit: Literal["squash", "crop"] = Field(
+    fit: Fit = Field(
         "squash", description="squash the whole image into the square, or crop its centre"
     )
 

@@ -3,7 +3,7 @@
 import re
 import threading
 from io import BytesIO
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 from PIL import ExifTags, Image, features
@@ -16,44 +16,15 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from cnn.dataset.resizing import Box, resize
+from cnn.dataset.fit import Box, Fit, view
+from cnn.dataset.resizing import resize
+from cnn.files.unreadable import BYTE_LIMIT, Unreadable
 
 DECODER_VERSION: Final = 2
 """Part of a prepared dataset's key: raise it whenever the same bytes give other pixels."""
 
 PIXEL_LIMIT: Final = 178_956_970
 """Most pixels an image may declare; above it, Pillow refuses to open an image by default."""
-
-BYTE_LIMIT: Final = 512 * 2**20
-"""Most bytes a file may have. Readers check this before reading."""
-
-Reason = Literal[
-    "truncated",  # a known container, cut short or damaged (or a variant Pillow cannot read)
-    "not_an_image",
-    "empty_file",
-    "bomb",  # declares more than PIXEL_LIMIT pixels
-    "unsupported_format",  # a known container that is not decoded: HEIC, PSD, JPEG 2000, PDF ...
-    "vanished",
-    "permission_denied",
-    "broken_symlink",
-    "outside_root",
-    "not_a_regular_file",
-    "too_large",  # more than BYTE_LIMIT bytes, or than memory holds
-    "decoder_crashed",
-]
-"""Why a file has no pixels. The decoder gives the first five and `too_large`, readers the rest."""
-
-Fit = Literal["squash", "crop"]
-"""`squash` squeezes the whole image into the square; `crop` keeps its aspect, and its centre."""
-
-
-class Unreadable(Exception):
-    """A file has no pixels, for one `reason`. Survives pickling, so it can cross processes."""
-
-    def __init__(self, reason: Reason) -> None:
-        super().__init__(reason)
-        self.reason: Reason = reason
-
 
 _CONTAINERS: Final[tuple[tuple[bytes, type[ImageFile] | None], ...]] = (
     (rb"\xff\xd8\xff", JpegImageFile),
@@ -151,7 +122,7 @@ def _decode(data: bytes, size: int, fit: Fit) -> np.ndarray:
     image.load()
     # The reduced size is rounded up; its box ends at the picture's edge, in fractions of a pixel.
     width, height = reduced[1][2:] if reduced else image.size
-    square = _resize(image, size, _view(width, height, fit))
+    square = _resize(image, size, view(width, height, fit))
     turn = _orientation(image)
     return np.array(square if turn is None else square.transpose(turn))
 
@@ -179,22 +150,11 @@ def _opener(head: bytes) -> type[ImageFile]:
     raise Unreadable("not_an_image")
 
 
-def _view(width: float, height: float, fit: Fit) -> Box:
-    """The part of the image that fills the square.
-
-    Odd margins are halved exactly, so that the view stays centred in all eight orientations.
-    """
-    if fit == "squash":
-        return 0, 0, width, height
-    side = min(width, height)
-    return (width - side) / 2, (height - side) / 2, (width + side) / 2, (height + side) / 2
-
-
-def _resize(image: Image.Image, size: int, view: Box) -> Image.Image:
-    """Resize the view to a `size` x `size` image of mode RGB."""
+def _resize(image: Image.Image, size: int, box: Box) -> Image.Image:
+    """Resize the box to a `size` x `size` image of mode RGB."""
 
     def shrink(source: Image.Image) -> Image.Image:
-        return resize(source, size, view)
+        return resize(source, size, box)
 
     if image.mode.startswith("I;16"):  # resized as floats: Pillow resizes big-endian I;16B wrongly
         return _eight_bits(shrink(image.convert("F")), ceilings=(65535,))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
-from typing import Any, Self, TypedDict
+from typing import Any, Self
 
 import torch
 from torch import Tensor, distributed, nn
@@ -18,36 +18,15 @@ from cnn.augment import cutmix, draw_squares, mixed_labels
 from cnn.config import Training
 from cnn.network import scale_of
 from cnn.training import calibration, progressive
-from cnn.training.batches import ALONE, Batch, Batches, Share, seed_of
+from cnn.training.batches import ALONE, Batch, Batches, Share
 from cnn.training.cuda_graph import Graphed
+from cnn.training.history import Epoch
+from cnn.training.precision import autocast
 from cnn.training.progressive import ProgressiveResizing
+from cnn.training.seeds import Draw, seed_of
 
 # Last epochs whose median pace predicts the next ones: the first is slow, any may be delayed.
 PACE = 5
-
-
-class Epoch(TypedDict):
-    """One row of a history; losses are cross-entropies in nats per image, `side` is in pixels.
-
-    Without validation, because its images are trained on, its figures are NaN. `temperature` is
-    the one at which the network's confidence suits the validation images best. `seconds` includes
-    the time to save the previous epoch. `data_wait` is the fraction of the training time that this
-    process spent waiting for batches: if it is not small, faster arithmetic would not make the
-    epoch faster. It is 0 for batches in memory: the time that fetching one takes may be a CPU
-    waiting for the GPU.
-    """
-
-    epoch: int
-    train_loss: float
-    train_accuracy: float
-    val_loss: float
-    val_accuracy: float
-    temperature: float
-    side: int
-    lr: float
-    seconds: float
-    images_per_second: float
-    data_wait: float
 
 
 @dataclass(frozen=True)
@@ -133,8 +112,8 @@ class Sums:
 class Loop:
     """How to train: the same for all epochs of a run.
 
-    squares: draws CutMix's squares, seeded per epoch. With the global generator, they would depend
-    on dropout, which draws from it too on a CPU, and not on a GPU.
+    cutmix_generator: draws CutMix's squares, seeded per epoch. With the global generator, they
+    would depend on dropout, which draws from it too on a CPU, and not on a GPU.
     graphed: the update, captured for the current image side and the state in training.
     """
 
@@ -144,8 +123,8 @@ class Loop:
     share: Share = ALONE
     class_weights: Tensor | None = None
     on_step: Callable[[int, int], None] = lambda step, steps: None
-    squares: torch.Generator = field(default_factory=torch.Generator)
-    graphed: dict[int, Graphed] = field(default_factory=dict)
+    cutmix_generator: torch.Generator = field(init=False, default_factory=torch.Generator)
+    graphed: dict[int, Graphed] = field(init=False, default_factory=dict)
 
     def fit(
         self,
@@ -173,8 +152,9 @@ class Loop:
         number = len(state.history) + 1
         # Dropout draws from the global generator, CutMix from its own. Both are seeded per epoch:
         # a resumed run draws what an uninterrupted one would have drawn.
-        torch.manual_seed(seed_of(self.seed, number, self.share.rank))
-        self.squares.manual_seed(seed_of(self.seed, number, self.share.rank, 0, 1))
+        now = self.seed, number, self.share.rank
+        torch.manual_seed(seed_of(Draw.DROPOUT, *now))
+        self.cutmix_generator.manual_seed(seed_of(Draw.CUTMIX, *now))
         side = progressive_of(state, self.settings).side(number, state.epochs)
         scale_of(state.network).resize_to(side)
         started = time.perf_counter()
@@ -207,16 +187,19 @@ class Loop:
         state.parallel.train()
         for step, (images, labels) in enumerate(batches):
             rate = optim.learning_rate(self.settings, progress(state, step, steps))
-            self.step(state, to(images, self.device), to(labels, self.device), rate, sums)
+            images, labels = to(images, self.device), to(labels, self.device)
+            sums.add(self.step(state, images, labels, rate), labels)
             self.on_step(step + 1, steps)
         return sums
 
-    def step(self, state: State, images: Tensor, labels: Tensor, rate: float, sums: Sums) -> None:
-        """One step of the optimizer on one batch, at this learning rate."""
+    def step(self, state: State, images: Tensor, labels: Tensor, rate: float) -> Tensor:
+        """One step of the optimizer on one batch, at this learning rate; returns the logits.
+
+        On a GPU the next step overwrites them.
+        """
         optim.set_rate(state.optimizer, rate)
-        squares = draw_squares(len(labels), self.settings.cutmix, self.squares)
-        update = self.graphed_update(state)
-        sums.add(update(images, labels, to(squares, self.device)), labels)
+        squares = draw_squares(len(labels), self.settings.cutmix, self.cutmix_generator)
+        return self.graphed_update(state)(images, labels, to(squares, self.device))
 
     def graphed_update(self, state: State) -> Graphed:
         """`update` as a CUDA graph, captured again when the image side changes."""
@@ -344,25 +327,3 @@ def share_statistics(network: nn.Module) -> None:
 def to(tensor: Tensor, device: torch.device) -> Tensor:
     """`tensor` on `device`; copied asynchronously if it is in pinned memory."""
     return tensor.to(device, non_blocking=True)
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The forward pass's arithmetic: bfloat16 if set, or with auto if the hardware has it."""
-    enabled = precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is fast on `device`.
-
-    GPUs since Ampere have it, and CPUs with AVX512-BF16: there a step costs 0.42 of one in float32.
-    """
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-
-
-def class_weights(labels: Tensor, classes: int) -> Tensor:
-    """A weight per class, float32 `(classes,)`: higher for rare ones, 1 on average over images."""
-    counts = torch.bincount(labels, minlength=classes).clamp(min=1)
-    return (len(labels) / (classes * counts)).float()

@@ -1,10 +1,4 @@
-"""The manifest: one row per image, with its label, split, content hash, size and error.
-
-A split depends only on an image's content, the seed and the folder's own layout. So identical
-images are on one side, adding images moves no other image, and no file has to store the split.
-The price: each class divides *about* 80/20, within the spread of a binomial. An exact share would
-need a rank within the class, and then every added image could move others from training to test.
-"""
+"""The manifest: one row per image, with its label, layout, content hash, size and error."""
 
 import hashlib
 import json
@@ -22,13 +16,10 @@ from cnn.errors import UserError
 from cnn.files import parquet
 from cnn.files.folder import Listing
 from cnn.files.place import Place
-from cnn.image import Fit
 from cnn.text.plural import by_reason
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
-TEST_SHARE = 0.20
-VALIDATION_SHARE = 0.10  # of the images not in test
 
 COLUMNS = pa.schema(
     {
@@ -45,7 +36,7 @@ COLUMNS = pa.schema(
 LEAKS: dict[Split, str] = {"test": "duplicate_in_test", "validation": "duplicate_in_validation"}
 """The error of an image that is left out because its identical twin is in this split."""
 
-_SPLIT_FOLDERS: dict[str, Split] = {
+SPLIT_FOLDERS: dict[str, Split] = {
     "train": "train",
     "training": "train",
     "val": "validation",
@@ -70,7 +61,7 @@ class Manifest:
     table: columns ``COLUMNS``: lossless text of the ``path``; the class name as ``label``; the
         split the folder's own ``layout`` gives, or null; the ``content_hash`` (32 hex digits, null
         where unread); ``size`` in bytes; ``mtime_ns``; the ``error``, or null. After
-        ``assign_splits`` also ``split``, null for a row with an error.
+        ``cnn.dataset.splits.assign_splits`` also ``split``, null for a row with an error.
     ignored: counts by reason: those of the listing, ``no_class_folder`` and
         ``outside_the_splits``.
     empty_folders: folders that would be classes if they held an image, as the paths name them.
@@ -126,16 +117,6 @@ def hash_content(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def listing_key(listing: Listing, image_size: int, fit: Fit, decoder_version: int) -> str:
-    """The key of what is prepared from a listing: 16 hex digits over all that it depends on."""
-    files = listing.files.sort_by("path")
-    digest = hashlib.blake2b(repr((image_size, fit, decoder_version)).encode(), digest_size=8)
-    columns = (files[name].to_pylist() for name in ("path", "size", "mtime_ns", "error"))
-    for row in zip(*columns, strict=True):
-        digest.update(repr(row).encode())
-    return digest.hexdigest()
-
-
 def classes(table: pa.Table) -> list[str]:
     """The sorted class names of a manifest's table; a name's place is its label's index."""
     return sorted(pc.unique(table["label"].drop_null()).to_pylist())
@@ -158,8 +139,8 @@ def label_images(listing: Listing) -> Manifest:
     and the label is the second folder. Raises ManifestError for fewer than two classes.
     """
     folders = [path.split("/")[:-1] for path in listing.files["path"].to_pylist()]
-    own_splits = _has_own_splits(folders)
-    places = [_place(names, own_splits) for names in folders]
+    own_splits = has_own_splits(folders)
+    places = [label_and_layout(names, own_splits) for names in folders]
     table = pa.table(
         {
             "path": listing.files["path"],
@@ -172,13 +153,13 @@ def label_images(listing: Listing) -> Manifest:
     ).filter(pa.array([skip is None for _, _, skip in places], pa.bool_()))
     skipped = Counter(skip for _, _, skip in places if skip)
     empty = listing.empty_subfolders if own_splits else listing.empty_folders
-    unlearned = tuple(path for path in empty if _place(path.split("/"), own_splits)[0])
+    unlearned = tuple(path for path in empty if label_and_layout(path.split("/"), own_splits)[0])
     manifest = Manifest(table, {**listing.ignored, **skipped}, unlearned)
-    _require_two_classes(manifest, listing.root)
+    require_two_classes(manifest, listing.root)
     return manifest
 
 
-def _has_own_splits(folders: Sequence[Sequence[str]]) -> bool:
+def has_own_splits(folders: Sequence[Sequence[str]]) -> bool:
     """Whether the folders are train/<class>/ beside test/ or val/, not classes with such names.
 
     A class of images of trains is safe: it has no sibling ``test/``, or no folders inside.
@@ -190,10 +171,12 @@ def _has_own_splits(folders: Sequence[Sequence[str]]) -> bool:
 
 def split_named(folder: str) -> Split | None:
     """The split that a folder of this name holds (`train`, `Test`, `val`…); None if none."""
-    return _SPLIT_FOLDERS.get(folder.casefold())
+    return SPLIT_FOLDERS.get(folder.casefold())
 
 
-def _place(names: Sequence[str], own_splits: bool) -> tuple[str | None, Split | None, str | None]:
+def label_and_layout(
+    names: Sequence[str], own_splits: bool
+) -> tuple[str | None, Split | None, str | None]:
     """Label and layout of an image in these folders, or the reason why it has no label."""
     if not names:
         return None, None, "no_class_folder"
@@ -205,63 +188,10 @@ def _place(names: Sequence[str], own_splits: bool) -> tuple[str | None, Split | 
     return (names[1], split, None) if len(names) > 1 else (None, None, "no_class_folder")
 
 
-def _require_two_classes(manifest: Manifest, root: str) -> None:
+def require_two_classes(manifest: Manifest, root: str) -> None:
     fix = "give a folder that holds one folder of images per class"
     if manifest.table.num_rows == 0:
         skips = by_reason(manifest.ignored) or "it is empty"
         raise ManifestError(f"no image of any class found in {root!r} ({skips}); {fix}")
     if len(names := classes(manifest.table)) == 1:
         raise ManifestError(f"only one class, {names[0]!r}, found in {root!r}; {fix}")
-
-
-def assign_splits(table: pa.Table, seed: int) -> pa.Table:
-    """The table with its ``split`` column, and with leaks as errors.
-
-    Of images without a layout about 20% go to test, and a tenth of the others to validation. A
-    layout is kept; if it lacks test or validation, that is drawn from its train part in the same
-    share. A train or validation image whose identical twin the layout puts in test is a leak
-    (error ``duplicate_in_test``), as is a train image whose twin is in validation.
-    """
-    layout = pc.fill_null(table["layout"], "train")
-    error = _with_leaks(table, layout)
-    given = set(pc.unique(layout).to_pylist())
-    test_below = 0.0 if "test" in given else TEST_SHARE
-    share = 0.0 if "validation" in given else VALIDATION_SHARE * (1 - test_below)
-    drawn = _draw(table["content_hash"], seed, test_below, test_below + share)
-    split = pc.if_else(pc.equal(layout, "train"), drawn, layout)
-    usable = pc.and_(pc.is_valid(table["content_hash"]), pc.is_null(error))
-    split = pc.if_else(usable, split, pa.scalar(None, pa.string()))
-    columns = dict(zip(table.column_names, table.columns, strict=True))
-    return pa.table({**columns, "error": error, "split": split})
-
-
-def _with_leaks(table: pa.Table, layout: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The error column, with an error for each image whose twin is in a split above its own."""
-    error, hashes = table["error"], table["content_hash"]
-    above: tuple[tuple[Split, list[Split]], ...] = (
-        ("test", ["train", "validation"]),
-        ("validation", ["train"]),
-    )
-    for split, below in above:
-        twins = hashes.filter(pc.equal(layout, split)).drop_null()
-        leaks = pc.and_(pc.is_in(layout, pa.array(below)), pc.is_in(hashes, twins))
-        error = pc.if_else(pc.and_(leaks, pc.is_null(error)), LEAKS[split], error)
-    return error
-
-
-def _draw(
-    hashes: pa.ChunkedArray, seed: int, test_below: float, validation_below: float
-) -> pa.Array:
-    """A split for each content hash, by a number in [0, 1) made from hash and seed; null stays."""
-    key = str(seed).encode()
-
-    def split(content_hash: str | None) -> Split | None:
-        if content_hash is None:
-            return None
-        digest = hashlib.blake2b(content_hash.encode(), digest_size=8, key=key).digest()
-        number = int.from_bytes(digest) / 2**64
-        if number < test_below:
-            return "test"
-        return "validation" if number < validation_below else "train"
-
-    return pa.array(map(split, hashes.to_pylist()), pa.string())

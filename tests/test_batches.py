@@ -7,14 +7,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cnn.config import Augmentation
+from cnn.training.balance import balanced_draws
 from cnn.training.batches import (
     EVALUATION_BATCH,
     EVALUATION_PIXELS,
     EvaluationBatches,
     Share,
     TrainingBatches,
-    balanced_draws,
-    seed_of,
     training_order,
 )
 
@@ -200,12 +199,3 @@ def test_larger_images_are_evaluated_in_smaller_batches(side: int) -> None:
     assert 1 <= size <= EVALUATION_BATCH
     assert size == 1 or size * side**2 <= EVALUATION_PIXELS
     assert size == EVALUATION_BATCH or (size + 1) * side**2 > EVALUATION_PIXELS
-
-
-def test_seeds_of_similar_numbers_are_far_apart_and_valid_for_torch() -> None:
-    found = {
-        seed_of(seed, epoch, rank) for seed in range(9) for epoch in range(9) for rank in (0, 1)
-    }
-    assert len(found) == 9 * 9 * 2
-    assert all(0 <= seed < 2**63 for seed in found)
-    assert len({seed >> 40 for seed in found}) == len(found)

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from cnn import bundle, config, network, optim
 from cnn.bundle import CARD, WEIGHTS, Bundle, BundleError, Card, as_batch
 from cnn.errors import UserError
-from cnn.loop import Epoch, State
+from cnn.loop import State
 from cnn.training import checkpoint
+from cnn.training.history import Epoch
 
 CLASSES = ["NA", "01", "Zürich / 猫"]
 NETWORK = config.Network(

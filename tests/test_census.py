@@ -7,8 +7,9 @@ import pyarrow as pa
 import pytest
 
 from cnn.dataset.census import Census, take_census
+from cnn.dataset.splits import assign_splits
 from cnn.files.folder import list_folder
-from cnn.manifest import COLUMNS, Manifest, ManifestError, assign_splits, hash_content, label_images
+from cnn.manifest import COLUMNS, Manifest, ManifestError, hash_content, label_images
 
 Row = tuple[str, str | None, bytes | None]
 

@@ -2,7 +2,6 @@
 
 import os
 import pty
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,11 +10,8 @@ from pathlib import Path
 from select import select
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from cnn.loop import Epoch
-from cnn.text.console import TABLE_HEAD, Console, Milestones, clock, epoch_line, pace, starved
+from cnn.text.console import Console, Milestones, pace
 
 LITERAL = [
     "[bold]cat[/bold]",
@@ -36,74 +32,6 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove the variables that make rich assume a terminal."""
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
-
-
-def row(**values: float) -> Epoch:
-    known = {"epoch": 3, "train_loss": 1.23456, "train_accuracy": 0.5, "val_loss": 2.0}
-    more = {"val_accuracy": 0.25, "lr": 0.001, "seconds": 60.0, "images_per_second": 1234.5}
-    return Epoch(**{**known, **more, "side": 64, "data_wait": 0.1, **values})  # type: ignore[typeddict-item]
-
-
-def ends(line: str) -> list[int]:
-    """Where the columns of a table end; at least two spaces separate them."""
-    return [match.end() for match in re.finditer(r"\S+(?: \S+)*", line)]
-
-
-@settings(deadline=None)
-@given(
-    epochs=st.integers(1, 999),
-    loss=st.floats(0, 99_999),
-    accuracy=st.floats(0, 1),
-    lr=st.floats(0, 10),
-    left=st.floats(0, 299_999),
-    rate=st.floats(0, 9_999_999),
-)
-def test_each_number_is_right_aligned_below_its_title(
-    epochs: int, loss: float, accuracy: float, lr: float, left: float, rate: float
-) -> None:
-    numbers = {"train_loss": loss, "val_loss": loss / 100, "lr": lr, "images_per_second": rate}
-    shares = {"train_accuracy": accuracy, "val_accuracy": accuracy}
-    line = epoch_line(row(epoch=1, **numbers, **shares), epochs, left)
-    assert ends(line) == ends(TABLE_HEAD)
-    assert len(line) <= 80
-
-
-def test_an_epoch_line_shows_its_numbers_and_the_time_left() -> None:
-    line = epoch_line(row(), epochs=10, left=420.0)
-    assert line.split() == [
-        "3/10", "1.235", "0.500", "2.000", "0.250", "0.00100", "1234", "7:00",
-    ]  # fmt: skip
-
-
-def test_a_run_that_waits_for_images_gets_a_warning() -> None:
-    assert starved([row(data_wait=0.1), row(data_wait=0.3)]) is None
-    line = starved([row(data_wait=0.2), row(data_wait=0.6)])
-    assert line is not None and "40% of the training" in line and "--memory" in line
-
-
-@pytest.mark.parametrize(
-    ("seconds", "shown"),
-    [
-        (0, "0:00"),
-        (0.4, "0:00"),
-        (59.6, "1:00"),
-        (61, "1:01"),
-        (3599.6, "1:00:00"),
-        (3600, "1:00:00"),
-        (36_061, "10:01:01"),
-    ],
-)
-def test_a_duration_is_shown_in_hours_minutes_and_seconds(seconds: float, shown: str) -> None:
-    assert clock(seconds) == shown
-
-
-@settings(deadline=None)
-@given(st.integers(0, 10**6))
-def test_a_shown_duration_loses_no_second(seconds: int) -> None:
-    total = 0
-    for part in clock(seconds).split(":"):
-        total = total * 60 + int(part)
-    assert total == seconds
 
 
 @pytest.mark.parametrize("text", LITERAL)

@@ -13,7 +13,8 @@ from faults import faulty_decoder
 
 from cnn.dataset import digits
 from cnn.dataset.decoding import SubprocessDecoder, decode_in_time
-from cnn.image import Unreadable, decode
+from cnn.files.unreadable import Unreadable
+from cnn.image import decode
 
 
 @pytest.fixture

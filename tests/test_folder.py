@@ -5,6 +5,8 @@ import pickle
 import resource
 import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 
 from cnn.files.folder import FolderError, list_folder, to_bytes, to_text
 from cnn.files.reader import Reader
-from cnn.image import BYTE_LIMIT, Unreadable
+from cnn.files.unreadable import BYTE_LIMIT, Unreadable
 
 ODD_NAMES = [
     b"line\nbreak\r\t.jpg",
@@ -376,3 +378,8 @@ def test_a_file_with_a_time_out_of_range_is_listed(tmp_path: Path, year: int) ->
     seconds = (year - 1970) * 31_556_952
     os.utime(tmp_path / "a/x.jpg", (seconds, seconds))
     assert paths_of(tmp_path) == ["a/x.jpg", "a/y.jpg"]
+
+
+def test_a_listing_does_not_load_the_decoder() -> None:
+    program = "import cnn.files.reader, cnn.manifest, sys; sys.exit('PIL' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0

@@ -27,7 +27,9 @@ from pictures import (
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from cnn.image import Fit, Reason, Unreadable, decode
+from cnn.dataset.fit import Fit
+from cnn.files.unreadable import Reason, Unreadable
+from cnn.image import decode
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),  # Pillow's, on the metadata damaged here

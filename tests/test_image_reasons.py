@@ -23,7 +23,8 @@ from pictures import (
 )
 from PIL import Image
 
-from cnn.image import BYTE_LIMIT, PIXEL_LIMIT, Reason, Unreadable, decode
+from cnn.files.unreadable import BYTE_LIMIT, Reason, Unreadable
+from cnn.image import PIXEL_LIMIT, decode
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, on metadata
 TOO_LARGE = 16383, 10924  # just above PIXEL_LIMIT, and as wide as a WebP can be

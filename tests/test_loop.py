@@ -20,17 +20,17 @@ from cnn.augment import cutmix, draw_squares
 from cnn.bundle import Card
 from cnn.loop import (
     DivergedError,
-    Epoch,
     Loop,
     State,
     Sums,
-    class_weights,
     progressive_of,
     seconds_left,
 )
 from cnn.network import scale_of
 from cnn.training import checkpoint
+from cnn.training.balance import class_weights
 from cnn.training.batches import Batch, EvaluationBatches, Share, TrainingBatches
+from cnn.training.history import Epoch
 
 CPU = torch.device("cpu")
 CLASSES = ["blue", "green", "red"]
@@ -206,14 +206,16 @@ def test_dropout_differs_for_each_seed_and_rank() -> None:
 
 
 class Seen(Loop):
-    """A loop that keeps the squares of every step."""
+    """A loop that keeps the squares of every step, and what it draws them and dropout from."""
 
     def update(self, state: State, images: Tensor, labels: Tensor, squares: Tensor) -> Tensor:
         SQUARES.append(squares)
+        SEEDS.append({torch.initial_seed(), self.cutmix_generator.initial_seed()})
         return super().update(state, images, labels, squares)
 
 
 SQUARES: list[Tensor] = []
+SEEDS: list[set[int]] = []
 
 
 def squares_of_two_epochs(dropout: float = 0.3, seed: int = 0, rank: int = 0) -> Tensor:
@@ -221,6 +223,7 @@ def squares_of_two_epochs(dropout: float = 0.3, seed: int = 0, rank: int = 0) ->
     settings = training(cutmix=1.0, epochs=2)
     state, loop = fresh(settings, dropout=dropout), Seen(settings, CPU, seed, Share(rank, 2))
     SQUARES.clear()
+    SEEDS.clear()
     loop.fit(state, training_batches(settings), VALIDATION)
     return torch.cat(SQUARES).view(2, -1, 3)
 
@@ -233,6 +236,12 @@ def test_squares_differ_for_each_epoch_seed_and_rank() -> None:
     drawn = [squares_of_two_epochs(seed=seed, rank=rank) for seed in (0, 1) for rank in (0, 1)]
     squares = torch.cat(drawn).flatten(end_dim=1)
     assert len(squares.unique(dim=0)) == len(squares)
+
+
+def test_dropout_and_cutmix_have_streams_of_their_own_in_each_epoch() -> None:
+    squares_of_two_epochs()
+    assert all(len(seeds) == 2 for seeds in SEEDS)
+    assert len(set().union(*SEEDS)) == 4
 
 
 class Interrupted(Exception):
@@ -482,8 +491,8 @@ def test_both_labels_of_mixed_images_are_learned() -> None:
     images, labels = colours(16)
     for _ in range(60):
         torch.manual_seed(7)  # the same dropout and the same squares in each step
-        loop.squares.manual_seed(7)
-        loop.step(state, images, labels, 0.01, Sums.zero(CPU))
+        loop.cutmix_generator.manual_seed(7)
+        loop.step(state, images, labels, 0.01)
     torch.manual_seed(7)
     squares = draw_squares(16, 1.0, torch.Generator().manual_seed(7))
     mixed, parts = cutmix(images, squares)
@@ -499,7 +508,7 @@ def test_the_gradient_is_clipped() -> None:
     settings = training(optimizer="sgd", lr=1.0, warmup=0.0, weight_decay=0.0, clip=1e-3)
     state = fresh(settings)
     before = [parameter.detach().clone() for parameter in state.network.parameters()]
-    Loop(settings, CPU, 0).step(state, *colours(16), 1.0, Sums.zero(CPU))
+    Loop(settings, CPU, 0).step(state, *colours(16), 1.0)
     after = state.network.parameters()
     moved = torch.cat([(a - b).flatten() for a, b in zip(after, before, strict=True)])
     # At a rate of 1, Nesterov's first step is 1.9 times the gradient.
@@ -513,7 +522,7 @@ def test_bfloat16_is_used_if_it_is_requested() -> None:
         state = fresh(settings)
         state.network.register_forward_hook(lambda _, __, logits: seen.append(logits.dtype))
         loop = Loop(settings, CPU, 0)
-        loop.step(state, *colours(16), 0.01, Sums.zero(CPU))
+        loop.step(state, *colours(16), 0.01)
         loss = loop.validate(state.network, VALIDATION).loss
         assert math.isfinite(loss)
     assert seen == [torch.float32] * 2 + [torch.bfloat16] * 2

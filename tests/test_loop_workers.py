@@ -10,9 +10,10 @@ from torch import Tensor, distributed, multiprocessing, nn
 
 from cnn import optim
 from cnn.config import Augmentation, Training
-from cnn.loop import Epoch, Loop, State
+from cnn.loop import Loop, State
 from cnn.network import Scale
 from cnn.training.batches import EvaluationBatches, Share, TrainingBatches
+from cnn.training.history import Epoch
 
 OFF = Augmentation(rotation=0, shift=0, zoom=0, flip=False, vertical_flip=False)
 SETTINGS = Training(

@@ -11,17 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnn.files.folder import Listing, list_folder
+from cnn.dataset.splits import assign_splits
+from cnn.files.folder import list_folder
 from cnn.files.reader import Reader
 from cnn.manifest import (
     COLUMNS,
     Manifest,
     ManifestError,
-    assign_splits,
     classes,
     hash_content,
     label_images,
-    listing_key,
 )
 
 
@@ -256,24 +255,6 @@ def test_fewer_than_two_classes_are_refused_in_one_line(
         manifest_of(tmp_path, files)
     assert str(tmp_path) in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
-
-
-def key(listing: Listing, image_size: int = 64, version: int = 1) -> str:
-    return listing_key(listing, image_size, "squash", version)
-
-
-def test_the_key_depends_on_the_listing_and_the_settings_and_nothing_else(tmp_path: Path) -> None:
-    manifest_of(tmp_path, each("cat", "dog"))
-    listing = list_folder(str(tmp_path))
-    backwards = Listing("elsewhere", listing.files[::-1], {"hidden": 1})
-    assert key(listing) == key(backwards) == key(list_folder(str(tmp_path)))
-    others = [key(listing, image_size=32), key(listing, version=2)]
-    others.append(listing_key(listing, 64, "crop", 1))
-    (tmp_path / "cat/0.jpg").write_bytes(b"longer than before")
-    others.append(key(list_folder(str(tmp_path))))
-    (tmp_path / "cat/0.jpg").rename(tmp_path / "cat/00.jpg")
-    others.append(key(list_folder(str(tmp_path))))
-    assert len({key(listing), *others}) == 6
 
 
 def test_empty_folders_are_those_that_would_be_classes(tmp_path: Path) -> None:

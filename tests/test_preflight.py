@@ -12,14 +12,15 @@ from faults import ROOT, faulty_decoder
 from cnn.config import Images, Network, Resources, TrainConfig, Training
 from cnn.dataset import digits
 from cnn.dataset.census import Census, take_census
+from cnn.dataset.splits import assign_splits
 from cnn.errors import UserError
 from cnn.loop import State
-from cnn.manifest import COLUMNS, Manifest, assign_splits, hash_content
+from cnn.manifest import COLUMNS, Manifest, hash_content
 from cnn.network import scale_of
 from cnn.runs import dry_run, preflight
 from cnn.text.console import Console
 
-SETTINGS = TrainConfig(images="photos", network=Network(filters=(4,)))
+SETTINGS = TrainConfig(images="photos", data=Images(image_size=8), network=Network(filters=(4,)))
 
 
 READ_ALL = """
@@ -56,8 +57,8 @@ def test_the_time_is_estimated_from_measured_steps(
 
     monkeypatch.setattr(dry_run, "timed_step", timed)
     training = Training(epochs=10, growing=0.7, batch_size=32)
-    settings = SETTINGS.model_copy(update={"training": training})
-    dry_run.estimate(census(), settings, 16, gpu=False, console=Console())
+    settings = SETTINGS.model_copy(update={"training": training, "data": Images(image_size=16)})
+    dry_run.estimate(census(), settings, gpu=False, console=Console())
     steps = census().split_sizes["train"] // 32
     seconds = steps * (4 * 1 + 3 * 2 + 3 * 4)
     line = capsys.readouterr().err.splitlines()[1]
@@ -65,7 +66,7 @@ def test_the_time_is_estimated_from_measured_steps(
 
 
 def test_a_step_is_timed_by_training(capsys: pytest.CaptureFixture[str]) -> None:
-    dry_run.estimate(census(), SETTINGS, 8, gpu=False, console=Console())
+    dry_run.estimate(census(), SETTINGS, gpu=False, console=Console())
     disk, time = capsys.readouterr().err.splitlines()
     assert disk.startswith("disk ") and time.startswith("time     about 0:0")
     assert " 0 ms each" not in time
@@ -75,7 +76,7 @@ def test_an_epoch_of_less_than_a_batch_is_one_step(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert census(40).split_sizes["train"] < SETTINGS.training.batch_size
-    dry_run.estimate(census(40), SETTINGS, 8, gpu=False, console=Console())
+    dry_run.estimate(census(40), SETTINGS, gpu=False, console=Console())
     assert "45 epochs of 1 step," in capsys.readouterr().err
 
 
@@ -88,8 +89,8 @@ def test_a_run_of_very_few_steps_gives_a_warning() -> None:
 def test_sampling_of_streamed_images_gives_a_warning() -> None:
     sampling = SETTINGS.model_copy(update={"training": Training(balance="sampling")})
     streamed = sampling.model_copy(update={"resources": Resources(memory=0)})
-    assert "--balance loss" in preflight.one_sided(census(40), streamed, 8)[0]
-    assert preflight.one_sided(census(40), sampling, 8) == []
+    assert "--balance loss" in preflight.one_sided(census(40), streamed)[0]
+    assert preflight.one_sided(census(40), sampling) == []
 
 
 @pytest.mark.parametrize(
@@ -129,6 +130,6 @@ def test_a_file_that_crashes_its_decoder_is_reported(tmp_path: Path) -> None:
 def test_the_time_on_gpus_of_other_machines_is_not_guessed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    dry_run.estimate(census(), SETTINGS, 8, gpu=True, console=Console())
+    dry_run.estimate(census(), SETTINGS, gpu=True, console=Console())
     disk, time = capsys.readouterr().err.splitlines()
     assert disk.startswith("disk ") and time.endswith("not timed, because this machine has no GPU")

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cnn.dataset import resizing
-from cnn.dataset.resizing import Box, resize
+from cnn.dataset.fit import Box
+from cnn.dataset.resizing import resize
 
 MODES = ("L", "RGB", "RGBa", "CMYK", "F", "YCbCr")
 

@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from cnn.config import ScoreConfig, TrainConfig, TuneConfig
@@ -165,18 +164,11 @@ def test_a_file_instead_of_a_folder_is_refused(tmp_path: Path, images: Path) -> 
 
 def test_a_run_is_finished_only_once_its_report_exists(begun: TrainFolder) -> None:
     begun.model.mkdir()
-    begun.write_history([{"epoch": 1}])
-    for file in (begun.predictions, begun.evaluation):
+    for file in (begun.history, begun.predictions, begun.evaluation):
         file.touch()
     assert not begun.finished
     begun.report.touch()
     assert begun.finished
-
-
-def test_the_history_has_a_row_per_epoch(begun: TrainFolder) -> None:
-    history = [{"epoch": number, "val_accuracy": number / 3} for number in (1, 2, 3)]
-    begun.write_history(history)
-    assert pd.read_csv(begun.history).to_dict("records") == history
 
 
 def test_no_two_files_of_a_run_share_a_name(begun: TrainFolder) -> None:

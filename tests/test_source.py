@@ -9,7 +9,7 @@ import pytest
 
 from cnn.config import Images
 from cnn.dataset import prepared
-from cnn.dataset.prepared import Card, Prepared
+from cnn.dataset.prepared import Card, Prepared, listing_key
 from cnn.dataset.source import (
     Source,
     default_out,
@@ -19,6 +19,7 @@ from cnn.dataset.source import (
     passing_faults,
 )
 from cnn.errors import UserError
+from cnn.files.folder import Listing, list_folder
 
 
 @pytest.fixture
@@ -40,6 +41,25 @@ def prepare(source: Source, folder: Path, errors: list[str | None]) -> Prepared:
         manifest = replace(manifest, table=manifest.table.append_column(name, column))
     prepared.finish(folder, card, manifest)
     return Prepared.open(folder)
+
+
+def key(listing: Listing, image_size: int = 64, version: int = 1) -> str:
+    return listing_key(listing, image_size, "squash", version)
+
+
+def test_the_key_depends_on_the_listing_and_the_settings_and_nothing_else(images: Path) -> None:
+    def now() -> Listing:
+        return list_folder(str(images))
+
+    listing = now()
+    assert key(listing) == key(Listing("elsewhere", listing.files, {"hidden": 1})) == key(now())
+    others = [key(listing, image_size=32), key(listing, version=2)]
+    others.append(listing_key(listing, 64, "crop", 1))
+    (images / "cat/1.jpg").write_bytes(b"longer than before")
+    others.append(key(now()))
+    (images / "cat/1.jpg").rename(images / "cat/01.jpg")
+    others.append(key(now()))
+    assert len({key(listing), *others}) == 6
 
 
 def test_ignored_files_are_those_of_the_current_listing(images: Path, tmp_path: Path) -> None:

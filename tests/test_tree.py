@@ -23,7 +23,7 @@ LAYERS = (
     "cluster.watch cluster.halving",
     "cluster.trials",
     "cluster.tuning_plan cluster.training cluster.scoring",
-    "cluster.training_plan cluster.worker cluster.progress cluster.ingest",
+    "cluster.training_plan cluster.worker cluster.progress cluster.checkpoints cluster.ingest",
     "cluster.passes cluster.streaming cluster.scoring_plan cluster.nodes cluster.gauges",
     "cluster.session cluster.trainer",
     "cluster.capacity cluster.token cluster.environment cluster.search_state",
@@ -32,7 +32,6 @@ LAYERS = (
     "report.training report.scoring training.checkpoint dataset.source",
     "report.preview runs.preflight scoring.sort_run",
     "report.page report.provenance",
-    "text.console",
     "report.sections loop search.space",
     "report.figures report.comparison report.findings report.thumbnail",
     "report.confusion report.album",
@@ -40,17 +39,19 @@ LAYERS = (
     "report.evaluation report.tuning_figures report.mix",
     "scoring.score_folder dataset.pixels",
     "bundle training.batches dataset.prepared dataset.census runs.run_folder scoring.worklist",
-    "network augment optim training.progressive report.tally dataset.digits "
-    "settings.command scoring.sorting scoring.spreadsheet",
+    "network augment optim training.history training.progressive report.tally "
+    "dataset.digits dataset.splits settings.command scoring.sorting scoring.spreadsheet",
     "settings.schema dataset.parts metrics scoring.prediction report.columns report.tuning "
     "report.drawing search.study",
     "manifest files.reader",
     "files.folder files.parquet dataset.decoding",
-    "image files.atomic training.cuda_graph training.calibration",
+    "image files.atomic training.cuda_graph training.calibration training.precision "
+    "training.balance training.seeds",
     "files.lock",
     "config files.place dataset.resizing",
-    "settings.ranges settings.defaults",
-    "errors text.terminal machine text.plural text.ratio",
+    "settings.ranges settings.defaults text.console",
+    "errors text.terminal machine text.plural text.ratio text.duration files.unreadable "
+    "dataset.fit",
 )
 DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer.split()}
 

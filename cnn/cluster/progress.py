@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from ray.experimental.internal_kv import (
@@ -16,14 +16,12 @@ from ray.experimental.internal_kv import (
     _internal_kv_put,
 )
 
-from cnn.text.console import TABLE_HEAD, Console, epoch_line
-
-if TYPE_CHECKING:  # its module brings torch
-    from cnn.loop import Epoch
+from cnn.text.console import Console
+from cnn.training.history import TABLE_HEAD, Epoch, epoch_line
 
 Result = TypeVar("Result")
 
-Ended = tuple["Epoch", int, float]
+Ended = tuple[Epoch, int, float]
 """A finished epoch, the planned number of epochs, and the seconds left."""
 
 
@@ -37,7 +35,7 @@ class Progress:
 
     run: str = field(default_factory=lambda: f"cnn-progress-{uuid4().hex}")
 
-    def epoch(self, row: "Epoch", epochs: int, left: float) -> None:
+    def epoch(self, row: Epoch, epochs: int, left: float) -> None:
         _internal_kv_put(f"{self.run}/epoch/{row['epoch']:06d}", json.dumps([row, epochs, left]))
 
     def tick(self, step: int, steps: int) -> None:

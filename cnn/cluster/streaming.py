@@ -15,14 +15,14 @@ from cnn.dataset import prepared
 from cnn.dataset.parts import most_rows
 from cnn.dataset.prepared import Prepared
 from cnn.manifest import class_indices
+from cnn.training.balance import balanced_draws
 from cnn.training.batches import (
     Batch,
     Share,
-    balanced_draws,
     evaluation_batch,
-    seed_of,
     training_order,
 )
+from cnn.training.seeds import Draw, seed_of, sequence
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,8 @@ class StreamedTrainingBatches:
     def order(self, number: int) -> np.ndarray:
         """The rows that this worker takes in an epoch, in their order, int64."""
         chosen = training_order(len(self.rows.label), self.draws, self.seed, number)
-        turn = np.random.default_rng((self.seed, number, 1)).permutation(self.dataset.card.shards)
+        rng = np.random.default_rng(sequence(Draw.SHARDS, self.seed, number))
+        turn = rng.permutation(self.dataset.card.shards)
         grouped = chosen[np.argsort(turn[self.rows.shard[chosen]], kind="stable")]
         part = self.steps * self.batch_size // self.share.workers
         return grouped[self.share.rank * part : (self.share.rank + 1) * part]
@@ -149,7 +150,7 @@ class AugmentShard:
         file = prepared.shard_file(self.folder, rows["shard"][0].as_py())
         images = prepared.read_images(file, rows["row"].to_numpy(), self.shape)
         if self.augmentation is not None:
-            seed = seed_of(*self.seed, rows["turn"][0].as_py())
+            seed = seed_of(Draw.STREAMED_WARP, *self.seed, rows["turn"][0].as_py())
             generator = torch.Generator().manual_seed(seed)
             warped = augment(as_batch(images.copy()), self.augmentation, generator)
             images = warped.permute(0, 2, 3, 1).contiguous().numpy()

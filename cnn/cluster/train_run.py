@@ -30,11 +30,12 @@ from cnn.dataset.source import (
     prepared_folder,
     source_pixels,
 )
+from cnn.dataset.splits import assign_splits
 from cnn.errors import writing_to
 from cnn.files import parquet
 from cnn.files.atomic import write_atomically
 from cnn.files.place import place
-from cnn.manifest import Manifest, assign_splits
+from cnn.manifest import Manifest
 from cnn.report.evaluation import Evaluation
 from cnn.report.preview import preview_page
 from cnn.report.suspicion import suspects
@@ -43,6 +44,7 @@ from cnn.runs import dry_run, preflight
 from cnn.runs.run_folder import TrainFolder
 from cnn.scoring.spreadsheet import write_csv
 from cnn.text.console import Console
+from cnn.training import history
 
 # Training images that are scored beside the test split: accuracy is then known to 3 points.
 SAMPLE = 1_000
@@ -92,7 +94,7 @@ def fill(
     resumed = run.manifest.is_file()
     dataset = shared_dataset(source, prepared_folder(source, settings, run), console)
     census = split(dataset, settings, run, plan)
-    briefing = preflight.describe(census, settings, dataset.card.image_size, str(plan), console)
+    briefing = preflight.describe(census, settings, str(plan), console)
     trained = training.fit(settings, dataset, run.path, plan, console)
     keep(trained, run)
     pool = plan.scoring(dataset.card.image_size)
@@ -124,9 +126,9 @@ def look_ahead(
         manifest = dry_run.read_all(source.root, source.manifest, source.settings, console)
     manifest = replace(manifest, table=assign_splits(manifest.table, settings.seed))
     census = take_census(manifest)
-    preflight.describe(census, settings, source.settings.image_size, str(plan), console)
+    preflight.describe(census, settings, str(plan), console)
     dry_run.class_table(census, manifest, console)
-    dry_run.estimate(census, settings, source.settings.image_size, plan.gpu, console)
+    dry_run.estimate(census, settings, plan.gpu, console)
     census.require_trainable()
 
 
@@ -143,7 +145,7 @@ def split(dataset: Prepared, settings: Experiment, run: TrainFolder, plan: Train
 def keep(trained: training.Trained, run: TrainFolder) -> None:
     """Write the best epoch as the run's model, and all epochs as the run's history."""
     trained.best.save(run.model)
-    run.write_history(trained.history)
+    history.write(run.history, trained.history)
 
 
 def test(
@@ -173,7 +175,7 @@ def test(
     write_csv(run.suspects, suspects([predictions], evaluation))
     evaluation.write(run.evaluation)
     best = int(model.card.trained["epoch"]) if validated else None
-    return TestResult(evaluation, album, run.read_history(), best, model.card.temperature)
+    return TestResult(evaluation, album, history.read(run.history), best, model.card.temperature)
 
 
 def sample(rows: pa.Table) -> pa.Table:

@@ -1,17 +1,13 @@
-"""Ray Train: the training loop on every worker, checkpoints, and resume."""
+"""Ray Train: the training loop on every worker, from the last checkpoint on."""
 
-import json
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import ray.train
 import ray.train.torch
 import torch
-from pyarrow.fs import FileSystem, LocalFileSystem
 from ray.exceptions import RayError
 from ray.train import (
     CheckpointConfig,
@@ -28,6 +24,16 @@ from torch import nn
 
 from cnn.bundle import Bundle
 from cnn.cluster.capacity import require_usable
+from cnn.cluster.checkpoints import (
+    CHECKPOINTS,
+    as_checkpoint,
+    discard_half_written,
+    epoch_name,
+    kept,
+    restore,
+    storage,
+    written,
+)
 from cnn.cluster.gauges import Gauges
 from cnn.cluster.progress import Progress, Ticker, ignore, in_background, show
 from cnn.cluster.trainer import Trainer
@@ -36,22 +42,31 @@ from cnn.cluster.worker import Splits, card, start, train
 from cnn.config import TrainConfig
 from cnn.dataset.prepared import Prepared
 from cnn.errors import FULL_GPU, UserError, is_full_gpu
-from cnn.files.atomic import copy_folder, remove_drafts
-from cnn.files.place import Place, place
-from cnn.loop import DivergedError, Epoch, State, seconds_left
+from cnn.files.atomic import copy_folder
+from cnn.files.place import Place
+from cnn.loop import DivergedError, State, seconds_left
 from cnn.machine import cores
-from cnn.text.console import Console, starved
+from cnn.text.console import Console
 from cnn.training import checkpoint
 from cnn.training.batches import Share
+from cnn.training.history import Epoch, starved
 
 # A worker or a node may be lost this often without a finished epoch before the run gives up; each
 # loss costs at most the epoch under way.
 MAX_FAILURES = 3
 
-CHECKPOINTS, EPOCH = "checkpoints", "epoch-"
 
-# Ray Train's record of a run's checkpoints. It is not written atomically: a kill may truncate it.
-SNAPSHOT = "checkpoint_manager_snapshot.json"
+@dataclass(frozen=True)
+class Task:
+    """What a worker is told; `run` names the run's metrics."""
+
+    settings: TrainConfig
+    prepared: Place
+    run: str
+    plan: TrainingPlan
+    checkpoints: Place
+    progress: Progress | None
+    splits: Splits
 
 
 @dataclass(frozen=True)
@@ -75,15 +90,15 @@ def fit(
     If the validation images are among the training `splits`, the best epoch is unknown, and the
     last one is used instead.
     """
-    kept, progress = out / CHECKPOINTS, Progress()
+    folder, progress = out / CHECKPOINTS, Progress()
     attempt = partial(trainer, settings, dataset, out, plan, progress, splits)
-    running = in_background(lambda: through_losses(lambda: attempt().fit(), kept))
+    running = in_background(lambda: through_losses(lambda: attempt().fit(), folder))
     show(progress, running, console)
     result = running.result()
     history = history_of(result)
     if line := starved(history):
         console.say(line)
-    return Trained(checkpoint.best(epochs_kept(kept), metric(splits)), history)
+    return Trained(checkpoint.best(kept(folder), metric(splits)), history)
 
 
 def through_losses(attempt: Callable[[], Result], folder: Place) -> Result:
@@ -93,11 +108,11 @@ def through_losses(attempt: Callable[[], Result], folder: Place) -> Result:
     taken away more often in one that takes days.
     """
     while True:
-        before = epochs_kept(folder)[-1:]
+        before = kept(folder)[-1:]
         try:
             return attempt()
         except TrainingFailedError:
-            if epochs_kept(folder)[-1:] == before:
+            if kept(folder)[-1:] == before:
                 raise
 
 
@@ -117,22 +132,12 @@ def trainer(
 ) -> Trainer:
     """A run of Ray Train, with checkpoints in `out`/checkpoints."""
     path, filesystem = storage(out)
-    kept = out / CHECKPOINTS  # a kill may have left half a file here
-    discard_half_written(kept / SNAPSHOT)
-    if isinstance(kept, Path):
-        remove_drafts(kept)
+    kept_in, run = out.absolute() / CHECKPOINTS, out.name
+    task = Task(settings, dataset.folder, run, plan, kept_in, progress, splits)
+    discard_half_written(out / CHECKPOINTS)
     return Trainer(
-        work,
-        train_loop_config={
-            "settings": settings.model_dump(mode="json"),
-            "prepared": str(dataset.folder),
-            "run": out.name,
-            "gpu": plan.gpu,
-            "at_once": plan.at_once,
-            "checkpoints": str(out.absolute() / CHECKPOINTS),
-            "progress": progress and progress.run,
-            "splits": splits,
-        },
+        # Not in `train_loop_config`: the controller unpickles that too, and would import torch.
+        partial(work, task),
         # A single worker shares no gradients, so its controller does not need torch.
         backend_config=TorchConfig() if plan.workers > 1 else BackendConfig(),
         scaling_config=ScalingConfig(num_workers=plan.workers, use_gpu=plan.gpu),
@@ -154,13 +159,6 @@ def trainer(
     )
 
 
-def storage(folder: Place) -> tuple[str, FileSystem | None]:
-    """A folder as Ray Train and Tune take it: path, and file system (None for a local folder)."""
-    if isinstance(folder, Path):
-        return str(folder.resolve()), None
-    return folder.path, folder.filesystem
-
-
 def history_of(result: Result) -> list[Epoch]:
     """The epochs of a run that has ended; UserError if it ended with a message for the user."""
     outcome: list[Epoch] | str = result.return_value  # type: ignore[attr-defined]
@@ -169,7 +167,7 @@ def history_of(result: Result) -> list[Epoch]:
     return outcome
 
 
-def work(task: dict[str, Any]) -> list[Epoch] | str:
+def work(task: Task) -> list[Epoch] | str:
     """The function that every worker runs: build the network, load the last checkpoint, train.
 
     Returns the history, or a message for the user. A loss that diverged, for example, is not
@@ -191,27 +189,26 @@ def for_user(error: Exception) -> str | None:
     return FULL_GPU if is_full_gpu(error) else None
 
 
-def train_share(task: dict[str, Any]) -> list[Epoch] | str:
+def train_share(task: Task) -> list[Epoch] | str:
     """What `work` does, and what it returns; it raises what may be wrong for this worker alone."""
     context = ray.train.get_context()
     # Ray sets one thread per worker, on any machine.
-    here = context.get_local_world_size() * task["at_once"]
+    here = context.get_local_world_size() * task.plan.at_once
     torch.set_num_threads(max(1, cores() // here))
-    settings = TrainConfig.model_validate(task["settings"])
-    dataset = Prepared.open(place(task["prepared"]))
+    settings, progress = task.settings, task.progress
+    dataset = Prepared.open(task.prepared)
     share = Share(context.get_world_rank(), context.get_world_size())
-    checkpoints = place(task["checkpoints"])
     try:
-        require_usable(task["gpu"])
+        require_usable(task.plan.gpu)
         state = start(settings, dataset, ray.train.torch.get_device(), parallelise)
-        resume(state, checkpoints)
+        resume(state, task.checkpoints)
     except UserError as error:  # the same on every worker: all read the same checkpoint
         return str(error)
-    progress = Progress(task["progress"]) if task["progress"] else None
     ticker = Ticker(progress) if progress and share.rank == 0 else ignore
-    reporter = Reporter(settings, dataset, share, checkpoints, progress, Gauges(task["run"]))
+    gauges = Gauges(task.run)
+    reporter = Reporter(settings, dataset, share, task.checkpoints, progress, gauges)
     try:
-        train(settings, dataset, state, reporter, share, ticker, tuple(task["splits"]))
+        train(settings, dataset, state, reporter, share, ticker, task.splits)
     except DivergedError as error:
         return f"{error}: lower --lr and give a new --out"
     except RayError:  # from a streamed split: only the text of a task's error survives
@@ -235,48 +232,12 @@ def parallelise(network: nn.Module) -> nn.Module:
 def resume(state: State, folder: Place) -> None:
     """Load the last whole checkpoint of the run, if it has one.
 
-    Raises UserError if all are damaged, unless the last of them is the first epoch's. Reads the
-    folders and not Ray's record, which lacks what a kill kept Ray from writing.
+    Raises UserError if all are damaged, unless the last of them is the first epoch's.
     """
-    kept, damaged = epochs_kept(folder), None
-    for one in reversed(kept):
-        with as_checkpoint(one).as_directory() as local:
-            try:
-                checkpoint.load(Path(local), state, one)
-                return
-            except UserError as error:
-                damaged = damaged or error
-    if damaged and kept[-1].name != epoch_name(1):
-        raise damaged  # the first epoch alone is quick to repeat: a full disk may cut it short
-
-
-def epoch_name(epoch: int) -> str:
-    """The name of an epoch's checkpoint folder; names of equal length sort by epoch."""
-    return f"{EPOCH}{epoch:04d}"
-
-
-def epochs_kept(folder: Place) -> list[Place]:
-    """The checkpoints below a folder, also those missing from Ray's record, in epoch order."""
-    if not folder.is_dir():
-        return []
-    kept = [entry for entry in folder.iterdir() if entry.name.startswith(EPOCH)]
-    return sorted(kept, key=lambda entry: (len(entry.name), entry.name))
-
-
-def as_checkpoint(folder: Place) -> ray.train.Checkpoint:
-    """A folder as Ray's checkpoint, which Ray can copy to this machine."""
-    path, filesystem = storage(folder)
-    return ray.train.Checkpoint(path, filesystem or LocalFileSystem())
-
-
-def discard_half_written(snapshot: Place) -> None:
-    """Remove Ray Train's snapshot if it is not valid JSON: the checkpoint folders suffice."""
-    if not snapshot.is_file():
-        return
-    try:
-        json.loads(snapshot.read_text(encoding="utf-8"))
-    except ValueError:
-        snapshot.unlink()
+    epochs = kept(folder)
+    damage = restore(state, epochs)
+    if damage and epochs[-1].name != epoch_name(1):
+        raise damage  # the first epoch alone is quick to repeat: a full disk may cut it short
 
 
 @dataclass(frozen=True)
@@ -295,8 +256,7 @@ class Reporter:
         if self.share.rank != 0:
             ray.train.report(dict(row))
             return
-        with tempfile.TemporaryDirectory() as folder:
-            checkpoint.save(Path(folder), state, card(self.settings, self.dataset, row))
+        with written(state, card(self.settings, self.dataset, row)) as folder:
             ray.train.report(
                 {**row, "epochs": state.epochs},
                 checkpoint=ray.train.Checkpoint.from_directory(folder),

@@ -1,9 +1,6 @@
 """One trial of a search: training at one point of the space, here or on workers of its own."""
 
-import tempfile
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,16 +8,15 @@ from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from cnn.cluster.capacity import require_usable
-from cnn.cluster.training import as_checkpoint, history_of, trainer
+from cnn.cluster.checkpoints import TRIAL, kept, restore, written
+from cnn.cluster.training import history_of, trainer
 from cnn.cluster.tuning_plan import TuningPlan
 from cnn.cluster.worker import card, start, train
 from cnn.config import TrainConfig
 from cnn.dataset.prepared import Prepared
-from cnn.errors import UserError
 from cnn.files.place import Place
 from cnn.loop import State
 from cnn.search.space import Space
-from cnn.training import checkpoint
 
 METRIC = "val_accuracy"
 NUMBER = "trial"  # the key of the trial's number, beside the values of its point
@@ -61,37 +57,15 @@ def train_alone(settings: TrainConfig, dataset: Prepared, plan: TuningPlan, fold
     require_usable(plan.gpu_fraction > 0)
     device = torch.device("cuda" if plan.gpu_fraction else "cpu")
     state = start(settings, dataset, device)
-    resume(state, folder)
+    restore(state, kept(folder, TRIAL))  # if all are damaged, the trial starts again
 
     def report(state: State) -> None:
         row = state.history[-1]
-        with tempfile.TemporaryDirectory() as folder:
-            checkpoint.save(Path(folder), state, card(settings, dataset, row))
-            kept = tune.Checkpoint.from_directory(folder)
-            tune.report({**row, "epochs": state.epochs}, checkpoint=kept)
+        with written(state, card(settings, dataset, row)) as folder:
+            made = tune.Checkpoint.from_directory(folder)
+            tune.report({**row, "epochs": state.epochs}, checkpoint=made)
 
     train(settings, dataset, state, report)
-
-
-def resume(state: State, folder: Place) -> None:
-    """Load the last whole checkpoint of a trial, if it has one.
-
-    Reads the folders and not Tune's record, which may name one that Tune had removed before a kill.
-    """
-    for last in reversed(checkpoints(folder)):
-        with suppress(UserError), as_checkpoint(last).as_directory() as local:
-            checkpoint.load(Path(local), state, last)
-            return
-
-
-def checkpoints(folder: Place) -> list[Place]:
-    """The checkpoints of a trial that Tune has saved, in the order of their epochs."""
-    if not folder.is_dir():
-        return []
-    return sorted(
-        (entry for entry in folder.iterdir() if entry.name.startswith("checkpoint_")),
-        key=lambda entry: entry.name,
-    )
 
 
 def train_together(

@@ -82,29 +82,27 @@ def fill(
     }
     first = datasets[start.data.image_size]
     census = split(first, base, run, plan.training_plan)
-    briefing = preflight.describe(census, start, first.card.image_size, str(plan), console)
+    briefing = preflight.describe(census, start, str(plan), console)
     folders = {size: dataset.folder for size, dataset in datasets.items()}
     context = TrialContext(space, folders, plan, run.trials.resolve())
     tried = tuning.search(context, settings.search, settings.seed, console)
     summary, winner = conclude(tried, space, run)
     best = space.settings(winner.trial.point)
     dataset = datasets[best.data.image_size]
-    size = dataset.card.image_size
-    briefing.lines.update(
-        network=preflight.network_line(best.network, size, len(dataset.classes)),
-        plan=preflight.plan_line(census, best, size, str(plan)),
-    )
     validated = not settings.search.retrain
+    lines = {
+        **briefing.lines,
+        "network": preflight.network_line(best, len(dataset.classes)),
+        "plan": preflight.plan_line(census, best, str(plan)),
+        **({} if validated else {"retrained": RETRAINED}),
+    }
+    briefing = replace(briefing, lines=lines)
     if validated:
         trained = as_trained(winner)
     else:
-        briefing.lines["retrained"] = RETRAINED
-        trained = retrain(best, dataset, run, plan, console)
-        # There are no held-out images to calibrate it with: those of its twin did.
-        calibrated = trained.best.with_temperature(winner.best().card.temperature)
-        trained = replace(trained, best=calibrated)
+        trained = calibrated(retrain(best, dataset, run, plan, console), winner)
     keep(trained, run)
-    pool = plan.training_plan.scoring(size)
+    pool = plan.training_plan.scoring(dataset.card.image_size)
     result = test(dataset, census, best, run, pool, console, validated)
     seconds, title = time.monotonic() - started, run.path.resolve().name
     page = training_report(
@@ -172,6 +170,12 @@ def as_trained(tried: Tried) -> Trained:
     """The best trial as a training result: its bundle and history."""
     rows = tried.epochs.to_dict("records")
     return Trained(tried.best(), rows)
+
+
+def calibrated(trained: Trained, winner: Tried) -> Trained:
+    """The retrained model with the confidence of its twin, which had validation images."""
+    temperature = winner.best().card.temperature
+    return replace(trained, best=trained.best.with_temperature(temperature))
 
 
 def retrain(

@@ -10,20 +10,20 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search.optuna import OptunaSearch
 
 from cnn.bundle import CARD, Bundle
+from cnn.cluster.checkpoints import storage
 from cnn.cluster.halving import Halving, Rungs
 from cnn.cluster.progress import patiently
 from cnn.cluster.search_state import read_state
-from cnn.cluster.training import storage
 from cnn.cluster.trials import METRIC, NUMBER, TrialContext, folder_of, point_of, run_trial
 from cnn.cluster.watch import TABLE_HEAD, Watch, ending, reason_of
 from cnn.config import Search
 from cnn.errors import UserError
 from cnn.files.place import Place
-from cnn.loop import Epoch
 from cnn.report.tuning import Outcome, Trial
 from cnn.search import study
 from cnn.text.console import Console
 from cnn.training import checkpoint
+from cnn.training.history import Epoch
 
 # A trial is tried again this often after an error, or after the loss of its machine.
 MAX_FAILURES = 3

@@ -16,9 +16,11 @@ from cnn.cluster.streaming import StreamedEvaluationBatches, StreamedTrainingBat
 from cnn.config import TrainConfig
 from cnn.dataset.prepared import Prepared
 from cnn.files.place import Place
-from cnn.loop import Epoch, Loop, State, class_weights
+from cnn.loop import Loop, State
 from cnn.manifest import Split, class_indices
+from cnn.training.balance import class_weights
 from cnn.training.batches import ALONE, Batches, EvaluationBatches, Share, TrainingBatches
+from cnn.training.history import Epoch
 
 Splits = tuple[Split, ...]
 

@@ -16,7 +16,9 @@ from typing import IO, Any, Protocol, Self
 
 import numpy as np
 
-from cnn.image import Fit, Unreadable, decode
+from cnn.dataset.fit import Fit
+from cnn.files.unreadable import Unreadable
+from cnn.image import decode
 
 # 90 megapixels take about 2 s, or 20 s on a fully loaded machine.
 SECONDS = 60.0

@@ -6,9 +6,10 @@ import pyarrow as pa
 
 from cnn.dataset import prepared
 from cnn.dataset.decoding import Decoder, decoder
+from cnn.dataset.fit import Fit
 from cnn.dataset.prepared import Prepared
 from cnn.files.reader import Reader
-from cnn.image import Fit, Unreadable
+from cnn.files.unreadable import Unreadable
 from cnn.scoring.worklist import Root
 
 Pixels = Callable[[pa.Table], pa.Table]

@@ -1,5 +1,6 @@
 """The prepared dataset: Parquet shards of square uint8 images, beside a manifest of every file."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,17 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cnn.dataset.decoding import Decoder
+from cnn.dataset.fit import Fit
 from cnn.dataset.parts import part_rows
+from cnn.dataset.splits import assign_splits
 from cnn.errors import UserError, writing_to
 from cnn.files import parquet
 from cnn.files.atomic import write_atomically
+from cnn.files.folder import Listing
 from cnn.files.place import Place
-from cnn.image import Fit, Unreadable, decode
-from cnn.manifest import Manifest, assign_splits, class_indices, classes, hash_content
+from cnn.files.unreadable import Unreadable
+from cnn.image import decode
+from cnn.manifest import Manifest, class_indices, classes, hash_content
 
 CARD, MANIFEST = "prepared.json", "manifest.parquet"
 SHARDS = "shards"
@@ -77,6 +82,15 @@ class Prepared:
         """Raise UserError if a shard is missing or incomplete, as its footer shows."""
         for _ in shard_manifests(self.folder, self.card.shards):
             pass
+
+
+def listing_key(listing: Listing, image_size: int, fit: Fit, decoder_version: int) -> str:
+    """The key of what is prepared from a listing: 16 hex digits over all that it depends on."""
+    digest = hashlib.blake2b(repr((image_size, fit, decoder_version)).encode(), digest_size=8)
+    columns = (listing.files[name].to_pylist() for name in ("path", "size", "mtime_ns", "error"))
+    for row in zip(*columns, strict=True):
+        digest.update(repr(row).encode())
+    return digest.hexdigest()
 
 
 def read_card(file: Place) -> Card:

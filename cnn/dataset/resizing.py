@@ -4,13 +4,12 @@ from typing import Final
 
 from PIL import Image
 
+from cnn.dataset.fit import Box
+
 try:
     from cykooz_resizer import CropBox, FilterType, ResizeAlg, ResizeOptions, Resizer
 except ImportError:  # not built for every platform, Linux on ARM among them
     Resizer = None
-
-Box = tuple[float, float, float, float]
-"""Left, top, right and bottom, in pixels and parts of them."""
 
 _MODES: Final = ("L", "RGB", "RGBa", "CMYK")
 _SIDE_LIMIT: Final = 2**14  # the fast resizer takes up to a kilobyte for each pixel of a side

@@ -12,8 +12,9 @@ from cnn.errors import UserError
 from cnn.files.atomic import holds_anything
 from cnn.files.folder import list_folder
 from cnn.files.place import Place, place
-from cnn.image import DECODER_VERSION, Reason
-from cnn.manifest import Manifest, label_images, listing_key
+from cnn.files.unreadable import Reason
+from cnn.image import DECODER_VERSION
+from cnn.manifest import Manifest, label_images
 from cnn.runs.run_folder import RunFolder
 from cnn.scoring.worklist import Root
 from cnn.settings.schema import flag
@@ -46,7 +47,7 @@ def find_source(settings: Experiment, run: RunFolder) -> Source:
 def list_source(root: str, settings: Images) -> Source:
     """List a folder; UserError if it does not hold folders of classes."""
     listing = list_folder(root)
-    key = listing_key(listing, settings.image_size, settings.fit, DECODER_VERSION)
+    key = prepared.listing_key(listing, settings.image_size, settings.fit, DECODER_VERSION)
     return Source(listing.root, label_images(listing), key, settings)
 
 

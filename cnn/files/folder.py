@@ -19,7 +19,7 @@ from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
 
 from cnn.errors import UserError
 from cnn.files.place import locate
-from cnn.image import BYTE_LIMIT, Reason
+from cnn.files.unreadable import BYTE_LIMIT, Reason
 
 FILES = pa.schema(
     {

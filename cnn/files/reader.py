@@ -8,7 +8,7 @@ from functools import lru_cache, partial
 from pyarrow.fs import FileSystem, FileType
 
 from cnn.files.folder import FolderError, fault_of, is_below, locate_root, reason_of, to_bytes
-from cnn.image import BYTE_LIMIT, Unreadable
+from cnn.files.unreadable import BYTE_LIMIT, Unreadable
 
 
 class Reader:

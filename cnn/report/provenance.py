@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from cnn.runs.run_folder import flat, saved
-from cnn.text.console import clock
+from cnn.text.duration import clock
 
 LIBRARIES = ("ray", "torch", "torchvision", "pillow", "scikit-learn")
 

@@ -15,11 +15,12 @@ from cnn.dataset.census import NAMED, Census
 from cnn.dataset.decoding import decoder
 from cnn.dataset.prepared import prepare_image
 from cnn.files.reader import Reader
-from cnn.loop import Loop, State, Sums, progressive_of
+from cnn.loop import Loop, State, progressive_of
 from cnn.machine import cores
 from cnn.manifest import Manifest
 from cnn.runs.preflight import MIB
-from cnn.text.console import Console, clock
+from cnn.text.console import Console
+from cnn.text.duration import clock
 from cnn.text.plural import by_reason, counted
 from cnn.training.cuda_graph import calls_to_warm_up
 
@@ -75,15 +76,13 @@ def class_table(census: Census, manifest: Manifest, console: Console) -> None:
     console.say(f"largest class has {census.imbalance:.1f} times the images of the smallest")
 
 
-def estimate(
-    census: Census, settings: TrainConfig, image_size: int, gpu: bool, console: Console
-) -> None:
+def estimate(census: Census, settings: TrainConfig, gpu: bool, console: Console) -> None:
     """Print the disk space needed, and the training time, estimated from a few timed steps.
 
     If training uses GPUs and this machine has none (a cluster's head, say), no step is timed.
     """
     files = census.images + sum(census.leaks.values())
-    disk = image_bytes(files, image_size)
+    disk = image_bytes(files, settings.data.image_size)
     epochs, train = settings.training.epochs, census.split_sizes["train"]
     steps = train // min(settings.training.batch_size, train) if train else 0
     work = f"{counted(epochs, 'epoch')} of {counted(steps, 'step')}"
@@ -92,16 +91,16 @@ def estimate(
         console.say(f"time     {work}: not timed, because this machine has no GPU")
         return
     device = torch.device("cuda" if gpu else "cpu")
-    seconds = mean_step(settings, image_size, len(census.counts), device)
+    seconds = mean_step(settings, len(census.counts), device)
     console.say(
         f"time     about {clock(seconds * steps * epochs)} for {work}, "
         f"{seconds * 1000:.0f} ms each on one worker here"
     )
 
 
-def mean_step(settings: TrainConfig, image_size: int, classes: int, device: torch.device) -> float:
+def mean_step(settings: TrainConfig, classes: int, device: torch.device) -> float:
     """Seconds per training step, the mean over all epochs: early epochs see smaller images."""
-    built = network.build(settings.network, image_size, classes).to(device)
+    built = network.build(settings.network, settings.data.image_size, classes).to(device)
     epochs = settings.training.epochs
     state = State(built, built, optim.optimizer(built, settings.training), epochs)
     resizing = progressive_of(state, settings.training)
@@ -121,8 +120,7 @@ def timed_step(settings: TrainConfig, state: State, classes: int, device: torch.
     labels = torch.randint(0, classes, size[:1], device=device)
     times = []
     for _ in range(calls_to_warm_up(device) + TIMED_STEPS):
-        sums, started = Sums.zero(device), time.perf_counter()
-        loop.step(state, images, labels, settings.training.lr, sums)
-        sums.totals.cpu()  # waits for the device
+        started = time.perf_counter()
+        loop.step(state, images, labels, settings.training.lr).cpu()  # waits for the device
         times.append(time.perf_counter() - started)
     return statistics.median(times[-TIMED_STEPS:])

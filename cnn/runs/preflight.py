@@ -1,5 +1,6 @@
 """The preflight: what a run will do, and what is wrong with its data, printed before it starts."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cnn import config, network
@@ -36,25 +37,23 @@ def check_network(settings: config.Network, images: config.Images, manifest: Man
 class Briefing:
     """What a run tells before it starts: a line each on data, network and plan, and warnings."""
 
-    lines: dict[str, str]
-    warnings: list[str]
+    lines: Mapping[str, str]
+    warnings: Sequence[str]
 
 
-def describe(
-    census: Census, settings: TrainConfig, image_size: int, plan: str, console: Console
-) -> Briefing:
+def describe(census: Census, settings: TrainConfig, plan: str, console: Console) -> Briefing:
     """Print the data, the network and the plan, a line each, then what is wrong with the data."""
     lines = {
         "data": data_line(census),
-        "network": network_line(settings.network, image_size, len(census.counts)),
-        "plan": plan_line(census, settings, image_size, plan),
+        "network": network_line(settings, len(census.counts)),
+        "plan": plan_line(census, settings, plan),
     }
     for name, line in lines.items():
         console.say(f"{name:8} {line}")
     warnings = [
         *ignored_settings(settings),
         *too_short(census, settings),
-        *one_sided(census, settings, image_size),
+        *one_sided(census, settings),
         *census.warnings(),
     ]
     for warning in warnings:
@@ -74,9 +73,9 @@ def too_short(census: Census, settings: TrainConfig) -> list[str]:
     ]
 
 
-def one_sided(census: Census, settings: TrainConfig, image_size: int) -> list[str]:
+def one_sided(census: Census, settings: TrainConfig) -> list[str]:
     """A warning: with streaming, repeated images of a rare class fall into the same batch."""
-    if settings.training.balance != "sampling" or in_memory(census, settings, image_size):
+    if settings.training.balance != "sampling" or in_memory(census, settings):
         return []
     return [
         "streamed images come shard by shard, so with --balance sampling a batch may repeat a few "
@@ -111,19 +110,21 @@ def data_line(census: Census) -> str:
     )
 
 
-def network_line(settings: config.Network, image_size: int, classes: int) -> str:
+def network_line(settings: TrainConfig, classes: int) -> str:
     """The output shape of each part, and the number of parameters."""
-    built = network.build(settings, image_size, classes)
+    image_size = settings.data.image_size
+    built = network.build(settings.network, image_size, classes)
     parts = network.shapes(built, image_size)
     if len(parts) > 8:  # a torchvision model has too many parts for a line
         parts = [*parts[:1], "…", *parts[-2:]]
-    return f"{settings.network}: {' → '.join(parts)}; {network.parameter_count(built):,} parameters"
+    name, count = settings.network.network, network.parameter_count(built)
+    return f"{name}: {' → '.join(parts)}; {count:,} parameters"
 
 
-def plan_line(census: Census, settings: TrainConfig, image_size: int, plan: str) -> str:
+def plan_line(census: Census, settings: TrainConfig, plan: str) -> str:
     """Workers, where the images come from, and the number of epochs."""
-    where = "in memory" if in_memory(census, settings, image_size) else "streamed"
-    size = f"{image_bytes(held(census), image_size) / MIB:,.0f} MiB"
+    where = "in memory" if in_memory(census, settings) else "streamed"
+    size = f"{image_bytes(held(census), settings.data.image_size) / MIB:,.0f} MiB"
     return f"{plan}, images {where} ({size}), {counted(settings.training.epochs, 'epoch')}"
 
 
@@ -132,6 +133,6 @@ def held(census: Census) -> int:
     return census.split_sizes["train"] + census.split_sizes["validation"]
 
 
-def in_memory(census: Census, settings: TrainConfig, image_size: int) -> bool:
+def in_memory(census: Census, settings: TrainConfig) -> bool:
     """Whether a worker keeps these images in memory."""
-    return settings.resources.hold(held(census), image_size)
+    return settings.resources.hold(held(census), settings.data.image_size)

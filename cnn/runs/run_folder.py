@@ -1,12 +1,10 @@
 """The folder of a run: where its files are, and whether a command may resume it."""
 
-import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import pandas as pd
 import pyarrow as pa
 import yaml
 from pydantic import BaseModel
@@ -163,14 +161,6 @@ class TrainFolder(RunFolder):
     @property
     def predictions(self) -> Place:
         return self.path / "predictions.parquet"
-
-    def read_history(self) -> pd.DataFrame:
-        """history.csv, a row per epoch."""
-        return pd.read_csv(io.BytesIO(self.history.read_bytes()))
-
-    def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
-        """Write history.csv, a row per epoch."""
-        write_atomically(self.history, pd.DataFrame(history).to_csv(index=False))
 
 
 class TuneFolder(TrainFolder):

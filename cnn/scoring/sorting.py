@@ -24,7 +24,7 @@ from cnn.errors import UserError
 from cnn.files.atomic import write_atomically
 from cnn.files.folder import is_below, to_bytes
 from cnn.files.reader import Reader
-from cnn.image import Reason, Unreadable
+from cnn.files.unreadable import Reason, Unreadable
 
 ClassFolder = NewType("ClassFolder", str)
 """A safe folder name: `UNCERTAIN`, or what `class_folder` made. No raw class name passes mypy."""

@@ -1,12 +1,10 @@
-"""Console output of a running job: lines, tables and progress bars on standard error."""
+"""Console output of a running job: lines and progress bars on standard error."""
 
-import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from rich.console import Console as Terminal
 from rich.progress import (
@@ -20,24 +18,11 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from cnn.text.duration import clock
 from cnn.text.terminal import one_line
-
-if TYPE_CHECKING:  # the module imports torch: a second, in a process that only prints rows
-    from cnn.loop import Epoch
 
 Advance = Callable[[int, int], None]
 """Updates a progress bar: `advance(done, total)`."""
-
-STARVED = 0.3  # fraction of the training time; runs that wait longer for batches get a warning
-
-TABLE = (
-    "{epoch:>7}  {train_loss:>10}  {train_accuracy:>9}  {val_loss:>8}  {val_accuracy:>7}"
-    "  {lr:>8}  {rate:>8}  {left:>8}"
-)
-TABLE_HEAD = TABLE.format(
-    epoch="epoch", train_loss="train loss", train_accuracy="train acc", val_loss="val loss",
-    val_accuracy="val acc", lr="lr", rate="images/s", left="left",
-)  # fmt: skip
 
 
 class Remarks(Terminal):
@@ -135,40 +120,3 @@ class Milestones:
 def pace(speed: float, unit: str) -> str:
     """The speed in units per second, or per minute below one a second."""
     return f"{speed:,.0f} {unit}/s" if speed >= 1 else f"{speed * 60:.1f} {unit}/min"
-
-
-def starved(history: Sequence["Epoch"]) -> str | None:
-    """A warning if the run spent much of its time waiting for batches; else None."""
-    wait = sum(row["data_wait"] for row in history) / len(history)
-    if wait < STARVED:
-        return None
-    return (
-        f"wait     {wait:.0%} of the training time was spent waiting for batches: "
-        "more CPUs to augment images, or more --memory to hold them, would make it faster"
-    )
-
-
-def epoch_line(row: "Epoch", epochs: int, left: float) -> str:
-    """The table's row for one epoch; `left` is the time for the remaining ones, in seconds."""
-    return TABLE.format(
-        epoch=f"{row['epoch']}/{epochs}",
-        train_loss=figure(row["train_loss"]),
-        train_accuracy=figure(row["train_accuracy"]),
-        val_loss=figure(row["val_loss"]),
-        val_accuracy=figure(row["val_accuracy"]),
-        lr=f"{row['lr']:.5f}",
-        rate=f"{row['images_per_second']:.0f}",
-        left=clock(left),
-    )
-
-
-def figure(value: float) -> str:
-    """A loss or an accuracy; a dash for NaN, which is one that was not measured."""
-    return "-" if math.isnan(value) else f"{value:.3f}"
-
-
-def clock(seconds: float) -> str:
-    """A duration as m:ss, or h:mm:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from cnn.augment import draw, warp
 from cnn.config import Augmentation
+from cnn.training.balance import balanced_draws
+from cnn.training.seeds import Draw, seed_of, sequence
 
 # The network's input and its target: images uint8 (B, 3, H, W) and labels int64 (B,).
 Batch = tuple[Tensor, Tensor]
@@ -44,28 +46,16 @@ class Share:
 ALONE = Share()
 
 
-def seed_of(*parts: int) -> int:
-    """One seed from several numbers, such as (seed, epoch, rank); similar ones seed differently."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
-
-
 def training_order(rows: int, draws: np.ndarray | None, seed: int, epoch: int) -> np.ndarray:
     """The rows of one epoch in random order, int64.
 
     With `draws` (a probability per row), rows are drawn with replacement instead; with
     `balanced_draws`, rare classes come as often as common ones.
     """
-    rng = np.random.default_rng((seed, epoch))
+    rng = np.random.default_rng(sequence(Draw.ORDER, seed, epoch))
     if draws is None:
         return rng.permutation(rows)
     return rng.choice(rows, size=rows, p=draws)
-
-
-def balanced_draws(labels: np.ndarray) -> np.ndarray:
-    """A probability for each row, float64, that makes every class equally likely."""
-    weights = 1 / np.bincount(labels)[labels]
-    draws: np.ndarray = weights / weights.sum()
-    return draws
 
 
 class TrainingBatches:
@@ -98,7 +88,8 @@ class TrainingBatches:
     def epoch(self, number: int) -> Iterator[Batch]:
         # All draws of the epoch at once: a GPU would have to wait for a draw per batch.
         device, rows = self.images.device, self.rows(number)
-        generator = torch.Generator().manual_seed(seed_of(self.seed, number, self.share.rank))
+        seed = seed_of(Draw.WARP, self.seed, number, self.share.rank)
+        generator = torch.Generator().manual_seed(seed)
         warps = draw(rows.numel(), self.augmentation, generator).view(*rows.shape, 2, 3)
         for chosen, matrices in zip(rows.to(device), warps.to(device), strict=True):
             yield warp(self.images[chosen], matrices), self.labels[chosen]

@@ -13,7 +13,8 @@ from cnn import bundle
 from cnn.bundle import Bundle, BundleError, Card
 from cnn.errors import UserError
 from cnn.files.place import Place
-from cnn.loop import Epoch, State
+from cnn.loop import State
+from cnn.training.history import Epoch
 
 TRAINING = "training.pt"
 

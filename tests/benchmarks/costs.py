@@ -22,11 +22,12 @@ from cnn.bundle import as_batch
 from cnn.config import Network
 from cnn.dataset.census import take_census
 from cnn.dataset.parts import part_rows
-from cnn.dataset.prepared import write_shard
+from cnn.dataset.prepared import listing_key, write_shard
+from cnn.dataset.splits import assign_splits
 from cnn.files.folder import list_folder
 from cnn.files.reader import Reader
 from cnn.image import DECODER_VERSION
-from cnn.manifest import Manifest, assign_splits, hash_content, label_images, listing_key
+from cnn.manifest import Manifest, hash_content, label_images
 from tests.benchmarks.scoring import links
 
 BATCH = 128

@@ -33,9 +33,10 @@ from cnn.dataset.prepared import Prepared
 from cnn.dataset.source import list_source
 from cnn.files.reader import Reader
 from cnn.image import decode
-from cnn.loop import Loop, State, autocast
+from cnn.loop import Loop, State
 from cnn.text.console import Console
 from cnn.training.batches import EVALUATION_BATCH, Batches, Share, TrainingBatches
+from cnn.training.precision import autocast
 from tests.benchmarks.processes import metered
 from tests.benchmarks.scoring import links
 

@@ -32,13 +32,14 @@ from cnn.dataset.parts import Parts
 from cnn.dataset.pixels import Decode, Gather, Pixels
 from cnn.dataset.prepared import Prepared
 from cnn.dataset.source import list_source
-from cnn.loop import Loop, State, autocast
+from cnn.loop import Loop, State
 from cnn.machine import cores
 from cnn.manifest import Manifest
 from cnn.scoring.worklist import Root
 from cnn.text.console import Console
 from cnn.training.batches import Batches, Share, TrainingBatches
 from cnn.training.cuda_graph import Graphed
+from cnn.training.precision import autocast
 from tests.benchmarks.scoring import links
 
 GPU = torch.device("cuda")

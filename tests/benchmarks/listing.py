@@ -21,7 +21,8 @@ LINKS = 60_000  # file systems allow 65,000 links to one file
 LIST = """
 import sys, time
 from cnn.files.folder import list_folder
-from cnn.manifest import label_images, listing_key
+from cnn.dataset.prepared import listing_key
+from cnn.manifest import label_images
 
 wall, cpu = time.monotonic(), time.process_time()
 listing = list_folder(sys.argv[1])

@@ -9,8 +9,8 @@ import ray
 from ray.experimental.internal_kv import _internal_kv_list
 
 from cnn.cluster.progress import Progress, in_background, show
-from cnn.loop import Epoch
 from cnn.text.console import Console
+from cnn.training.history import Epoch
 
 
 def row(number: int) -> Epoch:

@@ -30,11 +30,11 @@ from cnn.dataset.prepared import Prepared
 from cnn.errors import UserError, is_full_gpu, reasons
 from cnn.files.folder import to_text
 from cnn.image import decode
-from cnn.loop import Epoch
 from cnn.manifest import Manifest
 from cnn.scoring.worklist import Root
 from cnn.settings.command import parse
 from cnn.text.console import Advance, Console
+from cnn.training.history import Epoch
 
 DIGITS = [str(digit) for digit in range(10)]
 PLAN = ScoringPlan(workers=1, batch_size=16)

@@ -10,13 +10,14 @@ import torch
 from ray._private import state
 
 from cnn.cluster import training, worker
+from cnn.cluster.checkpoints import epoch_name
 from cnn.cluster.training_plan import TrainingPlan
 from cnn.config import TrainConfig
 from cnn.dataset.prepared import Prepared
 from cnn.errors import UserError
-from cnn.loop import Epoch
 from cnn.text.console import Console
 from cnn.training.batches import ALONE
+from cnn.training.history import Epoch
 
 SETTINGS = TrainConfig.model_validate(
     {
@@ -94,10 +95,10 @@ def test_a_streamed_run_trains_like_one_from_memory(dataset: Prepared, one: list
 def test_only_an_incomplete_first_epoch_is_trained_again(dataset: Prepared, tmp_path: Path) -> None:
     """A full disk interrupts the first; a later one is not discarded silently."""
     state = worker.start(SETTINGS, dataset, torch.device("cpu"))
-    (tmp_path / training.epoch_name(1)).mkdir()
+    (tmp_path / epoch_name(1)).mkdir()
     training.resume(state, tmp_path)
     assert not state.history
-    (tmp_path / training.epoch_name(30)).mkdir()
+    (tmp_path / epoch_name(30)).mkdir()
     with pytest.raises(UserError, match="damaged"):
         training.resume(state, tmp_path)
 

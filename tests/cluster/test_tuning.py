@@ -9,7 +9,8 @@ import torch
 from ray.tune.experiment import Trial
 
 from cnn import bundle
-from cnn.cluster import training, trials, tune_run, tuning, worker
+from cnn.cluster import tune_run, tuning, worker
+from cnn.cluster.checkpoints import CHECKPOINTS, TRIAL, kept, restore
 from cnn.cluster.halving import Halving, Rungs
 from cnn.cluster.tuning import Proposals, TrialContext, Tried
 from cnn.cluster.tuning_plan import TuningPlan
@@ -17,13 +18,13 @@ from cnn.cluster.watch import Watch
 from cnn.config import Images, Resources, Search, TrainConfig
 from cnn.dataset.prepared import Prepared
 from cnn.dataset.source import list_source
-from cnn.loop import Epoch
 from cnn.runs.run_folder import TuneFolder
 from cnn.search import study
 from cnn.search.space import Space
 from cnn.settings.ranges import Choice, LogUniform, Range
 from cnn.text.console import Console
-from cnn.training import checkpoint
+from cnn.training import checkpoint, history
+from cnn.training.history import Epoch
 
 BASE = TrainConfig.model_validate(
     {
@@ -206,11 +207,11 @@ def test_retraining_ends_with_the_last_epoch_and_no_accuracy_on_validation(
     trained = tune_run.retrain(impatient, dataset, run, plan, Console())
     assert trained.best.card.trained["epoch"] == len(trained.history) == 4
     assert all(math.isnan(row["val_accuracy"] + row["val_loss"]) for row in trained.history)
-    assert (run.path / "retrained" / training.CHECKPOINTS).is_dir()
+    assert (run.path / "retrained" / CHECKPOINTS).is_dir()
     trained.best.save(run.model)
     assert bundle.load(run.model).card.trained["val_accuracy"] is None
-    run.write_history(trained.history)
-    assert run.read_history()["val_accuracy"].isna().all()
+    history.write(run.history, trained.history)
+    assert history.read(run.history)["val_accuracy"].isna().all()
     assert f"{'-':>8}  {'-':>7}" in capsys.readouterr().err
 
 
@@ -246,14 +247,15 @@ def test_a_trial_resumes_from_its_last_whole_checkpoint(dataset: Prepared, tmp_p
         state = worker.start(BASE, dataset, device)
         state.history = [ROW | {"epoch": epoch + 1} for epoch in range(number + 1)]
         card = worker.card(BASE, dataset, state.history[-1])
-        (tmp_path / f"checkpoint_{number:06d}").mkdir()
-        checkpoint.save(tmp_path / f"checkpoint_{number:06d}", state, card)
-    last = tmp_path / "checkpoint_000002" / checkpoint.TRAINING
+        (tmp_path / f"{TRIAL}{number:06d}").mkdir()
+        checkpoint.save(tmp_path / f"{TRIAL}{number:06d}", state, card)
+    last = tmp_path / f"{TRIAL}000002" / checkpoint.TRAINING
     last.write_bytes(last.read_bytes()[:1000])
     state = worker.start(BASE, dataset, device)
-    trials.resume(state, tmp_path)
+    assert restore(state, kept(tmp_path, TRIAL)) is None
     assert len(state.history) == 2
-    trials.resume(fresh := worker.start(BASE, dataset, device), tmp_path / "none")
+    fresh = worker.start(BASE, dataset, device)
+    assert restore(fresh, kept(tmp_path / "none", TRIAL)) is None
     assert fresh.history == []
 
 

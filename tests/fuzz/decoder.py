@@ -21,7 +21,9 @@ from typing import get_args
 
 import numpy as np
 
-from cnn.image import Fit, Reason, Unreadable, decode
+from cnn.dataset.fit import Fit
+from cnn.files.unreadable import Reason, Unreadable
+from cnn.image import decode
 from cnn.text.terminal import one_line
 from tests.fuzz.inputs import damaged, seeds
 
