@@ -139,7 +139,7 @@ def rows(listing: Listing, root: int, prefix: str, classes: Collection[str]) -> 
     return table.append_column("root", pa.array([root] * files.num_rows, pa.int16()))
 
 
-def spelled_as(classes: Collection[str], labels: pa.ChunkedArray) -> pa.Array:
+def spelled_as(classes: Collection[str], labels: pa.Array | pa.ChunkedArray) -> pa.Array:
     """The labels, each as the class is spelled that it differs from in Unicode form only.
 
     A folder from a Mac's archive has its accents as characters of their own.

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import unescape
@@ -194,6 +195,33 @@ def test_a_comparison_lists_the_images_that_only_the_other_run_has_right(
     csv = pd.read_csv(out / "lost.csv", dtype=str)[["path", "label", "predicted"]]
     assert lost and list(csv.itertuples(index=False, name=None)) == lost
     assert json.loads((out / "evaluation.json").read_text())["comparison"]["lost"] == len(lost)
+
+
+def test_labels_that_the_other_model_cannot_predict_are_told_and_no_spelling_of_a_class_is_one(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual, marks = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
+    few = tmp_path / "few"
+    for digit, name in (("1", usual), ("2", "2"), ("9", "9")):
+        shutil.copytree(images / digit, few / name)
+    before, now = (
+        save_model(tmp_path / f"model {last}", 0, ["0", spelling, *DIGITS[2:9], last])
+        for spelling, last in ((marks, "nine"), (usual, "9"))
+    )
+    score(before, few, "--out", tmp_path / "before")
+    assert "always wrong" not in capsys.readouterr().err
+    score(now, few, "--out", tmp_path / "now", "--compare", tmp_path / "before")
+    nines = len(list((few / "9").iterdir()))
+    line = (
+        f"always wrong in {tmp_path}/before: {nines} images with a label that is no class of its "
+        "model: 9"
+    )
+    assert line in capsys.readouterr().err.splitlines()[1]
+    assert line in text_of(tmp_path / "now")
+    comparison = json.loads((tmp_path / "now/evaluation.json").read_text())["comparison"]
+    right = {row["class"]: (row["before"], row["now"]) for row in comparison["per_class"]}
+    assert right[usual][0] == right[usual][1] > 0  # the same weights
+    assert right["9"][0] == 0 < right["9"][1] == comparison["gained"]
 
 
 def test_a_comparison_needs_labels_and_a_finished_run_over_the_same_images(
