@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 from math import ceil
-from statistics import NormalDist, median
+from statistics import median
 
 from cnn.dataset.census import Census
-from cnn.metrics import wilson_interval
+from cnn.metrics import shortfall, wilson_interval
 from cnn.report.evaluation import ClassScores, Comparison, Evaluation, Finding
 from cnn.report.mix import Mix
 from cnn.text.plural import by_reason, counted
@@ -63,22 +63,23 @@ def troubled_classes(evaluation: Evaluation) -> Iterator[Finding]:
     """The classes that are recognised significantly worse than images overall."""
     judged = [row for row in evaluation.per_class if row.support]
     # Bonferroni: among many classes, some are far below the accuracy by chance alone.
-    z = NormalDist().inv_cdf(1 - CHANCE / 2 / len(judged))
-    rows = [row for row in judged if _interval(row, z)[1] < evaluation.accuracy]
+    rare, accuracy = CHANCE / 2 / len(judged), evaluation.accuracy
+    rows = [row for row in judged if shortfall(_right(row), row.support, accuracy) < rare]
     for row in sorted(rows, key=lambda row: row.f1)[:TROUBLED]:
-        recall, accuracy, low, high = _percents(row.recall, evaluation.accuracy, *_interval(row, Z))
+        interval = wilson_interval(_right(row), row.support)
+        recall, overall, low, high = _percents(row.recall, accuracy, *interval)
         goes = _goes_to(evaluation, evaluation.classes.index(row.class_name))
         yield Finding(
             title=f"{row.class_name} is recognised {recall} of the time",
-            text=f"That is {round(row.recall * row.support):,} of {counted(row.support, 'image')} "
-            f"(95% interval {low} to {high}), against {accuracy} of all images. {goes}",
+            text=f"That is {_right(row):,} of {counted(row.support, 'image')} "
+            f"(95% interval {low} to {high}), against {overall} of all images. {goes}",
             step=_against_confusion(evaluation, evaluation.classes.index(row.class_name)),
         )
 
 
-def _interval(row: ClassScores, z: float) -> tuple[float, float]:
-    """The confidence interval of a class's recall."""
-    return wilson_interval(round(row.recall * row.support), row.support, z)
+def _right(row: ClassScores) -> int:
+    """How many of a class's images are recognised."""
+    return round(row.recall * row.support)
 
 
 def _percents(*shares: float) -> list[str]:
