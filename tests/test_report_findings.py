@@ -191,6 +191,12 @@ def test_scoring_without_labels_reports_what_it_can() -> None:
     ]
 
 
+def test_images_without_a_prediction_are_a_finding() -> None:
+    table = predictions(list("ab"), rows=3, predicted=["a", None, None])
+    titles = [f.title for f in findings.findings_of_scoring(take_mix([table], list("ab")), None)]
+    assert titles == ["2 images got no prediction"]
+
+
 def test_a_training_run_without_problems_has_no_findings() -> None:
     row = {"train": 400, "validation": 40, "test": 400}
     census = Census({"a": row, "b": row, "c": row}, {}, {}, {}, 0, {})  # type: ignore[dict-item]

@@ -44,7 +44,7 @@ def findings_of_training(evaluation: Evaluation, census: Census, balance: str) -
 
 def findings_of_scoring(mix: Mix, evaluation: Evaluation | None) -> list[Finding]:
     """The findings of a scoring run."""
-    found = [*unreadable(mix), *uncertainty(mix), *one_sided(mix)]
+    found = [*unanswered(mix), *unreadable(mix), *uncertainty(mix), *one_sided(mix)]
     if evaluation is None:
         return found
     comparison = evaluation.comparison
@@ -280,6 +280,17 @@ def unreadable(mix: Mix) -> Iterator[Finding]:
     reasons = dict(mix.unreadable.most_common())
     step = "Replace them and score them with another --out; they are listed below."
     yield from broken(reasons, step)
+
+
+def unanswered(mix: Mix) -> Iterator[Finding]:
+    """Images for which the network computes no probabilities."""
+    if mix.no_prediction:
+        yield Finding(
+            title=f"{counted(mix.no_prediction, 'image')} got no prediction",
+            text="What the network computes for them is not a number: the model's weights are "
+            "damaged.",
+            step="Copy the model again, or train it again, and score with another --out.",
+        )
 
 
 def broken(reasons: dict[str, int], step: str) -> Iterator[Finding]:

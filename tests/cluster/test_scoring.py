@@ -392,6 +392,23 @@ def test_sorting_keeps_uncertain_images_and_classes_that_differ_in_case_apart(
     assert f"not sorted: {unsure} images, whose path there is too long" in capsys.readouterr().err
 
 
+def test_images_that_a_damaged_model_cannot_answer_are_counted_and_sorted_nowhere(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded = bundle.load(save_model(tmp_path / "model", seed=0))
+    with torch.no_grad():
+        next(loaded.network.parameters()).fill_(torch.nan)
+    loaded.save(tmp_path / "damaged")
+    out, into = tmp_path / "out", tmp_path / "sorted"
+    arguments = ("--out", out, "--min-confidence", 0.6, "--sort-into", into)
+    score(tmp_path / "damaged", images / "3", *arguments)
+    number = len(list((images / "3").iterdir()))
+    headline = f"scored 0 of {number} images, 2 unreadable, {number - 2} without prediction"
+    assert capsys.readouterr().out.startswith(headline)
+    assert rows(out)["predicted"].null_count == number
+    assert [file.name for file in into.iterdir()] == [".sorted"]
+
+
 def test_mirror_images_are_averaged_as_the_model_says_unless_the_run_says_otherwise(
     images: Path, tmp_path: Path
 ) -> None:
