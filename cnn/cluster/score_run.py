@@ -114,7 +114,7 @@ def unknown_to_other(job: ScoringJob) -> list[str]:
     name, classes = job.settings.compare, job.model.card.classes
     if name is None or not (theirs := Summary.read(ScoreFolder(place(name)).summary).predicted):
         return []  # an earlier version's summary names no classes
-    known = set(spelled_as(classes, pa.array(theirs, pa.string())).to_pylist())
+    known = set(spelled_as(classes, pa.array(list(theirs), pa.string())).to_pylist())
     judged = set(classes) - known
     unknown = {label: n for label, n in job.work.unknown(known).items() if label in judged}
     return [f"always wrong in {name}: {outside(unknown, 'its model')}"] if unknown else []
