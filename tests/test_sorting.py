@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from faults import full_disk, killed_while_writing
+from faults import as_nobody, full_disk, killed_while_writing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -169,6 +169,19 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path, images: Path) -> N
 def test_a_folder_that_cannot_be_created_is_refused(images: Path) -> None:
     with pytest.raises(UserError, match="Not a directory; give another folder"):
         SortedFolder(images / "a.jpg" / "out", [], "ab12", NO_TWINS).begin()
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused() -> None:
+    with tempfile.TemporaryDirectory() as here:  # pytest's own folder is closed to other users
+        folders = Path(here), Path(here, "new", "er")
+        for mode, refused in ((0o555, True), (0o777, False)):
+            Path(here).chmod(mode)
+            with as_nobody():
+                for folder in folders:
+                    if refused:
+                        assert "cannot be written to" in refusal(folder, Path("/elsewhere"))
+                    else:
+                        SortedFolder(folder, ["/elsewhere"], "ab12", NO_TWINS).check()
 
 
 @pytest.mark.parametrize("place", ["images", "images/sorted", "link/sorted"])

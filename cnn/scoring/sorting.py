@@ -119,9 +119,13 @@ class SortedFolder:
                 raise self._refused("it was started with other images, model or settings")
         elif os.path.lexists(self.folder) and not self._is_free():
             raise self._refused("it is not empty")
-        above = next(one for one in self.folder.absolute().parents if os.path.lexists(one))
+        here = self.folder.absolute()
+        above = next(one for one in (here, *here.parents) if os.path.lexists(one))
         if not above.is_dir():
             raise self._refused(f"{str(above)!r} is not a folder")
+        # Now, and not only when all images are scored.
+        if not os.access(above, os.W_OK | os.X_OK, effective_ids=True):
+            raise self._refused(f"{str(above)!r} cannot be written to")
 
     def _is_free(self) -> bool:
         """Whether the folder holds nothing, or only what a killed run was writing."""
