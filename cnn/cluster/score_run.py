@@ -220,11 +220,14 @@ def baseline_of(settings: ScoreConfig) -> Baseline | None:
 
 
 def check_other(job: ScoringJob) -> None:
-    """Raises UserError if the run to compare with is unfinished or has other images."""
+    """Raises UserError if no label is known, or the other run is unfinished or of other images."""
     if (name := job.settings.compare) is None:
         return
-    if not job.work.labelled:
-        raise UserError("--compare needs labels: give --labels, or a folder per class of the model")
+    if not set(job.model.card.classes).intersection(job.manifest["label"].unique().to_pylist()):
+        raise UserError(
+            "--compare needs labels that are classes of the model: give --labels, or a folder per "
+            "class"
+        )
     other = ScoreFolder(place(name))
     if not (other.success.is_file() and other.finished):
         raise UserError(f"--compare {name} holds no finished scoring run: give the --out of one")

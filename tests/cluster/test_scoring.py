@@ -227,13 +227,16 @@ def test_labels_that_the_other_model_cannot_predict_are_told_and_no_spelling_of_
 def test_a_comparison_needs_labels_and_a_finished_run_over_the_same_images(
     scored: Path, model: Path, images: Path, tmp_path: Path
 ) -> None:
-    def refusal(images: Path, other: Path) -> str:
+    def refusal(images: Path, other: Path, *more: object) -> str:
         with pytest.raises(UserError) as caught:
-            score(model, images, "--out", tmp_path / "out", "--compare", other)
+            score(model, images, "--out", tmp_path / "out", "--compare", other, *more)
         (line,) = str(caught.value).splitlines()
         return line
 
     assert "--compare needs labels" in refusal(images / "1", scored)
+    strange = tmp_path / "strange.csv"
+    strange.write_text(f"path,label\n{rows(scored)['path'][0]},wolf\n")
+    assert "labels that are classes" in refusal(images, scored, "--labels", strange)
     assert "holds no finished scoring run" in refusal(images, tmp_path / "nowhere")
     fewer = copied(images, tmp_path / "fewer")
     next((fewer / "2").iterdir()).unlink()
