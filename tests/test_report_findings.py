@@ -147,6 +147,8 @@ def test_an_accuracy_goal_is_reported_with_the_confidence_that_reaches_it(
         (10, 9, "do not show which", "on more images"),
         (40, 5, "This model is significantly better", "from right to wrong"),
         (5, 40, "The other model is", "from wrong to right"),
+        (40, 0, "This model is", "it has right whatever the worse one has right"),
+        (0, 40, "The other model is", "it has right whatever the worse one has right"),
     ],
 )
 def test_a_better_model_is_named_only_beyond_chance_with_the_images_that_it_gets_wrong(

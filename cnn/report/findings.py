@@ -272,6 +272,8 @@ def change(comparison: Comparison) -> Iterator[Finding]:
         # What the better model gets wrong and the other right.
         costs = "from right to wrong" if better else "from wrong to right"
         step = f"Check the images that changed {costs} before you choose it."
+        if not min(gained, lost):
+            step = "Choose it: it has right whatever the worse one has right."
     yield Finding(title=title, text=figures, step=step)
 
 
