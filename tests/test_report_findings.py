@@ -193,6 +193,13 @@ def test_scoring_without_labels_reports_what_it_can() -> None:
     ]
 
 
+@pytest.mark.parametrize(("images", "some"), [(299, "label them"), (300, "label a few hundred")])
+def test_no_more_uncertain_images_are_to_be_labelled_than_there_are(images: int, some: str) -> None:
+    unsure = pa.array([0.3] * images, pa.float32())
+    table = predictions(["a", "b"], images, confidence=unsure)
+    assert some in only(findings.uncertainty(take_mix([table], ["a", "b"], 0.5))).step
+
+
 def test_images_without_a_prediction_are_a_finding() -> None:
     table = predictions(list("ab"), rows=3, predicted=["a", None, None])
     titles = [f.title for f in findings.findings_of_scoring(take_mix([table], list("ab")), None)]

@@ -304,12 +304,13 @@ def broken(reasons: dict[str, int], step: str) -> Iterator[Finding]:
 
 def uncertainty(mix: Mix) -> Iterator[Finding]:
     """Many answers with less confidence than `min_confidence`."""
+    some = "them" if mix.uncertain < 300 else "a few hundred of them"
     if mix.scored and mix.uncertain >= UNCERTAIN * mix.scored:
         yield Finding(
             title=f"{percent(mix.uncertain / mix.scored, 0)} of the answers are uncertain",
             text=f"{mix.uncertain:,} of {mix.scored:,} are below --min-confidence.",
-            step="Check those in uncertain.csv, label a few hundred of them and train with them: "
-            "a model learns the most from these.",
+            step=f"Check those in uncertain.csv, label {some} and train with them: a model learns "
+            "the most from these.",
         )
 
 
