@@ -65,14 +65,15 @@ def summarise(confusion: NDArray[np.integer]) -> dict[str, Any]:
     return scores
 
 
-def wilson_interval(correct: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    """The interval (low, high) around the share `correct / total`; 95% for z = 1.96.
+def wilson_interval(correct: int, total: int) -> tuple[float, float]:
+    """The 95% interval (low, high) around the share `correct / total`.
 
     Wilson, "Probable inference, the law of succession, and statistical inference" (JASA, 1927).
     Within 0..1, and of realistic width also at shares of 0 and 1, where the normal one has none.
     """
     if total == 0:
         return 0.0, 1.0
+    z = 1.96
     centre = correct + z * z / 2
     spread = z * sqrt(correct * (total - correct) / total + z * z / 4)
     scale = total + z * z
@@ -119,6 +120,15 @@ def coverage_counts(
     bin_of = np.searchsorted(edges, np.asarray(confidence, np.float32), side="right") - 1
     groups = (bin_of, bin_of[correct])
     return np.stack([np.bincount(group, minlength=COVERAGE_BINS) for group in groups], axis=1)
+
+
+def shortfall(correct: int, total: int, accuracy: float) -> float:
+    """The exact p-value: how likely `correct` or fewer of `total` answers are right by chance.
+
+    `accuracy` is the probability that an answer is right. A one-sided binomial test: near 1, where
+    an interval around the share `correct / total` is too narrow, it stays exact.
+    """
+    return float(binomtest(correct, total, accuracy, "less").pvalue)
 
 
 def mcnemar(gained: int, lost: int) -> float:

@@ -20,6 +20,7 @@ from cnn.metrics import (
     calibration_error,
     confusion_counts,
     mcnemar,
+    shortfall,
     summarise,
     wilson_interval,
 )
@@ -157,3 +158,13 @@ def test_mcnemar_is_the_chance_that_a_fair_coin_falls_as_unevenly(
     gained: int, lost: int, p: float
 ) -> None:
     assert mcnemar(gained, lost) == mcnemar(lost, gained) == pytest.approx(p)
+
+
+@pytest.mark.parametrize(
+    ("correct", "total", "accuracy", "p"),
+    [(0, 2, 0.5, 1 / 4), (1, 2, 0.5, 3 / 4), (9, 10, 0.9, 1 - 0.9**10), (0, 1, 0.0, 1.0)],
+)
+def test_a_shortfall_is_as_likely_as_so_few_right_answers_by_chance(
+    correct: int, total: int, accuracy: float, p: float
+) -> None:
+    assert shortfall(correct, total, accuracy) == pytest.approx(p)

@@ -85,6 +85,13 @@ def test_uncertain_images_are_below_the_limit_and_readable() -> None:
     assert uncertain(table, 0.7)["path"].to_pylist() == ["b"]
 
 
-def test_a_prediction_of_nan_is_not_uncertain() -> None:
-    table = predictions(rows("a"), torch.tensor([[torch.nan, torch.nan]]), ["x", "y"])
-    assert uncertain(table, 0.7).num_rows == 0
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_an_image_whose_probabilities_are_no_numbers_has_no_prediction(value: float) -> None:
+    probabilities = torch.tensor([[0.9, 0.1], [0.2, value], [0.4, 0.6]])
+    table = predictions(
+        rows(*"abcd", error=[None, "truncated", None, None]), probabilities, ["x", "y"]
+    )
+    assert table["predicted"].to_pylist() == ["x", None, None, "y"]
+    for name in ("confidence", "top_classes", "top_probabilities"):
+        assert [value is None for value in table[name].to_pylist()] == [False, True, True, False]
+    assert uncertain(table, 0.95)["path"].to_pylist() == ["a", "d"]

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pyarrow as pa
@@ -242,6 +243,15 @@ def test_a_run_compared_with_itself_shows_no_change() -> None:
     comparison, galleries = compare([TABLE], [TABLE], CLASSES, "itself")
     assert (comparison.gained, comparison.lost, comparison.p_value) == (0, 0, 1.0)
     assert galleries == {"lost": [], "gained": []}
+
+
+def test_a_class_in_another_unicode_form_is_the_same_class() -> None:
+    usual, marks = (normalize(form, "café") for form in ("NFC", "NFD"))
+    table, other = (predictions([name, "b"]) for name in (usual, marks))
+    comparison, galleries = compare([table], [other], [usual, "b"], "of a Mac")
+    assert (comparison.gained, comparison.lost, comparison.both_right > 0) == (0, 0, True)
+    assert galleries == {"lost": [], "gained": []}
+    assert [part.num_rows for part in lost([table], [other], [usual, "b"], "of a Mac")] == [0]
 
 
 @pytest.mark.parametrize(

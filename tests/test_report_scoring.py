@@ -22,6 +22,12 @@ PREDICTIONS = pa.table(
 )
 
 
+def summary_of(predictions: pa.Table, min_confidence: float | None = None) -> Summary:
+    mix = take_mix([predictions], CLASSES, min_confidence)
+    scored = summarise_scores(lambda: [predictions], mix, None, None)
+    return Summary.of(scored, predictions.num_rows, {}, 1.0, predictions.num_rows)
+
+
 def told(session: int, seconds: float) -> tuple[float | None, str]:
     """The speed in summary.json, and the page of a run whose last session scored `session`."""
     mix = take_mix([PREDICTIONS], CLASSES)
@@ -48,3 +54,13 @@ def test_a_slow_run_has_a_speed_and_only_a_session_without_images_has_none(
     found, page = told(session, seconds)
     assert found == rate
     assert words in page and (session == 0) == ("none scored now" in page)
+
+
+def test_the_headline_counts_every_image_once() -> None:
+    names = pa.array(["cat", None], pa.string())
+    half = PREDICTIONS.set_column(2, "predicted", names)
+    assert summary_of(half, 0.95).headline == (
+        "scored 1 of 2 images, 0 unreadable, 1 without prediction, 1 uncertain, "
+        "mean confidence 0.900"
+    )
+    assert "without prediction" not in summary_of(PREDICTIONS).headline

@@ -2,28 +2,34 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from faults import full_disk, killed_while_writing
+from faults import as_nobody, full_disk, killed_while_writing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnn.errors import UserError
 from cnn.files.folder import list_folder, to_text
 from cnn.files.reader import Reader
+from cnn.scoring.sort_run import twins as twins_of
 from cnn.scoring.sorting import (
     MARKER,
     NAME_LIMIT,
     UNCERTAIN,
     SortedFolder,
+    alike,
     class_folder,
     class_folders,
 )
+from cnn.scoring.worklist import list_images
 
 CAT = class_folder("cat")
+NO_TWINS: frozenset[str] = frozenset()
 
 HOSTILE_NAMES = [
     *("", ".", "..", "../x", "/etc", "a/b", "a%2Fb", "a\\b", "nul\0", "\x1b[31m", "\n", "\x7f"),
@@ -50,8 +56,10 @@ def reader(request: pytest.FixtureRequest, images: Path) -> Reader:
     return Reader(str(images) if request.param == "local" else f"fsspec+file://{images}")
 
 
-def begun(folder: Path, *readers: Reader, key: str = "ab12") -> SortedFolder:
-    done = SortedFolder(folder, [reader.root for reader in readers], key)
+def begun(
+    folder: Path, *readers: Reader, key: str = "ab12", twins: frozenset[str] = NO_TWINS
+) -> SortedFolder:
+    done = SortedFolder(folder, [reader.root for reader in readers], key, twins)
     done.check()
     done.begin()
     return done
@@ -59,7 +67,7 @@ def begun(folder: Path, *readers: Reader, key: str = "ab12") -> SortedFolder:
 
 def refusal(folder: Path, root: Path, key: str = "ab12") -> str:
     with pytest.raises(UserError) as caught:
-        SortedFolder(folder, [str(root)], key).check()
+        SortedFolder(folder, [str(root)], key, NO_TWINS).check()
     (line,) = str(caught.value).splitlines()
     assert "give another folder" in line
     return line
@@ -136,7 +144,7 @@ def test_a_new_or_empty_folder_is_accepted_and_checking_creates_nothing(
 ) -> None:
     (tmp_path / "empty").mkdir()
     for name in ("new", "empty"):
-        SortedFolder(tmp_path / name, [str(images)], "ab12").check()
+        SortedFolder(tmp_path / name, [str(images)], "ab12", NO_TWINS).check()
     assert not (tmp_path / "new").exists()
 
 
@@ -160,7 +168,20 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path, images: Path) -> N
 
 def test_a_folder_that_cannot_be_created_is_refused(images: Path) -> None:
     with pytest.raises(UserError, match="Not a directory; give another folder"):
-        SortedFolder(images / "a.jpg" / "out", [], "ab12").begin()
+        SortedFolder(images / "a.jpg" / "out", [], "ab12", NO_TWINS).begin()
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused() -> None:
+    with tempfile.TemporaryDirectory() as here:  # pytest's own folder is closed to other users
+        folders = Path(here), Path(here, "new", "er")
+        for mode, refused in ((0o555, True), (0o777, False)):
+            Path(here).chmod(mode)
+            with as_nobody():
+                for folder in folders:
+                    if refused:
+                        assert "cannot be written to" in refusal(folder, Path("/elsewhere"))
+                    else:
+                        SortedFolder(folder, ["/elsewhere"], "ab12", NO_TWINS).check()
 
 
 @pytest.mark.parametrize("place", ["images", "images/sorted", "link/sorted"])
@@ -274,6 +295,89 @@ def test_a_path_possible_only_in_a_store_is_counted_and_skipped(
     assert contents(out.folder) == {"cat/a.jpg": b"a", "cat/deep/er/b.jpg": b"b"}
 
 
+@pytest.fixture
+def caseless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk to which names that differ in case only are one: no such disk is here to be mounted.
+
+    Every name below an open folder is looked up as the folder spells it.
+    """
+
+    def spelled(name: bytes, folder: int) -> bytes:
+        there = map(os.fsencode, os.listdir(folder))
+        return next((one for one in there if one.lower() == name.lower()), name)
+
+    def caseless(call: Callable[..., object]) -> Callable[..., object]:
+        def looked_up(name: object, *more: object, **named: Any) -> object:
+            folder = named.get("dir_fd")
+            found = spelled(name, folder) if isinstance(name, bytes) and folder else name
+            return call(found, *more, **named)
+
+        return looked_up
+
+    def replace(source: Any, target: Any, **folders: int) -> None:
+        time.sleep(0.05)  # so that threads meet
+        found = spelled(target, folders["dst_dir_fd"]) if folders else target
+        os.rename(source, found, **folders)
+
+    for name in ("stat", "open", "mkdir"):
+        monkeypatch.setattr(os, name, caseless(getattr(os, name)))
+    monkeypatch.setattr(os, "replace", replace)
+
+
+TWINS = {"IMG_1.JPG": b"one", "img_1.jpg": b"two", "x/a.jpg": b"three", "X/a.jpg": b"four"}
+
+
+@pytest.fixture
+def twins(tmp_path: Path) -> Path:
+    """Images whose paths differ in case only, and one alone."""
+    for name, content in (TWINS | {"alone.jpg": b"five"}).items():
+        (tmp_path / "twins" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "twins" / name).write_bytes(content)
+    return tmp_path / "twins"
+
+
+@pytest.mark.parametrize("scheme", ["", "fsspec+file://"])
+@pytest.mark.usefixtures("caseless")
+def test_on_a_disk_that_ignores_case_no_image_counts_as_placed_by_its_twin(
+    tmp_path: Path, twins: Path, scheme: str
+) -> None:
+    reader = Reader(f"{scheme}{twins}")
+    paths = [*TWINS, "alone.jpg"]
+    out = begun(tmp_path / "out", reader, twins=alike(paths))
+    for _ in range(2):
+        assert out.place(reader, [(path, CAT) for path in paths]) == {"no_place": 2}
+    placed = contents(out.folder)
+    assert len(placed) == 3
+    assert all(
+        (twins / path.removeprefix("cat/")).read_bytes() == content
+        for path, content in placed.items()
+    )
+    assert not out.place(reader, [("img_1.jpg", UNCERTAIN)])  # its twin is not in there
+
+
+def test_on_any_other_disk_twins_are_placed_side_by_side(tmp_path: Path, twins: Path) -> None:
+    reader = Reader(str(twins))
+    out = begun(tmp_path / "out", reader, twins=alike(TWINS))
+    for _ in range(2):
+        assert not out.place(reader, [(path, CAT) for path in TWINS])
+    assert contents(out.folder) == {f"cat/{path}": content for path, content in TWINS.items()}
+
+
+def test_twins_are_looked_for_below_each_root(tmp_path: Path, twins: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("Only.jpg", "alone.JPG"):
+        (other / name).write_bytes(b"six")
+    assert twins_of(list_images([str(other), str(twins)], [])) == set(TWINS)
+    assert twins_of(list_images([str(other)], [])) == set()
+
+
+def test_paths_are_alike_if_they_differ_in_case_or_unicode_form_only() -> None:
+    forms = ["cafe\u0301/1.jpg", "caf\u00e9/1.jpg", "CAF\u00c9/1.JPG"]
+    several = [*forms, "STRASSE", "stra\u00dfe", "a/b", "A/b", "a/B"]
+    assert alike([*several, "alone", "cafe/1.jpg", "b/a"]) == set(several)
+
+
 def test_a_symlink_in_the_folder_is_never_followed(tmp_path: Path, reader: Reader) -> None:
     out = begun(tmp_path / "out", reader)
     victim = tmp_path / "victim"
@@ -318,7 +422,7 @@ def test_partial_copies_of_a_killed_process_are_removed(tmp_path: Path, images: 
     killed_while_writing(
         "from pathlib import Path; from cnn.files.reader import Reader;"
         "from cnn.scoring.sorting import *;"
-        f"SortedFolder(Path({str(out.folder)!r}), [{reader.root!r}], 'ab12')"
+        f"SortedFolder(Path({str(out.folder)!r}), [{reader.root!r}], 'ab12', frozenset())"
         f".place(Reader({reader.root!r}), [('a.jpg', class_folder('cat'))])",
         limit=1000,
     )

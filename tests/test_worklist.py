@@ -110,6 +110,19 @@ def test_a_labels_file_labels_the_images_that_it_names(tmp_path: Path) -> None:
     assert work.unmatched == 1 and work.unknown(["cat", "dog"]) == {"NA": 1}
 
 
+def test_a_labels_file_may_spell_paths_in_another_unicode_form(tmp_path: Path) -> None:
+    composed, apart = "caf\u00e9.jpg", "cafe\u0301.jpg"
+    one, both = fill(tmp_path / "one", apart), fill(tmp_path / "both", composed, apart)
+    file = tmp_path / "labels.csv"
+    file.write_text(f"path,label\n{composed},cat\n", "utf-8")
+    work = list_images([str(one)], ["cat", "dog"], file)
+    assert labels(work) == {apart: "cat"} and work.unmatched == 0
+    assert labels(list_images([str(both)], ["cat", "dog"], file)) == {composed: "cat", apart: None}
+    file.write_text(f"path,label\n{apart},dog\n{composed},cat\n", "utf-8")
+    for root, found in ((both, {composed: "cat", apart: "dog"}), (one, {apart: "dog"})):
+        assert labels(list_images([str(root)], ["cat", "dog"], file)) == found
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -2,6 +2,8 @@
 
 import time
 
+import pyarrow as pa
+
 from cnn import bundle
 from cnn.bundle import Bundle
 from cnn.cluster import capacity, nodes, scoring, scoring_plan
@@ -28,7 +30,7 @@ from cnn.scoring.score_folder import ScoreFolder, checksums
 from cnn.scoring.scoring_job import ScoringJob
 from cnn.scoring.sort_run import sort, sorted_folder
 from cnn.scoring.spreadsheet import write_csv
-from cnn.scoring.worklist import list_images
+from cnn.scoring.worklist import list_images, spelled_as
 from cnn.text.console import Advance, Console
 from cnn.text.plural import counted, explained
 
@@ -98,16 +100,31 @@ def remarks(job: ScoringJob) -> list[str]:
             lines.append(f"no labels, because {folder} holds splits: give {better} to evaluate")
     if work.unmatched:
         lines.append(f"not in the folders: {counted(work.unmatched, 'image')} of the labels")
-    return lines
+    return lines + unknown_to_other(job)
 
 
 def unknown_labels(job: ScoringJob) -> list[str]:
     """The line about labels that are no class of the model; none if there are none."""
-    if not (unknown := job.work.unknown(job.model.card.classes)):
-        return []
-    images = counted(sum(unknown.values()), "image")
-    names = ", ".join(list(unknown)[:5]) + (", …" if len(unknown) > 5 else "")
-    return [f"not evaluated: {images} with a label that is no class of the model: {names}"]
+    unknown = job.work.unknown(job.model.card.classes)
+    return [f"not evaluated: {outside(unknown, 'the model')}"] if unknown else []
+
+
+def unknown_to_other(job: ScoringJob) -> list[str]:
+    """The line about labels that the other run's model cannot predict; none if there are none."""
+    name, classes = job.settings.compare, job.model.card.classes
+    if name is None or not (theirs := Summary.read(ScoreFolder(place(name)).summary).predicted):
+        return []  # an earlier version's summary names no classes
+    known = set(spelled_as(classes, pa.array(list(theirs), pa.string())).to_pylist())
+    judged = set(classes) - known
+    unknown = {label: n for label, n in job.work.unknown(known).items() if label in judged}
+    return [f"always wrong in {name}: {outside(unknown, 'its model')}"] if unknown else []
+
+
+def outside(labels: dict[str, int], model: str) -> str:
+    """How many images have labels that are no class of a model, and the first of these labels."""
+    names = ", ".join(list(labels)[:5]) + (", …" if len(labels) > 5 else "")
+    images = counted(sum(labels.values()), "image")
+    return f"{images} with a label that is no class of {model}: {names}"
 
 
 def score_missing(job: ScoringJob, console: Console) -> tuple[float, int]:
@@ -203,13 +220,16 @@ def baseline_of(settings: ScoreConfig) -> Baseline | None:
 
 
 def check_other(job: ScoringJob) -> None:
-    """Raises UserError if the run to compare with is unfinished or has other images."""
+    """Raises UserError if no label is known, or the other run is unfinished or of other images."""
     if (name := job.settings.compare) is None:
         return
-    if not job.work.labelled:
-        raise UserError("--compare needs labels: give --labels, or a folder per class of the model")
+    if not set(job.model.card.classes).intersection(job.manifest["label"].unique().to_pylist()):
+        raise UserError(
+            "--compare needs labels that are classes of the model: give --labels, or a folder per "
+            "class"
+        )
     other = ScoreFolder(place(name))
-    if not (other.success.is_file() and other.manifest.is_file()):
+    if not (other.success.is_file() and other.finished):
         raise UserError(f"--compare {name} holds no finished scoring run: give the --out of one")
     theirs = Manifest.read(other.manifest).table
     # Not the times: those of a copy may differ.

@@ -13,6 +13,7 @@ from cnn.manifest import class_indices
 from cnn.report import columns
 from cnn.report.album import Pick
 from cnn.report.evaluation import ClassChange, Comparison, Shown
+from cnn.scoring.worklist import spelled_as
 
 
 def compare(
@@ -73,7 +74,8 @@ def _differ(name: str) -> UserError:
 
 def _answered(part: pa.Table, other: pa.Table, classes: list[str]) -> pa.Table:
     """The rows with a prediction of both runs, with `was_right`, `is_right` and `before`."""
-    both = part.append_column("before", other["predicted"])
+    # One class may be spelled in two Unicode forms: the labels are spelled as in `classes`.
+    both = part.append_column("before", spelled_as(classes, other["predicted"]))
     judged = pc.is_null(columns.reasons_against(part, classes))
     rows = both.filter(pc.and_(judged, columns.has_prediction(other))).combine_chunks()
     rows = rows.append_column("was_right", pc.equal(rows["before"], rows["label"]))

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 from math import ceil
-from statistics import NormalDist, median
+from statistics import median
 
 from cnn.dataset.census import Census
-from cnn.metrics import wilson_interval
+from cnn.metrics import shortfall, wilson_interval
 from cnn.report.evaluation import ClassScores, Comparison, Evaluation, Finding
 from cnn.report.mix import Mix
 from cnn.text.plural import by_reason, counted
@@ -44,7 +44,7 @@ def findings_of_training(evaluation: Evaluation, census: Census, balance: str) -
 
 def findings_of_scoring(mix: Mix, evaluation: Evaluation | None) -> list[Finding]:
     """The findings of a scoring run."""
-    found = [*unreadable(mix), *uncertainty(mix), *one_sided(mix)]
+    found = [*unanswered(mix), *unreadable(mix), *uncertainty(mix), *one_sided(mix)]
     if evaluation is None:
         return found
     comparison = evaluation.comparison
@@ -63,22 +63,23 @@ def troubled_classes(evaluation: Evaluation) -> Iterator[Finding]:
     """The classes that are recognised significantly worse than images overall."""
     judged = [row for row in evaluation.per_class if row.support]
     # Bonferroni: among many classes, some are far below the accuracy by chance alone.
-    z = NormalDist().inv_cdf(1 - CHANCE / 2 / len(judged))
-    rows = [row for row in judged if _interval(row, z)[1] < evaluation.accuracy]
+    rare, accuracy = CHANCE / 2 / len(judged), evaluation.accuracy
+    rows = [row for row in judged if shortfall(_right(row), row.support, accuracy) < rare]
     for row in sorted(rows, key=lambda row: row.f1)[:TROUBLED]:
-        recall, accuracy, low, high = _percents(row.recall, evaluation.accuracy, *_interval(row, Z))
+        interval = wilson_interval(_right(row), row.support)
+        recall, overall, low, high = _percents(row.recall, accuracy, *interval)
         goes = _goes_to(evaluation, evaluation.classes.index(row.class_name))
         yield Finding(
             title=f"{row.class_name} is recognised {recall} of the time",
-            text=f"That is {round(row.recall * row.support):,} of {counted(row.support, 'image')} "
-            f"(95% interval {low} to {high}), against {accuracy} of all images. {goes}",
+            text=f"That is {_right(row):,} of {counted(row.support, 'image')} "
+            f"(95% interval {low} to {high}), against {overall} of all images. {goes}",
             step=_against_confusion(evaluation, evaluation.classes.index(row.class_name)),
         )
 
 
-def _interval(row: ClassScores, z: float) -> tuple[float, float]:
-    """The confidence interval of a class's recall."""
-    return wilson_interval(round(row.recall * row.support), row.support, z)
+def _right(row: ClassScores) -> int:
+    """How many of a class's images are recognised."""
+    return round(row.recall * row.support)
 
 
 def _percents(*shares: float) -> list[str]:
@@ -271,6 +272,8 @@ def change(comparison: Comparison) -> Iterator[Finding]:
         # What the better model gets wrong and the other right.
         costs = "from right to wrong" if better else "from wrong to right"
         step = f"Check the images that changed {costs} before you choose it."
+        if not min(gained, lost):
+            step = "Choose it: it has right whatever the worse one has right."
     yield Finding(title=title, text=figures, step=step)
 
 
@@ -279,6 +282,17 @@ def unreadable(mix: Mix) -> Iterator[Finding]:
     reasons = dict(mix.unreadable.most_common())
     step = "Replace them and score them with another --out; they are listed below."
     yield from broken(reasons, step)
+
+
+def unanswered(mix: Mix) -> Iterator[Finding]:
+    """Images for which the network computes no probabilities."""
+    if mix.no_prediction:
+        yield Finding(
+            title=f"{counted(mix.no_prediction, 'image')} got no prediction",
+            text="What the network computes for them is not a number: the model's weights are "
+            "damaged.",
+            step="Copy the model again, or train it again, and score with another --out.",
+        )
 
 
 def broken(reasons: dict[str, int], step: str) -> Iterator[Finding]:
@@ -290,12 +304,13 @@ def broken(reasons: dict[str, int], step: str) -> Iterator[Finding]:
 
 def uncertainty(mix: Mix) -> Iterator[Finding]:
     """Many answers with less confidence than `min_confidence`."""
+    some = "them" if mix.uncertain < 300 else "a few hundred of them"
     if mix.scored and mix.uncertain >= UNCERTAIN * mix.scored:
         yield Finding(
             title=f"{percent(mix.uncertain / mix.scored, 0)} of the answers are uncertain",
             text=f"{mix.uncertain:,} of {mix.scored:,} are below --min-confidence.",
-            step="Check those in uncertain.csv, label a few hundred of them and train with them: "
-            "a model learns the most from these.",
+            step=f"Check those in uncertain.csv, label {some} and train with them: a model learns "
+            "the most from these.",
         )
 
 

@@ -114,6 +114,8 @@ class Summary(BaseModel):
         parts = [
             f"scored {self.scored:,} of {self.images:,} images, {self.unreadable:,} unreadable"
         ]
+        if self.no_prediction:
+            parts.append(f"{self.no_prediction:,} without prediction")
         if self.uncertain is not None:
             parts.append(f"{self.uncertain:,} uncertain")
         if self.mean_confidence is not None:

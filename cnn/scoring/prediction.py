@@ -26,11 +26,14 @@ SCHEMA = pa.schema(
 def predictions(rows: pa.Table, probabilities: Tensor, classes: list[str]) -> pa.Table:
     """A row of `SCHEMA` for each of `rows` (path, label, error), in their order.
 
-    `probabilities`, float32 `(N, classes)`, belong to the rows without an error, in their order;
-    a row with an error has nulls as its prediction.
+    `probabilities`, float32 `(N, classes)`, belong to the rows without an error, in their order.
+    A row with an error has nulls as its prediction; so has one whose probabilities are no numbers,
+    as damaged weights make them.
     """
     readable = rows["error"].is_null().to_numpy()
-    place = pa.array(np.cumsum(readable) - 1, mask=~readable)  # row of `probabilities`, or null
+    answered = readable.copy()
+    answered[readable] = probabilities.isfinite().all(dim=1).numpy(force=True)
+    place = pa.array(np.cumsum(readable) - 1, mask=~answered)  # row of `probabilities`, or null
     columns = {name: column.take(place) for name, column in guesses(probabilities, classes).items()}
     columns |= {name: rows[name] for name in ("path", "label", "error")}
     return pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)

@@ -13,7 +13,16 @@ from cnn.files.reader import Reader
 from cnn.scoring.prediction import confident
 from cnn.scoring.score_folder import identity
 from cnn.scoring.scoring_job import ScoringJob
-from cnn.scoring.sorting import UNCERTAIN, ClassFolder, Miss, SortedFolder, class_folders, why_not
+from cnn.scoring.sorting import (
+    UNCERTAIN,
+    ClassFolder,
+    Miss,
+    SortedFolder,
+    alike,
+    class_folders,
+    why_not,
+)
+from cnn.scoring.worklist import Worklist
 from cnn.text.console import Console
 from cnn.text.plural import counted
 
@@ -29,9 +38,16 @@ def sorted_folder(job: ScoringJob, sums: str) -> SortedFolder | None:
         raise UserError(f"--sort-into {into}: give a folder on this machine, or one mounted here")
     if f"{job.run.path.resolve()}/".startswith(f"{into.resolve()}/"):
         raise UserError(f"--sort-into {into} contains --out: give a separate folder")
-    folder = SortedFolder(into, roots, key)
+    folder = SortedFolder(into, roots, key, twins(job.work))
     folder.check()
     return folder
+
+
+def twins(work: Worklist) -> frozenset[str]:
+    """The paths, each below its root, that differ from another in case or Unicode form only."""
+    found = alike(work.manifest.table["path"].to_pylist())
+    inside = ((root, path) for root in work.roots for path in found if path.startswith(root.prefix))
+    return frozenset(root.below(path) for root, path in inside)
 
 
 def sort(job: ScoringJob, folder: SortedFolder, console: Console) -> None:

@@ -15,8 +15,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, NewType
 
@@ -67,11 +67,13 @@ class SortedFolder:
     roots: the folders of the images, each as in `Listing.root`; they are numbered from 1.
     key: a hex digest of all that the predictions depend on; a folder takes images of its own key
         only.
+    twins: the images' paths below their roots that are `alike`.
     """
 
     folder: Path
     roots: Sequence[str]
     key: str
+    twins: frozenset[str]
 
     def check(self) -> None:
         """Raises UserError if images cannot be sorted into this folder."""
@@ -99,7 +101,7 @@ class SortedFolder:
         number = self.roots.index(reader.root) + 1
         above = str(number).encode() if len(self.roots) > 1 else b""
         with _opened(self.folder) as top, ThreadPoolExecutor(_READERS) as threads:
-            placer = _Placer(top, above, reader, _real(reader.root))
+            placer = _Placer(top, above, reader, _real(reader.root), self.twins)
             mapped = threads.map if placer.root is None else map  # linking does not wait
             return Counter(miss for miss in mapped(placer, images) if miss)
 
@@ -117,9 +119,13 @@ class SortedFolder:
                 raise self._refused("it was started with other images, model or settings")
         elif os.path.lexists(self.folder) and not self._is_free():
             raise self._refused("it is not empty")
-        above = next(one for one in self.folder.absolute().parents if os.path.lexists(one))
+        here = self.folder.absolute()
+        above = next(one for one in (here, *here.parents) if os.path.lexists(one))
         if not above.is_dir():
             raise self._refused(f"{str(above)!r} is not a folder")
+        # Now, and not only when all images are scored.
+        if not os.access(above, os.W_OK | os.X_OK, effective_ids=True):
+            raise self._refused(f"{str(above)!r} cannot be written to")
 
     def _is_free(self) -> bool:
         """Whether the folder holds nothing, or only what a killed run was writing."""
@@ -146,6 +152,21 @@ def why_not(reason: Miss) -> str:
             "sort into another folder, if need be on another disk"
         )
     return f"which cannot be read any more ({reason.replace('_', ' ')})"
+
+
+def alike(paths: Iterable[str]) -> frozenset[str]:
+    """The paths that differ from another in case or Unicode form only: one file on some disks.
+
+    Cards and sticks (exFAT), shares and Macs ignore case; Macs ignore the form too.
+    """
+    keys = {path: hash(_folded(path)) for path in paths}
+    times = Counter(keys.values())
+    return frozenset(path for path, key in keys.items() if times[key] > 1)
+
+
+def _folded(path: str) -> str:
+    """The path, without differences of case and Unicode form."""
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", path).casefold())
 
 
 def class_folders(classes: Iterable[str]) -> dict[str, ClassFolder]:
@@ -222,17 +243,21 @@ class _Placer:
     top: descriptor of the sorted folder.
     above: the number of the root; empty if there is only one.
     root: the real path of a local root; None for a remote one.
+    twins: as in `SortedFolder`; they are placed one at a time, or one could replace the other.
     """
 
     top: int
     above: bytes
     reader: Reader
     root: bytes | None
+    twins: frozenset[str]
+    turn: threading.Lock = field(default_factory=threading.Lock)
 
     def __call__(self, image: tuple[str, ClassFolder]) -> Miss | None:
         path, folder = image
         try:
-            self._place(path, os.path.join(folder.encode(), self.above))
+            with self.turn if path in self.twins else nullcontext():
+                self._place(path, os.path.join(folder.encode(), self.above))
         except Unreadable as unreadable:
             return unreadable.reason
         except _NoPlace:
@@ -243,12 +268,15 @@ class _Placer:
         below = to_bytes(path)
         if not _is_plain(below):
             raise _NoPlace
-        *folders, name = os.path.join(folder, below).split(b"/")
-        target = _open_below(self.top, filter(None, folders))
+        *folders, name = filter(None, os.path.join(folder, below).split(b"/"))
+        target = _open_below(self.top, folders)
         try:
-            # Only a whole file has its final name, and the key ensures that it is this image.
+            # Only a whole file has its final name, and the key ensures that it is this image, or
+            # its twin on a disk to which both names are one.
             if not _is_placed(name, target):
                 self._fill(path, name, target)
+            elif path in self.twins and not _is_exact([*folders, name], self.top):
+                raise _NoPlace
         finally:
             os.close(target)
 
@@ -323,6 +351,18 @@ def _is_placed(name: bytes, folder: int) -> bool:
     if stat.S_ISDIR(mode):
         raise _NoPlace
     return stat.S_ISREG(mode)
+
+
+def _is_exact(names: Sequence[bytes], top: int) -> bool:
+    """Whether a path that leads to a file is spelled as on the disk, at every level."""
+    for depth, name in enumerate(names):
+        folder = _open_below(top, names[:depth])
+        try:
+            if os.fsdecode(name) not in os.listdir(folder):
+                return False
+        finally:
+            os.close(folder)
+    return True
 
 
 def _is_file(name: bytes, folder: int) -> bool:

@@ -139,19 +139,19 @@ def rows(listing: Listing, root: int, prefix: str, classes: Collection[str]) -> 
     return table.append_column("root", pa.array([root] * files.num_rows, pa.int16()))
 
 
-def spelled_as(classes: Collection[str], labels: pa.ChunkedArray) -> pa.Array:
-    """The labels, each as the class is spelled that it differs from in Unicode form only.
+def spelled_as(known: Collection[str], names: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """The names, each as the known one is spelled that it differs from in Unicode form only.
 
     A folder from a Mac's archive has its accents as characters of their own.
     """
-    spelling = {normalize("NFC", name): name for name in classes}
-    spelling |= {name: name for name in classes}
-    distinct = pc.unique(labels)
-    names = [
+    spelling = {normalize("NFC", name): name for name in known}
+    spelling |= {name: name for name in known}
+    distinct = pc.unique(names)
+    spelled = [
         None if name is None else spelling.get(name, spelling.get(normalize("NFC", name), name))
         for name in distinct.to_pylist()
     ]
-    return pa.array(names, pa.string()).take(pc.index_in(labels, distinct))
+    return pa.array(spelled, pa.string()).take(pc.index_in(names, distinct))
 
 
 def set_labels(table: pa.Table, labels: pa.Array) -> pa.Table:
@@ -162,10 +162,13 @@ def set_labels(table: pa.Table, labels: pa.Array) -> pa.Table:
 def with_labels(table: pa.Table, file: Place) -> tuple[pa.Table, int]:
     """The table with the labels of a CSV file, and how many labelled images are not in it.
 
-    An image that is not in the file has no label. Raises UserError if no image is in the file.
+    An image that is not in the file has no label. Paths may differ in their Unicode form, but an
+    exact one comes first. Raises UserError if no image is in the file.
     """
-    given = read_labels(file)
-    labels = [given.get(path) for path in table["path"].to_pylist()]
+    given, paths = read_labels(file), table["path"].to_pylist()
+    spelled = spelled_as(paths, pa.array(list(given), pa.string())).to_pylist()
+    found = dict(zip(spelled, given.values(), strict=True)) | given
+    labels = [found.get(path) for path in paths]
     matched = len(labels) - labels.count(None)
     if not matched:
         raise UserError(

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import unescape
@@ -196,16 +197,46 @@ def test_a_comparison_lists_the_images_that_only_the_other_run_has_right(
     assert json.loads((out / "evaluation.json").read_text())["comparison"]["lost"] == len(lost)
 
 
+def test_labels_that_the_other_model_cannot_predict_are_told_and_no_spelling_of_a_class_is_one(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual, marks = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
+    few = tmp_path / "few"
+    for digit, name in (("1", usual), ("2", "2"), ("9", "9")):
+        shutil.copytree(images / digit, few / name)
+    before, now = (
+        save_model(tmp_path / f"model {last}", 0, ["0", spelling, *DIGITS[2:9], last])
+        for spelling, last in ((marks, "nine"), (usual, "9"))
+    )
+    score(before, few, "--out", tmp_path / "before")
+    assert "always wrong" not in capsys.readouterr().err
+    score(now, few, "--out", tmp_path / "now", "--compare", tmp_path / "before")
+    nines = len(list((few / "9").iterdir()))
+    line = (
+        f"always wrong in {tmp_path}/before: {nines} images with a label that is no class of its "
+        "model: 9"
+    )
+    assert line in capsys.readouterr().err.splitlines()[1]
+    assert line in text_of(tmp_path / "now")
+    comparison = json.loads((tmp_path / "now/evaluation.json").read_text())["comparison"]
+    right = {row["class"]: (row["before"], row["now"]) for row in comparison["per_class"]}
+    assert right[usual][0] == right[usual][1] > 0  # the same weights
+    assert right["9"][0] == 0 < right["9"][1] == comparison["gained"]
+
+
 def test_a_comparison_needs_labels_and_a_finished_run_over_the_same_images(
     scored: Path, model: Path, images: Path, tmp_path: Path
 ) -> None:
-    def refusal(images: Path, other: Path) -> str:
+    def refusal(images: Path, other: Path, *more: object) -> str:
         with pytest.raises(UserError) as caught:
-            score(model, images, "--out", tmp_path / "out", "--compare", other)
+            score(model, images, "--out", tmp_path / "out", "--compare", other, *more)
         (line,) = str(caught.value).splitlines()
         return line
 
     assert "--compare needs labels" in refusal(images / "1", scored)
+    strange = tmp_path / "strange.csv"
+    strange.write_text(f"path,label\n{rows(scored)['path'][0]},wolf\n")
+    assert "labels that are classes" in refusal(images, scored, "--labels", strange)
     assert "holds no finished scoring run" in refusal(images, tmp_path / "nowhere")
     fewer = copied(images, tmp_path / "fewer")
     next((fewer / "2").iterdir()).unlink()
@@ -362,6 +393,23 @@ def test_sorting_keeps_uncertain_images_and_classes_that_differ_in_case_apart(
     capsys.readouterr()
     score(*arguments)
     assert f"not sorted: {unsure} images, whose path there is too long" in capsys.readouterr().err
+
+
+def test_images_that_a_damaged_model_cannot_answer_are_counted_and_sorted_nowhere(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded = bundle.load(save_model(tmp_path / "model", seed=0))
+    with torch.no_grad():
+        next(loaded.network.parameters()).fill_(torch.nan)
+    loaded.save(tmp_path / "damaged")
+    out, into = tmp_path / "out", tmp_path / "sorted"
+    arguments = ("--out", out, "--min-confidence", 0.6, "--sort-into", into)
+    score(tmp_path / "damaged", images / "3", *arguments)
+    number = len(list((images / "3").iterdir()))
+    headline = f"scored 0 of {number} images, 2 unreadable, {number - 2} without prediction"
+    assert capsys.readouterr().out.startswith(headline)
+    assert rows(out)["predicted"].null_count == number
+    assert [file.name for file in into.iterdir()] == [".sorted"]
 
 
 def test_mirror_images_are_averaged_as_the_model_says_unless_the_run_says_otherwise(
