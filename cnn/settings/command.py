@@ -12,7 +12,7 @@ import psutil
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from cnn.config import Experiment, Positional
+from cnn.config import Experiment, Positional, TrainConfig
 from cnn.errors import (
     FULL_GPU,
     FULL_GPU_IN_SCORING,
@@ -41,12 +41,14 @@ def run(settings: type[Config], job: Callable[[Config], None]) -> None:
     stderr; 130 on Ctrl-C, 143 on SIGTERM. Anything else is a bug: a traceback, and 1.
     """
     signal.signal(signal.SIGTERM, terminate)
+    given = None
     try:
-        job(parse(settings, sys.argv[1:]))
-    except Terminated:
-        stop(143)
-    except KeyboardInterrupt:
-        stop(130)
+        given = parse(settings, sys.argv[1:])
+        job(given)
+    except KeyboardInterrupt as signalled:
+        looks = isinstance(given, TrainConfig) and (given.dry_run or given.preview)
+        # A dry run or a preview leaves nothing to resume.
+        stop(143 if isinstance(signalled, Terminated) else 130, "stopped" if looks else STOPPED)
     except Exception as error:
         for reason in reasons(error):
             if isinstance(reason, UserError):
@@ -79,13 +81,13 @@ def end(line: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def stop(code: int) -> NoReturn:
-    """Exit at once, and kill all child processes; threads are not waited for."""
+def stop(code: int, line: str) -> NoReturn:
+    """Print the line and exit at once, and kill all child processes; threads are not waited for."""
     for again in (signal.SIGINT, signal.SIGTERM):
         signal.signal(again, signal.SIG_IGN)
     try:
         with suppress(OSError):  # the reader may have been stopped by the same Ctrl-C
-            print(STOPPED, file=sys.stderr, flush=True)
+            print(line, file=sys.stderr, flush=True)
             sys.stdout.flush()
         for process in reversed(psutil.Process().children(recursive=True)):
             with suppress(psutil.NoSuchProcess):
