@@ -5,6 +5,7 @@ import socket
 import sys
 import time
 from ipaddress import ip_address
+from pathlib import Path
 
 import psutil
 import pytest
@@ -76,3 +77,13 @@ def test_a_closed_port_is_reported_within_seconds() -> None:
 def test_an_address_of_another_form_is_refused_with_the_wanted_one(address: str) -> None:
     with pytest.raises(UserError, match=f"RAY_ADDRESS={address} .* give HOST:6379"):
         require_listener(address)
+
+
+@pytest.mark.parametrize(("given", "used"), [("", None), ("rel", "{}/rel"), ("/tmp", "/tmp")])
+def test_rays_folder_is_absolute_and_an_empty_one_is_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str, used: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_TMPDIR", given)
+    environment.set_defaults()
+    assert os.environ.get("RAY_TMPDIR") == (used and used.format(tmp_path))
