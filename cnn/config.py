@@ -1,7 +1,7 @@
 """All settings: typed, validated, documented; the command line is made from them."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -10,6 +10,8 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -32,7 +34,9 @@ def split_commas(value: Any) -> Any:
 
 
 Numbers = Annotated[
-    tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1), BeforeValidator(split_commas)
+    tuple[Annotated[int, Field(ge=1, le=4096)], ...],
+    Field(min_length=1),
+    BeforeValidator(split_commas),
 ]
 
 
@@ -43,10 +47,26 @@ def absolute(weights: str) -> str:
     return weights if weights == "default" else str(Path(weights).absolute())
 
 
+def is_number(annotation: Any) -> bool:
+    """Whether a field with this annotation holds a number, or several."""
+    return annotation in (int, float) or any(map(is_number, get_args(annotation)))
+
+
 class Settings(BaseModel):
     """A group of settings: immutable; unknown names are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """In YAML, `yes`, `on` and `no` are truth values, which Python would take for 1 and 0."""
+        several = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(one, bool) for one in several):
+            field = cls.model_fields[str(info.field_name)]
+            if is_number(field.annotation):
+                raise ValueError("give a number, not yes or no")
+        return value
 
 
 class Images(Settings):
@@ -91,13 +111,15 @@ class Network(Settings):
         (32, 64, 128, 256, 256), description="filters in each stage of the cnn, such as 32,64,128"
     )
     convolutions: Annotated[int, Integer(1, 4)] = Field(
-        3, ge=1, description="convolutions in each stage of the cnn"
+        3, ge=1, le=100, description="convolutions in each stage of the cnn"
     )
     residual: bool = Field(
         True, description="residual shortcut around all convolutions of a stage but the first"
     )
-    kernel_size: int = Field(3, ge=1, description="side of the convolution kernels, odd")
-    hidden: int = Field(0, ge=0, description="units of the hidden fully connected layer; 0: none")
+    kernel_size: int = Field(3, ge=1, le=31, description="side of the convolution kernels, odd")
+    hidden: int = Field(
+        0, ge=0, le=65_536, description="units of the hidden fully connected layer; 0: none"
+    )
     dropout: Annotated[Fraction, Uniform(0.0, 0.5)] = Field(
         0.3,
         description="dropout before the fully connected layers; smaller by default below 45 epochs",
@@ -127,9 +149,9 @@ CNN_ONLY = frozenset(Network.model_fields) - {"network", "weights"}  # torchvisi
 class Training(Settings):
     """How the network is trained."""
 
-    epochs: int = Field(45, ge=1, description="passes over the training images")
+    epochs: int = Field(45, ge=1, le=1_000_000, description="passes over the training images")
     batch_size: Annotated[int, Choice((32, 64, 128))] = Field(
-        64, ge=2, description="images per step, over all workers together"
+        64, ge=2, le=1_000_000, description="images per step, over all workers together"
     )
     optimizer: Annotated[Literal["adamw", "adam", "sgd", "rmsprop"], Choice(("adamw", "sgd"))] = (
         Field("adamw", description="optimizer (sgd has Nesterov momentum 0.9)")
@@ -193,6 +215,7 @@ class Resources(Settings):
     workers: int | None = Field(
         None,
         ge=1,
+        le=10_000,
         description="training processes [default: one per GPU, or 1; in a search 1 per trial]",
     )
     gpu: bool | None = Field(None, description="train on GPUs [default: if there are any]")
@@ -211,11 +234,13 @@ class Pool(Settings):
     batch_size: int | None = Field(
         None,
         ge=1,
+        le=1_000_000,
         description="images per forward pass [default: 4 megapixels; on a CPU at most 128 images]",
     )
     workers: int | None = Field(
         None,
         ge=1,
+        le=10_000,
         description="scoring processes [default: one per GPU, or without GPUs one per CPU]",
     )
     gpu: bool | None = Field(None, description="score on GPUs [default: if there are any]")
@@ -228,7 +253,10 @@ class Search(Settings):
     """How settings are searched for."""
 
     trials: int = Field(
-        16, ge=1, description="how many settings to try; the first trial has the given ones"
+        16,
+        ge=1,
+        le=100_000,
+        description="how many settings to try; the first trial has the given ones",
     )
     algorithm: Literal["tpe", "random"] = Field(
         "tpe", description="propose trials from the results of earlier ones (TPE), or at random"
@@ -249,7 +277,10 @@ class Search(Settings):
         None, description="YAML file of the ranges to search, instead of the default ones"
     )
     concurrent: int | None = Field(
-        None, ge=1, description="trials at once [default: as many as the cluster has room for]"
+        None,
+        ge=1,
+        le=10_000,
+        description="trials at once [default: as many as the cluster has room for]",
     )
     gpu_fraction: float = Field(1.0, gt=0, le=1, description="share of a GPU that a trial takes")
     retrain: bool = Field(

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from pydantic_core import PydanticUndefined
 
-from cnn.config import PrepareConfig, TrainConfig, TuneConfig
+from cnn.config import PrepareConfig, ScoreConfig, TrainConfig, TuneConfig
 from cnn.errors import UserError, is_full_gpu
 from cnn.manifest import COLUMNS, Manifest
 from cnn.runs.run_folder import TrainFolder
@@ -20,6 +20,12 @@ from cnn.settings.schema import leaves
 IMPORTS = "from cnn.settings.command import *; from cnn.config import TrainConfig"
 ROOT = Path(__file__).parents[1]
 JOBS = sorted(file.stem for file in (ROOT / "jobs").glob("*.py") if file.stem != "__init__")
+
+# Counts that would end in an error of torch or Ray, or never, if they were absurd.
+COUNTS = (
+    "--filters", "--convolutions", "--kernel-size", "--hidden", "--epochs", "--batch-size",
+    "--workers",
+)  # fmt: skip
 
 NO_IMAGES = Manifest(COLUMNS.empty_table(), {})
 
@@ -245,6 +251,8 @@ def test_each_kind_of_flag_is_understood() -> None:
         (["--out", "caf\udce9"], ["--out 'caf\\udce9' is not UTF-8", "rename it"]),
         (["--seed", str(2**32)], ["--seed 4294967296", "less than"]),
         (["--filters", "8,0"], ["--filters 0", "greater than or equal to 1"]),
+        *(([flag, "9" * 30], [f"{flag} {'9' * 30}", "less than or equal to"]) for flag in COUNTS),
+        (["--kernel-size", "10001"], ["--kernel-size 10001", "less than or equal to"]),
         (["--batch-size", "64", "--workers", "3"], ["batch_size 64", "3 workers", "multiple of 3"]),
         (["--kernel-size", "4"], ["kernel_size 4", "odd"]),
         (["--network", "cnn", "--weights", "default"], ["weights", "--network resnet18"]),
@@ -285,6 +293,18 @@ def test_a_wrong_command_line_gives_a_one_line_error_that_names_the_flag(
         ("training: {epochs: 3}\ntraining: {lr: 0.1}", ["training is given twice", "line 2"]),
         ("training: {lr: 0.1, lr: 0.2}", ["lr is given twice", "line 1"]),
         ("\x00", ["settings.yaml", "not YAML"]),
+        ("a: " + "[" * 3000 + "]" * 3000, ["settings.yaml: is nested too deeply"]),
+        ("training: {epochs: yes}", ["settings.yaml: --epochs True: give a number, not yes or no"]),
+        ("training: {lr: yes}", ["settings.yaml: --lr True: give a number"]),
+        ("seed: on", ["settings.yaml: --seed True: give a number"]),
+        ("resources: {memory: no}", ["settings.yaml: --memory False: give a number"]),
+        ("resources: {workers: yes}", ["settings.yaml: --workers True: give a number"]),
+        ("network: {filters: [true, 2]}", ["settings.yaml: --filters [True, 2]: give a number"]),
+        ("out: ''", ["settings.yaml: --out is empty"]),
+        ("images: ''", ["settings.yaml: IMAGES is empty"]),
+        ("network: {weights: ''}", ["settings.yaml: --weights is empty"]),
+        ('out: "a\\0b"', ["settings.yaml: --out 'a\\x00b' holds a null character"]),
+        ('prepared: "\\ud800"', ["settings.yaml: --prepared '\\ud800' is not UTF-8"]),
     ],
 )
 def test_a_wrong_settings_file_gives_a_one_line_error_that_names_the_place(
@@ -294,6 +314,15 @@ def test_a_wrong_settings_file_gives_a_one_line_error_that_names_the_place(
     for more in ([], ["--image-size", "32", "--hidden", "0"]):  # flags do not hide it
         line = error_line("--config", file, *more)
         assert all(part in line for part in parts), line
+
+
+def test_each_of_several_texts_is_checked(tmp_path: Path) -> None:
+    file = write(tmp_path, {"model": "runs/a", "images": ["photos", ""], "out": "scores"})
+    with pytest.raises(UserError, match=r"settings\.yaml: IMAGES is empty"):
+        parse(ScoreConfig, ["--config", file])
+    with pytest.raises(UserError, match=r"^IMAGES is empty"):
+        parse(ScoreConfig, ["runs/a", "photos", "", "--config", file])
+    assert parse(ScoreConfig, ["runs/a", "photos", "--config", file]).images == ("photos",)
 
 
 def test_a_settings_file_that_is_not_text_gives_a_one_line_error(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from faults import faulty_decoder
 
@@ -64,6 +65,22 @@ def test_the_subprocess_ends_with_its_block(images: list[bytes]) -> None:
         number = isolated.process.pid
     with pytest.raises(ProcessLookupError):
         os.kill(number, 0)
+
+
+def test_the_subprocess_ends_when_the_process_that_started_it_is_killed() -> None:
+    program = (
+        "import time\n"
+        "from cnn.dataset.decoding import SubprocessDecoder\n"
+        "print(SubprocessDecoder().start().pid, flush=True)\n"
+        "time.sleep(600)"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]) as job:
+        assert job.stdout is not None
+        below = psutil.Process(int(job.stdout.readline()))
+        job.kill()
+    _, alive = psutil.wait_procs([below], timeout=10)
+    assert not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_the_time_limit_kills_a_process_whose_decoder_hangs(faulty: None) -> None:

@@ -80,6 +80,21 @@ def test_an_epoch_of_less_than_a_batch_is_one_step(
     assert "45 epochs of 1 step," in capsys.readouterr().err
 
 
+def test_the_batch_that_is_timed_has_no_more_images_than_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes = set[int]()
+
+    def timed(settings: TrainConfig, state: State, classes: int, device: torch.device) -> float:
+        sizes.add(settings.training.batch_size)
+        return 1.0
+
+    monkeypatch.setattr(dry_run, "timed_step", timed)
+    settings = SETTINGS.model_copy(update={"training": Training(batch_size=2048)})
+    dry_run.estimate(census(40), settings, 16, gpu=False, console=Console())
+    assert sizes == {census(40).split_sizes["train"]}
+
+
 def test_a_run_of_very_few_steps_gives_a_warning() -> None:
     few = SETTINGS.model_copy(update={"training": Training(epochs=1)})
     assert preflight.too_short(census(40), few)[0].startswith("1 step in all")

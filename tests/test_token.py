@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from cnn.cluster.token import keep_token_private
+from cnn.errors import UserError
 
 
 @pytest.fixture
@@ -38,3 +39,21 @@ def test_no_token_file_is_created_if_the_environment_has_a_token(
     monkeypatch.setenv("RAY_AUTH_TOKEN", "b" * 64)
     keep_token_private()
     assert not file.exists()
+
+
+@pytest.mark.parametrize("home", ["/proc/none", "/dev/null", "{}"])
+def test_a_home_that_cannot_be_written_is_refused_with_the_variables_to_set(
+    file: Path, monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    file.parent.touch()  # in the last one, `.ray` is a file
+    monkeypatch.setenv("HOME", home.format(file.parent.parent))
+    with pytest.raises(UserError, match=r"cannot be written .* set HOME .* or RAY_AUTH_TOKEN_PATH"):
+        keep_token_private()
+
+
+def test_a_folder_in_place_of_the_token_is_refused_and_keeps_its_mode(file: Path) -> None:
+    file.mkdir(parents=True)
+    before = file.stat().st_mode
+    with pytest.raises(UserError, match=r"is no file.* remove it"):
+        keep_token_private()
+    assert file.stat().st_mode == before

@@ -50,11 +50,14 @@ def set_defaults() -> None:
     """Set each variable that the user has not set.
 
     In a submitted job Ray's uv hook is left as it is: it brings the environment to the workers.
-    An empty RAY_ADDRESS, as from an unset variable in a script, names no cluster: Ray would start
-    one of its own, with none of this program's choices.
+    An empty RAY_ADDRESS, as from an unset variable in a script, names no cluster, and neither does
+    `local`: Ray would start one of its own, with none of this program's choices: not private.
+    Ray takes only an absolute RAY_TMPDIR; an empty one is none.
     """
-    if not os.environ.get("RAY_ADDRESS"):
+    if os.environ.get("RAY_ADDRESS", "").strip() in ("", "local"):
         os.environ.pop("RAY_ADDRESS", None)
+    if folder := os.environ.pop("RAY_TMPDIR", None):
+        os.environ["RAY_TMPDIR"] = os.path.abspath(folder)
     for name, value in SETTINGS.items():
         if name == "RAY_ENABLE_UV_RUN_RUNTIME_ENV" and "RAY_ADDRESS" in os.environ:
             continue

@@ -12,6 +12,7 @@ from cnn.dataset import prepared
 from cnn.dataset.decoding import decoder
 from cnn.dataset.prepared import Card, Prepared
 from cnn.dataset.source import Source
+from cnn.errors import UserError
 from cnn.files.place import Place
 from cnn.files.reader import Reader
 from cnn.manifest import Manifest
@@ -22,7 +23,7 @@ def prepare(source: Source, folder: Place, advance: Advance, console: Console) -
     """Decode every image of `source` once, into `folder`.
 
     Resumes an interrupted run: a shard is complete or absent, and the card is written last. Two
-    runs at the same time write the same files.
+    runs at the same time, in a bucket that has no locks, write the same files.
     """
     order = np.random.default_rng(int(source.key, 16)).permutation(source.manifest.table.num_rows)
     shards = prepared.cut(source.manifest.table.take(order), source.settings.image_size)
@@ -89,7 +90,10 @@ def placed(source: Source, folder: Place, order: np.ndarray, shards: int) -> Man
     """The manifest of what was decoded, in the listing's order."""
     found = pa.concat_tables(prepared.shard_manifests(folder, shards)).take(np.argsort(order))
     if not found["path"].equals(source.manifest.table["path"]):
-        raise RuntimeError(f"the shards in {folder} do not match the listing: remove the folder")
+        raise UserError(
+            f"the shards in {folder} do not match the images, as if two jobs had written them at "
+            "once: remove the folder to decode them again"
+        )
     read = source.manifest.with_contents(*(found[n].to_pylist() for n in ("content_hash", "error")))
     table = read.table.append_column("shard", found["shard"]).append_column("row", found["row"])
     return replace(read, table=table)

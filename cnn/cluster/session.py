@@ -2,7 +2,9 @@
 
 import logging
 import os
+import re
 import signal
+import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +24,9 @@ START_ATTEMPTS = 2
 
 # What Ctrl-C sends, and what `kill` sends.
 STOPS = (signal.SIGINT, signal.SIGTERM)
+
+_HOST_AND_PORT = re.compile(r"[^\s/]+:\d+")
+ALONE = "unset RAY_ADDRESS to run on this machine only"
 
 
 @contextmanager
@@ -115,6 +120,7 @@ def signals_deferred() -> Iterator[None]:
 
 def join_cluster() -> None:
     """Connect to the cluster that RAY_ADDRESS names; UserError if none answers."""
+    require_listener(os.environ["RAY_ADDRESS"])
     try:
         with handler_kept():
             ray.init(
@@ -123,10 +129,34 @@ def join_cluster() -> None:
                 runtime_env={"env_vars": environment.of_workers()},
             )
     except ConnectionError:
+        raise no_answer(os.environ["RAY_ADDRESS"]) from None
+
+
+def require_listener(address: str) -> None:
+    """UserError if this is no address, or nothing listens there: Ray would try for minutes."""
+    if address == "auto" or address.startswith("ray://"):  # Ray itself gives up, and says why
+        return
+    try:
+        if not _HOST_AND_PORT.fullmatch(address):
+            raise ValueError(address)
+        # Ray's own reading of it: this machine's address instead of `localhost`.
+        canonical = ray_services.canonicalize_bootstrap_address_or_die(address)
+        found = ray_services.extract_ip_port(canonical)
+    except ValueError:
         raise UserError(
-            f"no Ray answers at RAY_ADDRESS={os.environ['RAY_ADDRESS']}, or it has another token: "
-            "check both, or unset RAY_ADDRESS to run on this machine only"
+            f"RAY_ADDRESS={address} is not the address of a Ray: give HOST:6379, or {ALONE}"
         ) from None
+    try:
+        socket.create_connection(found, timeout=5).close()
+    except OSError:
+        raise no_answer(address) from None
+
+
+def no_answer(address: str) -> UserError:
+    """The error for a cluster that cannot be reached, or refuses this client."""
+    return UserError(
+        f"no Ray answers at RAY_ADDRESS={address}, or it has another token: check both, or {ALONE}"
+    )
 
 
 def start_local(cpus: int, dashboard: bool) -> None:

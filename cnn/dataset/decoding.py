@@ -85,6 +85,7 @@ class SubprocessDecoder:
             [sys.executable, "-m", "cnn.dataset.decoding"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for this process: it would print a traceback
         )
         assert self.process.stdout is not None
         receive(self.process.stdout)

@@ -13,9 +13,13 @@ from cnn.files.place import Place
 LOCK = ".lock"
 
 
+class InUse(UserError):
+    """Another job holds the lock of the folder."""
+
+
 @contextmanager
 def locked(folder: Place) -> Iterator[None]:
-    """Lock a folder against other jobs during a `with` block; UserError if one is using it.
+    """Lock a folder against other jobs during a `with` block; InUse if one is using it.
 
     The system releases the lock when the process ends, however it ends. Buckets and some network
     file systems have no locks: other jobs are not kept out there.
@@ -47,18 +51,18 @@ def taken(folder: Path) -> IO[bytes]:
 
 
 def require_free(folder: Place) -> None:
-    """UserError if a job is using the folder."""
+    """InUse if a job is using the folder."""
     if isinstance(folder, Path):
         with suppress(FileNotFoundError, NotADirectoryError), (folder / LOCK).open("rb") as file:
             take(file, fcntl.LOCK_SH, folder)
 
 
 def take(file: IO[bytes], kind: int, folder: Path) -> None:
-    """Lock the folder's file until it is closed; UserError if another job holds the lock."""
+    """Lock the folder's file until it is closed; InUse if another job holds the lock."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise UserError(
+        raise InUse(
             f"another job is using {folder}: wait until it ends, or give another --out"
         ) from None
     except OSError:

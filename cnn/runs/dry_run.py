@@ -84,7 +84,10 @@ def estimate(census: Census, settings: TrainConfig, gpu: bool, console: Console)
     files = census.images + sum(census.leaks.values())
     disk = image_bytes(files, settings.data.image_size)
     epochs, train = settings.training.epochs, census.split_sizes["train"]
-    steps = train // min(settings.training.batch_size, train) if train else 0
+    # As training does: a batch has at most all images. Two, for batch norm, if there are fewer.
+    batch_size = max(2, min(settings.training.batch_size, train))
+    training = settings.training.model_copy(update={"batch_size": batch_size})
+    settings, steps = settings.model_copy(update={"training": training}), train // batch_size
     work = f"{counted(epochs, 'epoch')} of {counted(steps, 'step')}"
     console.say(f"disk     {disk / MIB:,.0f} MiB for the prepared images")
     if gpu and not torch.cuda.is_available():

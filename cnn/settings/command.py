@@ -12,7 +12,7 @@ import psutil
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from cnn.config import Experiment, Positional
+from cnn.config import Experiment, Positional, TrainConfig
 from cnn.errors import (
     FULL_GPU,
     FULL_GPU_IN_SCORING,
@@ -23,7 +23,17 @@ from cnn.errors import (
     raised_by_task,
     reasons,
 )
-from cnn.settings.schema import Config, called, job_of, kind, leaves, locations, read_yaml, validate
+from cnn.settings.schema import (
+    Config,
+    Location,
+    called,
+    job_of,
+    kind,
+    leaves,
+    locations,
+    read_yaml,
+    validate,
+)
 from cnn.text.terminal import one_line
 
 STOPPED = "stopped: run the same command to resume"
@@ -41,12 +51,14 @@ def run(settings: type[Config], job: Callable[[Config], None]) -> None:
     stderr; 130 on Ctrl-C, 143 on SIGTERM. Anything else is a bug: a traceback, and 1.
     """
     signal.signal(signal.SIGTERM, terminate)
+    given = None
     try:
-        job(parse(settings, sys.argv[1:]))
-    except Terminated:
-        stop(143)
-    except KeyboardInterrupt:
-        stop(130)
+        given = parse(settings, sys.argv[1:])
+        job(given)
+    except KeyboardInterrupt as signalled:
+        looks = isinstance(given, TrainConfig) and (given.dry_run or given.preview)
+        # A dry run or a preview leaves nothing to resume.
+        stop(143 if isinstance(signalled, Terminated) else 130, "stopped" if looks else STOPPED)
     except Exception as error:
         for reason in reasons(error):
             if isinstance(reason, UserError):
@@ -79,13 +91,13 @@ def end(line: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def stop(code: int) -> NoReturn:
-    """Exit at once, and kill all child processes; threads are not waited for."""
+def stop(code: int, line: str) -> NoReturn:
+    """Print the line and exit at once, and kill all child processes; threads are not waited for."""
     for again in (signal.SIGINT, signal.SIGTERM):
         signal.signal(again, signal.SIG_IGN)
     try:
         with suppress(OSError):  # the reader may have been stopped by the same Ctrl-C
-            print(STOPPED, file=sys.stderr, flush=True)
+            print(line, file=sys.stderr, flush=True)
             sys.stdout.flush()
         for process in reversed(psutil.Process().children(recursive=True)):
             with suppress(psutil.NoSuchProcess):
@@ -108,7 +120,17 @@ def parse(settings: type[Config], arguments: list[str]) -> Config:
             group = group.setdefault(part, {})
         if isinstance(group, dict):  # else the file is wrong there: `validate` reports it
             group[leaf] = value
+    for name, location, field in leaves(settings):
+        source = f"{file}: " if file and name not in given else ""
+        require_text(f"{source}{called(name, field)}", value_at(values, location))
     return validate(settings, values, file, given)
+
+
+def value_at(values: Any, location: Location) -> Any:
+    """The value at a location in nested groups; None if there is none."""
+    for name in location:
+        values = values.get(name) if isinstance(values, dict) else None
+    return values
 
 
 def flags(settings: type[BaseModel], arguments: list[str]) -> dict[str, Any]:
@@ -126,19 +148,26 @@ def flags(settings: type[BaseModel], arguments: list[str]) -> dict[str, Any]:
         raise UserError(error.format_message()) from None
     if not isinstance(given, dict):  # --help has been printed
         sys.exit(0)
-    named = {name: called(name, field) for name, _, field in leaves(settings)}
-    for name, value in given.items():
-        for one in value if isinstance(value, tuple) else (value,):
-            require_text(named.get(name, "--config"), one)
+    require_text("--config", given["config"])
     return {name: value for name, value in given.items() if value not in (None, ())}
 
 
 def require_text(name: str, value: Any) -> None:
-    """UserError if a value is empty, as from an unset shell variable, or is not UTF-8."""
+    """UserError for a text that is empty, as from an unset shell variable, or that no path can be.
+
+    Of several values, each is checked; those that are not text are left to `validate`.
+    """
+    if isinstance(value, list | tuple):
+        for one in value:
+            require_text(name, one)
+    if not isinstance(value, str):
+        return
     if value == "":
         raise UserError(f"{name} is empty: give a value, or leave it out")
+    if "\0" in value:
+        raise UserError(f"{name} {value!r} holds a null character: no file has it in its name")
     try:
-        str(value).encode()
+        value.encode()
     except UnicodeEncodeError:
         raise UserError(f"{name} {value!r} is not UTF-8: rename it, or give a link to it") from None
 

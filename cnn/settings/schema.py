@@ -126,6 +126,8 @@ def read_yaml(file: str, flag: str, wanted: str) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError) as error:  # the second: such as a 30th of February
         reason = " ".join(str(error).split())
         raise UserError(f"{flag} {file}: is not YAML: {reason}") from None
+    except RecursionError:
+        raise UserError(f"{flag} {file}: is nested too deeply") from None
     if not isinstance(content, dict) or not content:
         raise UserError(f"{flag} {file}: holds no {wanted}")
     return content

@@ -1,6 +1,10 @@
 """Laws of preparing: every file is accounted for, and nothing is decoded twice."""
 
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow.compute as pc
@@ -11,9 +15,11 @@ from cnn.cluster.prepare_run import ensure_prepared
 from cnn.config import Images
 from cnn.dataset import prepared
 from cnn.dataset.parts import part_rows
-from cnn.dataset.prepared import Prepared
+from cnn.dataset.prepared import CARD, MANIFEST, SHARDS, Prepared
 from cnn.dataset.source import is_prepared, list_source, reuse
 from cnn.errors import UserError
+from cnn.files.lock import locked
+from cnn.files.reader import Reader
 from cnn.image import decode
 from cnn.text.console import Console
 
@@ -89,6 +95,69 @@ def test_images_are_not_sent_to_a_cluster_that_has_no_cpus(
         ensure_prepared(source, folder, Console())
     assert not folder.exists()
     ensure_prepared(source, dataset.folder, Console())  # there, nothing is to be decoded
+
+
+class Heard(Console):
+    """Keeps what is said, and tells when it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+        self.waits = threading.Event()
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+        if text.startswith("waiting"):
+            self.waits.set()
+
+
+@pytest.mark.parametrize("fit", ["squash", "crop"])
+def test_a_job_waits_for_another_that_prepares_into_the_same_folder(
+    digits: Path, tmp_path: Path, fit: Literal["squash", "crop"]
+) -> None:
+    """Then it uses the other's images, or refuses those of other settings; it writes nothing."""
+    folder, console = tmp_path / "prepared", Heard()
+    folder.mkdir()
+    wanted = list_source(str(digits), SETTINGS)
+    other = list_source(str(digits), Images(image_size=16, fit=fit))
+    with ThreadPoolExecutor(1) as pool:
+        with locked(folder):
+            second = pool.submit(ensure_prepared, wanted, folder, console)
+            assert console.waits.wait(60)
+            first = ingest.prepare(other, folder, lambda done, total: None, Console())
+        if fit == "squash":
+            assert second.result(60).manifest.table.equals(first.manifest.table)
+            waits, exists = console.said
+            assert str(folder) in waits and exists.endswith("exists: nothing to decode")
+        else:
+            with pytest.raises(UserError, match="prepared with fit crop, not squash"):
+                second.result(60)
+    assert {entry.name for entry in folder.iterdir()} == {CARD, MANIFEST, SHARDS}
+
+
+def test_shards_of_two_jobs_at_once_are_refused_in_one_line(
+    dataset: Prepared, digits: Path, tmp_path: Path
+) -> None:
+    """As in a bucket, which has no locks."""
+    source = list_source(str(digits), SETTINGS)
+    prepared.begin(tmp_path / "mixed", dataset.card)
+    rows = source.manifest.table
+    for number, part in enumerate(prepared.cut(rows.take(np.arange(len(rows))[::-1]), 16)):
+        file = prepared.shard_file(tmp_path / "mixed", number)
+        prepared.write_shard(file, part, Reader(source.root), 16, "squash")
+    with pytest.raises(UserError, match=r"do not match the images.* remove the folder"):
+        ingest.prepare(source, tmp_path / "mixed", lambda done, total: None, Console())
+
+
+def test_the_origin_of_the_pixels_is_named_if_it_is_another_folder(
+    dataset: Prepared, digits: Path, tmp_path: Path
+) -> None:
+    """Copies with the same names, sizes and times have the same key, whatever their pixels."""
+    copy = shutil.copytree(digits, tmp_path / "copy")  # keeps the times
+    for folder, origin in ((copy, f", prepared from {digits}"), (digits, "")):
+        console = Heard()
+        ensure_prepared(list_source(str(folder), SETTINGS), dataset.folder, console)
+        assert console.said == [f"prepared {dataset.folder} exists{origin}: nothing to decode"]
 
 
 def test_unfinished_shards_of_another_version_are_refused(

@@ -1,6 +1,9 @@
 """What a user of jobs.train sees: results, refusals, and runs that resume after a kill."""
 
 import json
+import os
+import signal
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +13,13 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from runs import EPOCHS, console_lines
+from runs import EPOCHS, console_lines, wait_for
 
 from cnn.dataset import digits
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Refused = Callable[..., str]
+Start = Callable[..., subprocess.Popen[str]]
 Here = Callable[..., tuple[int, str, str]]
 
 CONTRACT = {
@@ -133,6 +137,17 @@ def test_too_long_a_folder_for_rays_sockets_is_named(command: Command, tmp_path:
     assert done.stderr.splitlines()[-1].startswith("error: the folder of Ray's sockets")
 
 
+@pytest.mark.parametrize("address", ["foo", "http://127.0.0.1:8265", "127.0.0.1:{}"])
+def test_an_address_without_a_ray_is_refused_in_one_line(
+    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    with socket.create_server(("", 0)) as server:
+        closed = address.format(server.getsockname()[1])
+    monkeypatch.setenv("RAY_ADDRESS", closed)
+    images = digits.write(tmp_path / "images")
+    assert f"RAY_ADDRESS={closed}" in refused("prepare", images, "--out", tmp_path / "prepared")
+
+
 def test_other_settings_are_refused(
     finished: subprocess.CompletedProcess[str], refused: Refused, runs: Path
 ) -> None:
@@ -159,6 +174,25 @@ def test_a_dry_run_reports_without_writing_files_or_starting_ray(
         assert text in err
     assert sorted(tmp_path.iterdir()) == [images, other.parent]
     assert list(other.parent.iterdir()) == [other]
+
+
+@pytest.mark.parametrize("look", ["--dry-run", "--preview"])
+def test_ctrl_c_ends_a_look_at_the_images_in_one_line(
+    start: Start, tmp_path: Path, look: str
+) -> None:
+    """A terminal sends it to the processes that decode as well, and nothing is to be resumed."""
+    images = digits.write(tmp_path / "images")
+    process = start("train", images, "--out", tmp_path / "run", look)
+
+    def decodes() -> bool:
+        below = psutil.Process(process.pid).children()
+        return any("cnn.dataset.decoding" in one.cmdline() for one in below)
+
+    wait_for(process, decodes)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "stopped\n")
+    assert list(tmp_path.iterdir()) == [images]
 
 
 def missing(folder: Path) -> list[object]:
