@@ -30,6 +30,7 @@ from cnn.report.page import Report, render
 from cnn.report.provenance import settings_facts
 from cnn.report.sections import class_rows
 from cnn.report.tally import ROWS, together
+from cnn.scoring.prediction import SCHEMA
 
 IMAGES = {"train": 80, "validation": 10, "test": 30, "unreadable": 1, "duplicates": 0}
 FACTS = {"command": "python -m jobs.train photos --out run", "seed": "1"}
@@ -62,7 +63,7 @@ def predictions(
         "error": pa.nulls(rows, pa.string()),
     } | columns
     known["top_probabilities"] = [row and [1 / len(row)] * len(row) for row in known["top_classes"]]
-    return pa.table(known)
+    return pa.table(known, schema=SCHEMA)
 
 
 def history(epochs: int) -> pd.DataFrame:
@@ -177,11 +178,6 @@ def test_an_evaluation_file_without_unknown_classes_can_be_read(tmp_path: Path) 
     old = tmp_path / "evaluation.json"
     old.write_text(evaluation.model_dump_json(exclude={"unknown_classes"}))
     assert Evaluation.read(old) == evaluation
-
-
-def test_a_confidence_of_nan_or_null_counts_as_no_prediction() -> None:
-    table = predictions(["a"], rows=3, confidence=pa.array([0.5, np.nan, None], pa.float32()))
-    assert evaluate([table], ["a"], IMAGES).images["unjudged"] == {"no_prediction": 2}
 
 
 def test_the_confusion_matrix_counts_the_evaluated_rows() -> None:

@@ -42,9 +42,9 @@ LAYERS = (
     "bundle training.batches dataset.prepared dataset.census runs.run_folder scoring.worklist",
     "network augment optim training.progressive report.tally dataset.digits "
     "settings.command scoring.sorting scoring.spreadsheet",
-    "settings.schema dataset.parts metrics scoring.prediction report.columns report.tuning "
-    "report.drawing search.study",
-    "manifest files.reader",
+    "settings.schema dataset.parts metrics report.columns report.tuning report.drawing "
+    "search.study",
+    "manifest files.reader scoring.prediction",
     "files.folder files.parquet dataset.decoding",
     "image files.atomic training.cuda_graph",
     "files.lock",
