@@ -1,5 +1,6 @@
 """Laws of the report: every image is counted, all text is escaped, the page is self-contained."""
 
+import json
 import re
 import weakref
 from collections import Counter
@@ -19,15 +20,17 @@ from numpy.typing import NDArray
 
 from cnn.config import TrainConfig
 from cnn.files.atomic import write_atomically
+from cnn.report.album import Album
 from cnn.report.comparison import compare
-from cnn.report.confusion import by_trouble
-from cnn.report.evaluation import Evaluation, evaluate
-from cnn.report.figures import RAMP
+from cnn.report.confusion import by_trouble, views
+from cnn.report.evaluation import Evaluation, Shown, evaluate
+from cnn.report.figures import RAMP, confusion_heatmap
 from cnn.report.mix import take_mix
 from cnn.report.page import Report, render
 from cnn.report.provenance import settings_facts
 from cnn.report.sections import class_rows
 from cnn.report.tally import ROWS, together
+from cnn.scoring.prediction import SCHEMA
 
 IMAGES = {"train": 80, "validation": 10, "test": 30, "unreadable": 1, "duplicates": 0}
 FACTS = {"command": "python -m jobs.train photos --out run", "seed": "1"}
@@ -60,7 +63,7 @@ def predictions(
         "error": pa.nulls(rows, pa.string()),
     } | columns
     known["top_probabilities"] = [row and [1 / len(row)] * len(row) for row in known["top_classes"]]
-    return pa.table(known)
+    return pa.table(known, schema=SCHEMA)
 
 
 def history(epochs: int) -> pd.DataFrame:
@@ -175,11 +178,6 @@ def test_an_evaluation_file_without_unknown_classes_can_be_read(tmp_path: Path) 
     old = tmp_path / "evaluation.json"
     old.write_text(evaluation.model_dump_json(exclude={"unknown_classes"}))
     assert Evaluation.read(old) == evaluation
-
-
-def test_a_confidence_of_nan_or_null_counts_as_no_prediction() -> None:
-    table = predictions(["a"], rows=3, confidence=pa.array([0.5, np.nan, None], pa.float32()))
-    assert evaluate([table], ["a"], IMAGES).images["unjudged"] == {"no_prediction": 2}
 
 
 def test_the_confusion_matrix_counts_the_evaluated_rows() -> None:
@@ -443,6 +441,34 @@ def test_an_accuracy_looks_like_1_only_if_no_answer_is_wrong() -> None:
     assert '<p class="large">99.97<small>' in html
     perfect = evaluate([table.slice(0, 2999)], ["a", "b"], {})
     assert perfect.headline.startswith("accuracy 1.000 (")
+
+
+def test_a_share_of_a_class_looks_like_all_or_none_only_if_it_is() -> None:
+    """In the cells of the matrix, in what the script tells of them, and in a change of recall."""
+    label = ["a"] * 2500 + ["b"] * 9
+    table, other = (
+        predictions(["a", "b"], 2509, label=label, predicted=[*found, *label[2:]])
+        for found in (["b", "b"], ["b", "a"])
+    )
+    evaluation = evaluate([table], ["a", "b"], {})
+    drawing = confusion_heatmap(evaluation, views(evaluation)[0])
+    assert re.findall(r"<text[^>]*>(\d+)</text>", drawing) == ["99", "100"]
+    evaluation = evaluation.against(compare([table], [other], ["a", "b"], "other")[0])
+    sure = Shown(path="x", label="a", predicted="a", confidence=0.9996)
+    html = render(
+        Report(
+            title="A run",
+            evaluation=evaluation,
+            facts=FACTS,
+            album=Album({}, {(0, 0): [sure]}),
+            thumbnails={"x": "data:image/png;base64,"},
+        )
+    )
+    (text,) = re.findall(r'"confusion-data">(.*?)</script>', html, re.DOTALL)
+    data = json.loads(text)
+    assert data["counts"] == [[0, 0, 2498, "99.9%"], [0, 1, 2, "0.1%"], [1, 1, 9, "100%"]]
+    assert [confidence for _, confidence, _ in data["examples"]["0,0"]] == ["99.96%"]
+    assert re.findall(r"[▲▼=] [\d.]+(?=</td>)", html) == ["▼ 0.04", "= 0.0"]
 
 
 def test_a_class_without_images_has_no_scores_and_is_not_the_worst() -> None:

@@ -64,3 +64,8 @@ def test_the_headline_counts_every_image_once() -> None:
         "mean confidence 0.900"
     )
     assert "without prediction" not in summary_of(PREDICTIONS).headline
+
+
+def test_a_mean_confidence_looks_like_1_only_if_it_is() -> None:
+    sure = PREDICTIONS.set_column(3, "confidence", pa.array([0.9999, 0.9993], pa.float32()))
+    assert summary_of(sure).headline.endswith("mean confidence 0.9996")

@@ -12,6 +12,7 @@ from cnn.files.folder import list_folder
 from cnn.manifest import Manifest, label_images
 from cnn.runs.run_folder import TrainFolder, TuneFolder
 from cnn.scoring.score_folder import ScoreFolder, identity
+from cnn.scoring.worklist import list_images
 from cnn.settings.command import parse
 
 
@@ -230,6 +231,31 @@ def test_a_temporary_file_left_by_a_kill_is_ignored(tmp_path: Path, images: Path
     (run.path / ".config.yaml.123.tmp").write_text("half of it")
     (run.path / ".lock").touch()
     run.check(settings(), manifest_of(images))
+
+
+def test_of_folders_given_in_another_way_the_one_before_is_told(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(images)
+    for name in ("0.jpg", "4.jpg"):  # 2.jpg alone: no other shows that its folder is the same
+        (images / "cat" / name).unlink()
+    run = ScoreFolder(tmp_path / "run")
+
+    def listed(*folders: object) -> tuple[ScoreConfig, Manifest]:
+        given = [*map(str, folders)]
+        settings = parse(ScoreConfig, ["model", *given, "--out", str(run.path)])
+        return settings, list_images(given, []).manifest
+
+    begun, manifest = listed("cat", "dog")
+    with run.begun(begun, manifest):
+        manifest.write(run.manifest)
+    run.check(*listed("./cat", "dog/"))
+    with pytest.raises(UserError, match=r"the same folders, .* as before \(cat dog\)"):
+        run.check(*listed(images / "cat", "dog"))
+    (images / "cat/2.jpg").rename(images / "cat/1.jpg")
+    for folders in (("cat", "dog"), (images / "cat", "dog")):
+        with pytest.raises(UserError, match="started with other images"):
+            run.check(*listed(*folders))
 
 
 def test_scoring_refuses_images_in_another_order(tmp_path: Path, images: Path) -> None:

@@ -41,9 +41,9 @@ LAYERS = (
     "bundle training.batches dataset.prepared dataset.census runs.run_folder scoring.worklist",
     "network augment optim training.history training.progressive report.tally "
     "dataset.digits dataset.splits settings.command scoring.sorting scoring.spreadsheet",
-    "settings.schema dataset.parts metrics scoring.prediction report.columns report.tuning "
-    "report.drawing search.study",
-    "manifest files.reader",
+    "settings.schema dataset.parts metrics report.columns report.tuning report.drawing "
+    "search.study",
+    "manifest files.reader scoring.prediction",
     "files.folder files.parquet dataset.decoding",
     "image files.atomic training.cuda_graph training.calibration training.precision "
     "training.balance training.seeds",

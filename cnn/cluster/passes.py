@@ -17,6 +17,7 @@ from cnn.text.console import Console
 # another cause.
 FRUITLESS = 3
 LOST = (RayActorError, WorkerCrashedError, NodeDiedError, OutOfMemoryError, ObjectLostError)
+LEFT_OUT = "Ray Data left parts out"
 
 # Ray itself retries a task once after it lost its worker. After the second loss images are decoded
 # in isolated processes, so no file is tried more than three times.
@@ -33,18 +34,23 @@ def make_all(missing: Missing, attempt: Attempt, console: Console) -> None:
     """Attempt the missing parts until none is; raises after three passes without progress."""
     left, fruitless, isolated = missing(), 0, False
     while left:
-        before, error = len(left), RuntimeError("Ray Data left parts out")
-        event = str(error)
-        try:
-            attempt(left, isolated)
-        except LOST as lost:
-            if is_full_gpu(lost):  # it did not even start, and will not in the next pass
-                raise
-            error, isolated = lost, True  # type: ignore[assignment]
-            event = f"a worker was lost ({type(lost).__name__})"
-        left = missing()
-        fruitless = fruitless + 1 if len(left) == before else 0
+        lost = loss_in(attempt, left, isolated)
+        isolated = isolated or lost is not None
+        before, left = left, missing()
+        fruitless = fruitless + 1 if len(left) == len(before) else 0
         if fruitless == FRUITLESS:
-            raise error
+            raise lost or RuntimeError(LEFT_OUT)
         if left:
+            event = f"a worker was lost ({type(lost).__name__})" if lost else LEFT_OUT
             console.say(f"{event}: continuing with the missing parts")
+
+
+def loss_in(attempt: Attempt, parts: list[int], isolated: bool) -> Exception | None:
+    """Attempt these parts; returns the error of a lost worker, if that ended the attempt."""
+    try:
+        attempt(parts, isolated)
+    except LOST as lost:
+        if is_full_gpu(lost):  # it did not even start, and will not in the next pass
+            raise
+        return lost
+    return None

@@ -45,7 +45,6 @@ def score(settings: ScoreConfig, console: Console) -> None:
         nodes.require_lasting(place(settings.sort_into), "--sort-into")
     folder = bundle.find(place(settings.model))
     job = list_work(settings, bundle.load(folder).with_flip(settings.tta))
-    check_other(job)
     run, sums = job.run, checksums(folder)
     run.check(settings, job.work.manifest)
     run.check_model(sums)
@@ -53,6 +52,7 @@ def score(settings: ScoreConfig, console: Console) -> None:
     if run.finished:
         console.say(f"{run.path} is finished: nothing to score; give another --out to start again")
     else:
+        check_other(job)
         capacity.require_any(settings.pool.gpu)
         run.check_parts(job.parts)
         introduce(job, console)

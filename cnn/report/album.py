@@ -16,6 +16,7 @@ from cnn.manifest import class_indices
 from cnn.report import columns
 from cnn.report.evaluation import Evaluation, Shown
 from cnn.report.suspicion import suspicious, usual_confidence
+from cnn.scoring.prediction import answered
 
 GALLERY, SAMPLE = 18, 12
 CELL_IMAGES = 360
@@ -104,7 +105,7 @@ def take_album(
     pick = Pick("confidence", 2 * SAMPLE)
     for part in parts:
         read = part.filter(pc.is_null(part["error"]))
-        pick.see(read.filter(columns.has_prediction(read)))
+        pick.see(read.filter(answered(read)))
     return Album({"uncertain": pick.shown()})
 
 

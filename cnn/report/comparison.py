@@ -13,6 +13,7 @@ from cnn.manifest import class_indices
 from cnn.report import columns
 from cnn.report.album import Pick
 from cnn.report.evaluation import ClassChange, Comparison, Shown
+from cnn.scoring.prediction import answered
 from cnn.scoring.worklist import spelled_as
 
 
@@ -77,7 +78,7 @@ def _answered(part: pa.Table, other: pa.Table, classes: list[str]) -> pa.Table:
     # One class may be spelled in two Unicode forms: the labels are spelled as in `classes`.
     both = part.append_column("before", spelled_as(classes, other["predicted"]))
     judged = pc.is_null(columns.reasons_against(part, classes))
-    rows = both.filter(pc.and_(judged, columns.has_prediction(other))).combine_chunks()
+    rows = both.filter(pc.and_(judged, answered(other))).combine_chunks()
     rows = rows.append_column("was_right", pc.equal(rows["before"], rows["label"]))
     rows = rows.append_column("is_right", pc.equal(rows["predicted"], rows["label"]))
     return rows.append_column("negated_confidence", pc.negate(rows["confidence"]))

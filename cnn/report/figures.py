@@ -96,7 +96,8 @@ def _heatmap(axes: Axes, shares: NDArray[np.floating], names: list[str]) -> None
 def _number_cells(axes: Axes, shares: NDArray[np.floating]) -> None:
     for true, predicted in np.argwhere(shares >= 0.005):
         share = shares[true, predicted]
-        axes.text(predicted, true, f"{share:.0%}"[:-1], size=10, ha="center", va="center")
+        whole = share if share == 1 else np.clip(share, 0.01, 0.99)  # all only if it is all
+        axes.text(predicted, true, f"{whole:.0%}"[:-1], size=10, ha="center", va="center")
 
 
 def _reliability(axes: Axes, filled: NDArray[np.floating]) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cnn.manifest import class_indices
 from cnn.report import columns
-from cnn.scoring.prediction import uncertain
+from cnn.scoring.prediction import answered, uncertain
 
 BINS = 20
 
@@ -94,7 +94,7 @@ def _nothing(classes: list[str], min_confidence: float | None) -> Mix:
 def _mix(part: pa.Table, classes: list[str], min_confidence: float | None) -> Mix:
     """The mix of one part."""
     read = part.filter(pc.is_null(part["error"]))
-    scored = read.filter(columns.has_prediction(read))
+    scored = read.filter(answered(read))
     label = class_indices(scored["predicted"], classes)
     # Clipped, because a rounded softmax may exceed 1, which is outside the histogram.
     confidence = np.clip(scored["confidence"].to_numpy().astype(np.float32), 0, 1)
@@ -105,6 +105,6 @@ def _mix(part: pa.Table, classes: list[str], min_confidence: float | None) -> Mi
         confidence=np.bincount(label, confidence, len(classes)).astype(np.float64),
         histogram=np.histogram(confidence, BINS, (0, 1))[0],
         uncertain=len(uncertain(scored, min_confidence or 0.0)),
-        unreadable=columns.counts(part["error"].cast(pa.string())),
+        unreadable=columns.counts(part["error"]),
         no_prediction=read.num_rows - scored.num_rows,
     )

@@ -23,6 +23,7 @@ from cnn.report.sections import UNREADABLE_SHOWN
 from cnn.report.thumbnail import Thumbnails
 from cnn.text.console import pace
 from cnn.text.plural import by_reason
+from cnn.text.ratio import decimal
 
 Predictions = Callable[[], Iterable[pa.Table]]
 """Returns the predictions part by part; each call starts from the first part."""
@@ -119,7 +120,7 @@ class Summary(BaseModel):
         if self.uncertain is not None:
             parts.append(f"{self.uncertain:,} uncertain")
         if self.mean_confidence is not None:
-            parts.append(f"mean confidence {self.mean_confidence:.3f}")
+            parts.append(f"mean confidence {decimal(self.mean_confidence)}")
         return ", ".join(parts)
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from cnn.report import confusion, figures, tuning_figures
 from cnn.report.album import Album
@@ -162,11 +163,11 @@ def _matrix(
     data = {
         "classes": evaluation.classes,
         "support": matrix.sum(axis=1).tolist(),
-        "counts": [[*map(int, cell), int(matrix[tuple(cell)])] for cell in np.argwhere(matrix)],
+        "counts": [_cell(matrix, *cell) for cell in np.argwhere(matrix).tolist()],
         "views": {view.key: view.order for view in views},
         "examples": {
             f"{true},{predicted}": [
-                (image.path, image.confidence, thumbnails[image.path])
+                (image.path, percent(image.confidence, 0), thumbnails[image.path])
                 for image in images
                 if image.path in thumbnails
             ]
@@ -182,6 +183,12 @@ def _matrix(
         for view in views
     ]
     return {"views": drawn, "confusion_data": data}
+
+
+def _cell(matrix: NDArray[np.int64], true: int, predicted: int) -> tuple[int, int, int, str]:
+    """A cell that has images: its labels, their number, and their share of the true class."""
+    number = int(matrix[true, predicted])
+    return true, predicted, number, percent(number / matrix[true].sum(), 0)
 
 
 def _comparison(comparison: Comparison, album: Album | None) -> dict[str, Any]:

@@ -96,10 +96,10 @@ def together(parts: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
         held.append(part)
         del part  # or it would stay in memory while the next is made
         if sum(map(len, held)) >= rows:
-            yield pa.concat_tables(held, promote_options="permissive")
+            yield pa.concat_tables(held)
             held.clear()
     if held:
-        yield pa.concat_tables(held, promote_options="permissive")
+        yield pa.concat_tables(held)
 
 
 def guesses_asked(classes: list[str]) -> int:
@@ -109,8 +109,8 @@ def guesses_asked(classes: list[str]) -> int:
 
 def _guesses(judged: pa.Table, k: int) -> tuple[int, int]:
     """How many images carry `k` guesses, and how many have their class among the first `k`."""
-    guesses = pc.list_slice(judged["top_classes"].cast(pa.list_(pa.string())), 0, k)
+    guesses = pc.list_slice(judged["top_classes"], 0, k)
     guessed = pc.sum(pc.equal(pc.list_value_length(guesses), k))
     asked = judged["label"].take(pc.list_parent_indices(guesses))
-    hits = pc.sum(pc.equal(pc.list_flatten(guesses), asked.cast(pa.string())))
+    hits = pc.sum(pc.equal(pc.list_flatten(guesses), asked))
     return guessed.as_py() or 0, hits.as_py() or 0

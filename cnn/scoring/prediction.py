@@ -28,12 +28,12 @@ def predictions(rows: pa.Table, probabilities: Tensor, classes: list[str]) -> pa
 
     `probabilities`, float32 `(N, classes)`, belong to the rows without an error, in their order.
     A row with an error has nulls as its prediction; so has one whose probabilities are no numbers,
-    as damaged weights make them.
+    as damaged weights make them: they would turn every sum that includes them into NaN.
     """
     readable = rows["error"].is_null().to_numpy()
-    answered = readable.copy()
-    answered[readable] = probabilities.isfinite().all(dim=1).numpy(force=True)
-    place = pa.array(np.cumsum(readable) - 1, mask=~answered)  # row of `probabilities`, or null
+    sound = readable.copy()
+    sound[readable] = probabilities.isfinite().all(dim=1).numpy(force=True)
+    place = pa.array(np.cumsum(readable) - 1, mask=~sound)  # row of `probabilities`, or null
     columns = {name: column.take(place) for name, column in guesses(probabilities, classes).items()}
     columns |= {name: rows[name] for name in ("path", "label", "error")}
     return pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)
@@ -53,13 +53,17 @@ def guesses(probabilities: Tensor, classes: list[str]) -> dict[str, pa.Array]:
     }
 
 
-def confident(table: pa.Table, limit: float) -> pa.ChunkedArray:
-    """Whether the confidence of each prediction is at least `limit`; null if it has none.
+def answered(table: pa.Table) -> pa.ChunkedArray:
+    """For each row, whether it has a prediction."""
+    return pc.is_valid(table["predicted"])
 
-    NaN counts as none. Compared as float32, so that a confidence of 0.7 is not below 0.7.
+
+def confident(table: pa.Table, limit: float) -> pa.ChunkedArray:
+    """For each row, whether its confidence is at least `limit`; null if it has no prediction.
+
+    Compared as float32, so that a confidence of 0.7 is not below 0.7.
     """
-    enough = pc.greater_equal(table["confidence"], pa.scalar(limit, pa.float32()))
-    return pc.if_else(pc.is_nan(table["confidence"]), None, enough)
+    return pc.greater_equal(table["confidence"], pa.scalar(limit, pa.float32()))
 
 
 def uncertain(table: pa.Table, limit: float) -> pa.Table:

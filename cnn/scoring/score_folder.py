@@ -1,7 +1,7 @@
 """The folder of a scoring run: predictions in parts, each written whole or not at all."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 from pydantic import BaseModel
@@ -14,6 +14,7 @@ from cnn.files.atomic import write_atomically
 from cnn.files.place import Place
 from cnn.manifest import Manifest
 from cnn.runs.run_folder import RunFolder, facts
+from cnn.scoring.worklist import prefix_of
 
 
 class ScoreFolder(RunFolder):
@@ -65,6 +66,19 @@ class ScoreFolder(RunFolder):
         self.predictions.mkdir(parents=True, exist_ok=True)
         self.write_manifest(manifest)
         write_atomically(self.model, checksums)
+
+    def check_images(self, manifest: Manifest) -> None:
+        """The same; if only the folders are given in another way, the refusal says in which."""
+        try:
+            super().check_images(manifest)
+        except UserError:
+            folders = self.read_config().get("images") or ()
+            if renamed(Manifest.read(self.manifest), manifest, folders):
+                raise UserError(
+                    f"{self.path} was started with the same folders, given in another way: give "
+                    f"them as before ({' '.join(folders)})"
+                ) from None
+            raise
 
     def check_model(self, checksums: str) -> None:
         """Raise UserError if the run was started with another model."""
@@ -118,6 +132,22 @@ class ScoreFolder(RunFolder):
         while self.part(number).is_file():
             yield self.table(number)
             number += 1
+
+
+def renamed(before: Manifest, now: Manifest, folders: Sequence[str]) -> bool:
+    """Whether both are the same images, but not in `folders`, by which `before` calls them."""
+    same = ["root", "label", "size", "mtime_ns"]
+    if len(folders) < 2 or not before.table.select(same).equals(now.table.select(same)):
+        return False
+    columns = (before.table["path"], now.table["path"], now.table["root"])
+    prefixes = [prefix_of(folder) for folder in folders]
+    found = set()
+    for old, new, root in zip(*(column.to_pylist() for column in columns), strict=True):
+        below = old.removeprefix(prefixes[root])
+        if not new.endswith(f"/{below}"):
+            return False
+        found.add((root, new.removesuffix(below)))
+    return len(found) <= len(folders)
 
 
 def checksums(model: Place) -> str:

@@ -79,8 +79,8 @@ def _text(values: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _share(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Rounded to four decimals; NaN and infinity become null, as a decimal cannot hold them."""
-    return pc.if_else(pc.is_finite(values), values, None).cast(_SHARE)
+    """Rounded to four decimals."""
+    return values.cast(_SHARE)
 
 
 def _ranked(lists: pa.ChunkedArray, rank: int) -> pa.ChunkedArray:

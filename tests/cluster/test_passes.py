@@ -59,3 +59,10 @@ def test_three_passes_without_progress_end_the_job_and_the_last_two_are_isolated
     with pytest.raises(WorkerCrashedError):
         make_all(lambda: [0, 1], attempt, Console())
     assert attempts == [False, True, True]
+
+
+def test_passes_that_leave_parts_out_without_a_loss_end_the_job_too() -> None:
+    attempts: list[bool] = []
+    with pytest.raises(RuntimeError, match="left parts out"):
+        make_all(lambda: [0], lambda numbers, isolated: attempts.append(isolated), Console())
+    assert attempts == [False] * 3

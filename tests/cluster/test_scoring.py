@@ -224,6 +224,18 @@ def test_labels_that_the_other_model_cannot_predict_are_told_and_no_spelling_of_
     assert right["9"][0] == 0 < right["9"][1] == comparison["gained"]
 
 
+def test_a_finished_run_can_be_sorted_though_the_run_it_was_compared_with_is_gone(
+    scored: Path, model: Path, images: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(scored, tmp_path / "other")
+    out, into = tmp_path / "out", tmp_path / "sorted"
+    arguments = (model, images, "--out", out, "--compare", tmp_path / "other")
+    score(*arguments)
+    shutil.rmtree(tmp_path / "other")
+    score(*arguments, "--sort-into", into)
+    assert sum(file.is_file() for file in into.rglob("*")) == 298 + 1  # and the folder's key
+
+
 def test_a_comparison_needs_labels_and_a_finished_run_over_the_same_images(
     scored: Path, model: Path, images: Path, tmp_path: Path
 ) -> None:

@@ -37,7 +37,7 @@ addEventListener("beforeprint", () => {
 const source = document.getElementById("confusion-data");
 if (source) {
   const data = JSON.parse(source.textContent);
-  const counts = new Map(data.counts.map(([label, predicted, count]) => [`${label},${predicted}`, count]));
+  const counts = new Map(data.counts.map(([label, predicted, ...counted]) => [`${label},${predicted}`, counted]));
   const panel = document.getElementById("cell");
 
   const element = (tag, content, name) => {
@@ -50,19 +50,19 @@ if (source) {
     ? [element("b", element("bdi", data.classes[label])), " recognised"]
     : [element("b", element("bdi", data.classes[label])), " predicted as ", element("b", element("bdi", data.classes[predicted]))];
   const figures = (label, predicted) => {
-    const count = counts.get(`${label},${predicted}`) ?? 0, support = data.support[label];
-    const share = support ? `, ${Math.round(100 * count / support)}%` : "";
-    return `${count.toLocaleString("en")} of ${support.toLocaleString("en")} image${support === 1 ? "" : "s"}${share}`;
+    const [count, share] = counts.get(`${label},${predicted}`) ?? [0, "0%"], support = data.support[label];
+    const figure = `${count.toLocaleString("en")} of ${support.toLocaleString("en")} image${support === 1 ? "" : "s"}`;
+    return support ? `${figure}, ${share}` : figure;
   };
 
   const show = (label, predicted) => {
     const examples = data.examples[`${label},${predicted}`] ?? [];
-    const count = counts.get(`${label},${predicted}`) ?? 0;
+    const [count] = counts.get(`${label},${predicted}`) ?? [0];
     const images = examples.map(([path, confidence, image]) => {
       const picture = element("img", []);
       picture.src = image;
       picture.alt = `${data.classes[label]} predicted as ${data.classes[predicted]}: ${path}`;
-      const said = element("p", `${Math.round(100 * confidence)}% sure`, "muted");
+      const said = element("p", `${confidence} sure`, "muted");
       return element("li", [picture, said, element("p", element("bdi", path), "path")]);
     });
     const rest = !count || images.length === count ? "" : images.length
