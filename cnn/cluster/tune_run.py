@@ -17,7 +17,7 @@ from cnn.cluster.tuning import Tried
 from cnn.cluster.tuning_plan import TuningPlan
 from cnn.config import Resources, Search, TrainConfig, TuneConfig, image_bytes
 from cnn.dataset.prepared import Prepared
-from cnn.dataset.source import Source, default_out, find_source, prepared_folder
+from cnn.dataset.source import Source, default_out, find_source, prepared_folder, resized
 from cnn.errors import UserError
 from cnn.files.atomic import write_atomically
 from cnn.files.place import place
@@ -45,7 +45,7 @@ def tune(settings: TuneConfig, console: Console) -> None:
     base = settings.given()
     space = space_of(settings.search, base)
     check(settings, source, space, run)
-    sources = sources_of(source, base, space, run)
+    sources = {size: resized(source, size) for size in space.image_sizes}
     if run.finished:
         console.say(f"{run.path} is finished: nothing to do; give another --out to start again")
         announce(run, console)
@@ -126,23 +126,6 @@ def check(settings: TuneConfig, source: Source, space: Space, run: TuneFolder) -
     run.check_space(space.as_yaml())
     if not run.manifest.is_file():  # a search that has begun keeps its trials
         space.require_points(settings.search.trials)
-
-
-def sources_of(
-    source: Source, base: TrainConfig, space: Space, run: TuneFolder
-) -> dict[int, Source]:
-    """The images at each size of the space; `source`, listed before, has them at that of `base`."""
-    listed = {base.data.image_size: source}
-    return {
-        size: listed.get(size) or find_source(resized(base, size), run)
-        for size in space.image_sizes
-    }
-
-
-def resized(base: TrainConfig, size: int) -> TrainConfig:
-    """The settings with another image size."""
-    data = base.data.model_copy(update={"image_size": size})
-    return base.model_copy(update={"data": data})
 
 
 def conclude(tried: list[Tried], space: Space, run: TuneFolder) -> tuple[Tuning, Tried]:

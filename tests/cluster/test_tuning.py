@@ -15,9 +15,8 @@ from cnn.cluster.halving import Halving, Rungs
 from cnn.cluster.tuning import Proposals, TrialContext, Tried
 from cnn.cluster.tuning_plan import TuningPlan
 from cnn.cluster.watch import Watch
-from cnn.config import Images, Resources, Search, TrainConfig
+from cnn.config import Resources, Search, TrainConfig
 from cnn.dataset.prepared import Prepared
-from cnn.dataset.source import list_source
 from cnn.runs.run_folder import TuneFolder
 from cnn.search import study
 from cnn.search.space import Space
@@ -61,16 +60,6 @@ def tried(dataset: Prepared, tmp_path_factory: pytest.TempPathFactory) -> list[T
     settings = Search(trials=6, algorithm="random", grace=1, reduction=2)
     out, plan = tmp_path_factory.mktemp("search") / "run", TuningPlan(concurrent=2, workers=1)
     return search(dataset, out, {"lr": rates}, settings, plan)
-
-
-def test_images_are_listed_again_only_for_other_sizes(digits: Path, tmp_path: Path) -> None:
-    base = BASE.model_copy(update={"images": str(digits)})
-    source = list_source(str(digits), base.data)
-    space = Space({"image_size": Choice((16, 24))}, base)
-    sources = tune_run.sources_of(source, base, space, TuneFolder(tmp_path / "run"))
-    assert sources[16] is source
-    other = list_source(str(digits), Images(image_size=24))
-    assert (list(sources), sources[24].key) == ([16, 24], other.key)
 
 
 def test_the_given_settings_are_tried_first_and_run_to_their_end(tried: list[Tried]) -> None:
