@@ -356,6 +356,12 @@ class TrainConfig(Experiment):
         False, description="write a page of augmented images, beside --out, and stop"
     )
 
+    @model_validator(mode="after")
+    def _check_stop(self) -> Self:
+        if self.dry_run and self.preview:
+            raise ValueError("--dry-run and --preview both stop before training: give one of them")
+        return self
+
 
 class TuneConfig(Experiment):
     """Search for better settings than those given; evaluate the best model on the test split."""
