@@ -200,8 +200,8 @@ class Resources(Settings):
         4.0, ge=0, description="GiB of images a worker may hold; a larger split is streamed"
     )
 
-    def hold(self, images: int, image_size: int) -> bool:
-        """Whether a worker keeps this many images in memory; if not, they are streamed."""
+    def fits_in_memory(self, images: int, image_size: int) -> bool:
+        """Whether a worker may hold this many images in memory; if not, they are streamed."""
         return image_bytes(images, image_size) <= self.memory * GIB
 
 

@@ -7,7 +7,7 @@ from ray.data import ActorPoolStrategy
 
 from cnn import config
 from cnn.cluster.autoscaler import Needs
-from cnn.cluster.capacity import TOO_SMALL, gpus, in_words, provides, slots, total, wants_gpu
+from cnn.cluster.capacity import TOO_SMALL, choose_gpu, gpus, in_words, obtain, slots, total
 from cnn.errors import UserError
 from cnn.machine import cores
 from cnn.text.console import Console
@@ -101,14 +101,14 @@ def logical_cpus(settings: config.Pool) -> int:
 
 def plan(settings: config.Pool, parts: int, image_size: int, console: Console) -> ScoringPlan:
     """The plan to score this many parts; UserError if the cluster cannot provide for it."""
-    gpu = wants_gpu(settings.gpu, {"CPU": 1, "GPU": 1}, console)
+    gpu = choose_gpu(settings.gpu, {"CPU": 1, "GPU": 1}, console)
     fraction = settings.gpu_fraction if gpu else 0.0
     most = room(fraction)
     workers = min(parts, settings.workers or max(1, most))
     elastic = settings.workers is None and "RAY_ADDRESS" in os.environ
     batch_size = settings.batch_size or images_per_pass(image_size, gpu)
     wanted = ScoringPlan(workers, batch_size, fraction, elastic)
-    if provides(wanted.needs, console):
+    if obtain(wanted.needs, console):
         return wanted
     each = f"{fraction:g} GPUs each, of {gpus()}" if gpu else f"a CPU each, of {total('CPU')}"
     fix = f"give --workers {most}" if most else "leave out --gpu" if gpu else TOO_SMALL

@@ -10,10 +10,10 @@ from cnn.cluster import capacity, nodes, training, tuning, tuning_plan
 from cnn.cluster.prepare_run import PREPARE_CPUS, shared_dataset
 from cnn.cluster.search_state import read_state
 from cnn.cluster.session import session
-from cnn.cluster.train_run import announce, keep, split, test
+from cnn.cluster.train_run import announce, keep, record_splits, test
 from cnn.cluster.training import Trained
 from cnn.cluster.trials import TrialContext
-from cnn.cluster.tuning import Tried
+from cnn.cluster.tuning import EndedTrial
 from cnn.cluster.tuning_plan import TuningPlan
 from cnn.config import Resources, Search, TrainConfig, TuneConfig, image_bytes
 from cnn.dataset.prepared import Prepared
@@ -58,11 +58,11 @@ def tune(settings: TuneConfig, console: Console) -> None:
         plan = tuning_plan.plan(settings, held, console, before)
         nodes.require_shared_folder(run.path)
         with run.begun(settings, source.manifest):
-            fill(settings, sources, space, run, plan, console, started)
+            search_and_report(settings, sources, space, run, plan, console, started)
     announce(run, console)
 
 
-def fill(
+def search_and_report(
     settings: TuneConfig,
     sources: Mapping[int, Source],
     space: Space,
@@ -81,7 +81,7 @@ def fill(
         for size, one in sources.items()
     }
     first = datasets[start.data.image_size]
-    census = split(first, base, run, plan.training_plan)
+    census = record_splits(first, base, run, plan.training_plan)
     briefing = preflight.describe(census, start, str(plan), console)
     folders = {size: dataset.folder for size, dataset in datasets.items()}
     context = TrialContext(space, folders, plan, run.trials.resolve())
@@ -110,7 +110,7 @@ def fill(
 
 def held_bytes(resources: Resources, images: int, image_size: int) -> int:
     """Bytes of images that a worker keeps in memory; 0 if they are streamed."""
-    return image_bytes(images, image_size) if resources.hold(images, image_size) else 0
+    return image_bytes(images, image_size) if resources.fits_in_memory(images, image_size) else 0
 
 
 def space_of(search: Search, base: TrainConfig) -> Space:
@@ -128,7 +128,7 @@ def check(settings: TuneConfig, source: Source, space: Space, run: TuneFolder) -
         space.require_points(settings.search.trials)
 
 
-def conclude(tried: list[Tried], space: Space, run: TuneFolder) -> tuple[Tuning, Tried]:
+def conclude(tried: list[EndedTrial], space: Space, run: TuneFolder) -> tuple[Tuning, EndedTrial]:
     """Write leaderboard.csv and best.yaml; return search and winner. UserError if all failed."""
     trials = [one.trial for one in tried]
     compared = [(trial.point, trial.accuracy or 0.0) for trial in trials if trial.comparable]
@@ -146,7 +146,7 @@ def conclude(tried: list[Tried], space: Space, run: TuneFolder) -> tuple[Tuning,
     return summary, next(one for one in tried if one.trial is summary.best)
 
 
-def as_trained(tried: Tried) -> Trained:
+def as_trained(tried: EndedTrial) -> Trained:
     """The best trial as a training result: its bundle and history."""
     rows = tried.epochs.to_dict("records")
     return Trained(tried.best(), rows)

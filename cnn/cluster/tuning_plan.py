@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from cnn import config
 from cnn.cluster.autoscaler import Needs
-from cnn.cluster.capacity import TOO_SMALL, gpus, in_words, provides, slots, total, wants_gpu
+from cnn.cluster.capacity import TOO_SMALL, choose_gpu, gpus, in_words, obtain, slots, total
 from cnn.cluster.search_state import NOTHING, SearchState
 from cnn.cluster.training_plan import DATA_CPUS, TrainingPlan, worker_needs
 from cnn.errors import UserError
@@ -122,14 +122,14 @@ def plan(
     asked, search, streamed = settings.resources, settings.search, not held
     workers = asked.workers or 1
     alone: Needs = {"CPU": trial_cpus(1, streamed), "GPU": 1}
-    gpu = wants_gpu(asked.gpu, alone if workers == 1 else worker_needs(gpu=True), console)
+    gpu = choose_gpu(asked.gpu, alone if workers == 1 else worker_needs(gpu=True), console)
     fraction = (search.gpu_fraction if workers == 1 else 1.0) if gpu else 0.0
     most = room(workers, fraction, streamed)
     if "RAY_ADDRESS" not in os.environ:  # its Ray may have more CPUs than there are, to decode with
         most = min(most, own_room(workers, held))
     wanted = TuningPlan(at_once(settings, most, before), workers, fraction, streamed)
     # A GPU's fractions add up, but a trial cannot take parts of two.
-    if provides(wanted.needs, console) and wanted.fits():
+    if obtain(wanted.needs, console) and wanted.fits():
         return wanted
     if before.statuses:
         raise UserError(

@@ -47,7 +47,7 @@ def train(
     loop.fit(state, train, validation, on_epoch_end)
 
 
-def start(
+def initial_state(
     settings: TrainConfig,
     dataset: Prepared,
     device: torch.device,
@@ -102,7 +102,7 @@ def split_batches(
         "balanced": settings.training.balance == "sampling",
     }
     held = train.num_rows + (validation.num_rows if held_out else 0)
-    if not settings.resources.hold(held, dataset.card.image_size):
+    if not settings.resources.fits_in_memory(held, dataset.card.image_size):
         return (
             StreamedTrainingBatches(dataset, train, **options),
             StreamedEvaluationBatches(dataset, validation, share) if held_out else None,

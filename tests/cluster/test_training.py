@@ -43,7 +43,7 @@ def alone(dataset: Prepared, memory: float = 4) -> list[Epoch]:
     """The epochs of a training in this process, its images in memory or streamed."""
     resources = SETTINGS.resources.model_copy(update={"memory": memory})
     settings = SETTINGS.model_copy(update={"resources": resources})
-    state = worker.start(settings, dataset, torch.device("cpu"))
+    state = worker.initial_state(settings, dataset, torch.device("cpu"))
     worker.train(settings, dataset, state, lambda state: None)
     return state.history
 
@@ -97,7 +97,7 @@ def test_a_streamed_run_trains_like_one_from_memory(dataset: Prepared, one: list
 
 def test_only_an_incomplete_first_epoch_is_trained_again(dataset: Prepared, tmp_path: Path) -> None:
     """A full disk interrupts the first; a later one is not discarded silently."""
-    state = worker.start(SETTINGS, dataset, torch.device("cpu"))
+    state = worker.initial_state(SETTINGS, dataset, torch.device("cpu"))
     (tmp_path / epoch_name(1)).mkdir()
     training.resume(state, tmp_path)
     assert not state.history
@@ -128,6 +128,6 @@ def test_a_process_hashes_the_images_once_for_all_that_it_trains(
     training = SETTINGS.training.model_copy(update={"epochs": 1, "balance": "loss"})
     settings = SETTINGS.model_copy(update={"seed": 77, "training": training})
     for _ in range(2):
-        state = worker.start(settings, dataset, torch.device("cpu"))
+        state = worker.initial_state(settings, dataset, torch.device("cpu"))
         worker.train(settings, dataset, state, lambda state: None)
     assert seeds == [77]
