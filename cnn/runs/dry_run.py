@@ -37,11 +37,10 @@ def read_all(root: str, manifest: Manifest, images: config.Images, console: Cons
     mine = local()
 
     def begin() -> None:
-        mine.decode = decoders.enter_context(decoder(isolated=True))
+        mine.decode = decoders.enter_context(decoder(images.image_size, images.fit, isolated=True))
 
     def look(path: str, error: str | None) -> tuple[str | None, str | None]:
-        size, fit = images.image_size, images.fit
-        content_hash, error, _ = prepare_image(path, error, read, size, fit, mine.decode)
+        content_hash, error, _ = prepare_image(path, error, read, mine.decode)
         return content_hash, error
 
     paths, errors = (manifest.table[name].to_pylist() for name in ("path", "error"))
