@@ -42,36 +42,41 @@ class ScoringPlan:
     elastic: bool = False
 
     @property
+    def gpu(self) -> bool:
+        """Whether the workers score on GPUs."""
+        return self.gpu_fraction > 0
+
+    @property
     def worker_cpus(self) -> float:
         """CPUs of a worker: one half, and the other half is left to decode; none beside a GPU."""
-        return 0 if self.gpu_fraction else SHARED_CPU
+        return 0 if self.gpu else SHARED_CPU
 
     @property
     def decode_cpus(self) -> float:
         """CPUs of a decoding task."""
-        return 1 if self.gpu_fraction else SHARED_CPU
+        return 1 if self.gpu else SHARED_CPU
 
     @property
     def threads(self) -> int:
         """Threads of each worker's arithmetic; one on a GPU, or if more workers may be added."""
-        return 1 if self.gpu_fraction or self.elastic else max(1, cores() // self.workers)
+        return 1 if self.gpu or self.elastic else max(1, cores() // self.workers)
 
     @property
     def needs(self) -> list[Needs]:
         """What the machines of the cluster must have."""
-        if self.gpu_fraction:
+        if self.gpu:
             return [{"GPU": self.gpu_fraction}] * self.workers + [{"CPU": self.decode_cpus}]
         return [{"CPU": self.worker_cpus + self.decode_cpus}] * self.workers
 
     @property
     def at_once(self) -> int:
         """Parts that a worker processes at once."""
-        return GPU_IN_HAND if self.gpu_fraction else 1
+        return GPU_IN_HAND if self.gpu else 1
 
     @property
     def sent(self) -> int | None:
         """Parts sent to a worker, including those in process; None for Ray Data's default."""
-        return GPU_SENT if self.gpu_fraction else None
+        return GPU_SENT if self.gpu else None
 
     def pool(self) -> ActorPoolStrategy:
         """The pool of workers, as Ray Data takes it."""
@@ -91,7 +96,7 @@ class ScoringPlan:
         return replace(self, workers=max(1, min(self.workers, room(self.gpu_fraction))))
 
     def __str__(self) -> str:
-        return f"{in_words(self.workers, self.gpu_fraction > 0)}, batches of {self.batch_size}"
+        return f"{in_words(self.workers, self.gpu)}, batches of {self.batch_size}"
 
 
 def logical_cpus(settings: config.Pool) -> int:

@@ -54,8 +54,8 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
 def train_alone(settings: TrainConfig, dataset: Prepared, plan: TuningPlan, folder: Place) -> None:
     """Train in this process: no others start, and the images stay in memory for the next trial."""
     torch.set_num_threads(plan.threads)
-    require_usable(plan.gpu_fraction > 0)
-    device = torch.device("cuda" if plan.gpu_fraction else "cpu")
+    require_usable(plan.gpu)
+    device = torch.device("cuda" if plan.gpu else "cpu")
     state = initial_state(settings, dataset, device)
     restore(state, kept(folder, TRIAL))  # if all are damaged, the trial starts again
 

@@ -27,6 +27,11 @@ class TuningPlan:
     streamed: bool = False
 
     @property
+    def gpu(self) -> bool:
+        """Whether the trials train on GPUs."""
+        return self.gpu_fraction > 0
+
+    @property
     def threads(self) -> int:
         """Threads of each trial's arithmetic."""
         return max(1, cores() // self.concurrent)
@@ -53,7 +58,7 @@ class TuningPlan:
     @property
     def training_plan(self) -> TrainingPlan:
         """The plan of a training run with the same workers, alone on the machine."""
-        return TrainingPlan(self.workers, gpu=self.gpu_fraction > 0)
+        return TrainingPlan(self.workers, gpu=self.gpu)
 
     @property
     def trial_plan(self) -> TrainingPlan:
@@ -67,11 +72,12 @@ class TuningPlan:
 
     def fits(self) -> bool:
         """Whether each trial has its fraction on one GPU."""
-        fraction = self.gpu_fraction
-        return not fraction or self.concurrent * self.workers <= slots(gpus(), fraction)
+        if not self.gpu:
+            return True
+        return self.concurrent * self.workers <= slots(gpus(), self.gpu_fraction)
 
     def __str__(self) -> str:
-        each = in_words(self.workers, self.gpu_fraction > 0)
+        each = in_words(self.workers, self.gpu)
         at_once, cpus = counted(self.concurrent, "trial"), counted(self.cpus, "CPU")
         return f"{at_once} at once, {each} each: {cpus} in all"
 
@@ -131,20 +137,26 @@ def plan(
     # A GPU's fractions add up, but a trial cannot take parts of two.
     if obtain(wanted.needs, console) and wanted.fits():
         return wanted
-    if before.statuses:
-        raise UserError(
-            f"the interrupted search needs {wanted.cpus} CPUs and {wanted.gpus:g} GPUs, and there "
-            f"are {total('CPU')} and {gpus()}: resume it with as many, or give another --out"
-        )
-    trials = counted(wanted.concurrent, "trial")
-    fewer = "give fewer --workers" if workers > 1 else TOO_SMALL
-    raise UserError(
-        f"{trials} at once with {in_words(workers, gpu)} each: {wanted.cpus} CPUs"
-        + (f" and {wanted.gpus:g} GPUs" if gpu else "")
-        + " are needed"
-        + f", and there are {total('CPU')} CPUs and {gpus()} GPUs: "
-        + (f"give --concurrent {most}" if most else fewer)
-        + (", or leave out --gpu" if gpu else "")
+    raise interrupted(wanted) if before.statuses else refusal(wanted, most)
+
+
+def interrupted(wanted: TuningPlan) -> UserError:
+    """The error for a search that can run no more as it did before it was interrupted."""
+    return UserError(
+        f"the interrupted search needs {wanted.cpus} CPUs and {wanted.gpus:g} GPUs, and there "
+        f"are {total('CPU')} and {gpus()}: resume it with as many, or give another --out"
+    )
+
+
+def refusal(wanted: TuningPlan, most: int) -> UserError:
+    """The error for a plan that cannot run: what it needs, and how many trials at once could."""
+    trials, each = counted(wanted.concurrent, "trial"), in_words(wanted.workers, wanted.gpu)
+    needed = f"{wanted.cpus} CPUs" + (f" and {wanted.gpus:g} GPUs" if wanted.gpu else "")
+    fewer = "give fewer --workers" if wanted.workers > 1 else TOO_SMALL
+    fix = f"give --concurrent {most}" if most else fewer
+    return UserError(
+        f"{trials} at once with {each} each: {needed} are needed, and there are {total('CPU')} "
+        f"CPUs and {gpus()} GPUs: {fix}{', or leave out --gpu' if wanted.gpu else ''}"
     )
 
 
