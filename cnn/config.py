@@ -349,11 +349,16 @@ class Experiment(Settings):
 class TrainConfig(Experiment):
     """Train a classifier on a folder of images, evaluate it on the test split, write a report."""
 
+    # Of one command, not of a run: config.yaml does not hold them.
     dry_run: bool = Field(
-        False, description="list and count the images, show the plan, time a few steps, and stop"
+        False,
+        exclude=True,
+        description="list and count the images, show the plan, time a few steps, and stop",
     )
     preview: bool = Field(
-        False, description="write a page of augmented images, beside --out, and stop"
+        False,
+        exclude=True,
+        description="write a page of augmented images, beside --out, and stop",
     )
 
     @model_validator(mode="after")

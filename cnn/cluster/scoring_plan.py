@@ -1,6 +1,7 @@
 """The plan of scoring: how many workers with a model each, checked before a request to Ray."""
 
 import os
+import sys
 from dataclasses import dataclass, replace
 
 from ray.data import ActorPoolStrategy
@@ -9,17 +10,15 @@ from cnn import config
 from cnn.cluster.autoscaler import Needs
 from cnn.cluster.capacity import TOO_SMALL, choose_gpu, gpus, in_words, obtain, slots, total
 from cnn.errors import UserError
-from cnn.machine import cores
+from cnn.machine import cores, images_at_once
 from cnn.text.console import Console
 
 # Without GPUs, decoding tasks and scoring workers share the CPUs, and Ray counts half a CPU for
 # each. Which of them has more to do depends on the images: the system schedules that better.
 SHARED_CPU = 0.5
 
-# The most pixels in one pass through the network, limited by memory. To launch a pass on a GPU
-# takes 3 ms for any number of images, as long as an H200 computes on 2 megapixels. A CPU gains
-# nothing from more images than CPU_BATCH.
-PASS_PIXELS = 2**22
+# A GPU takes as many images in one pass as fit into memory: to launch a pass takes 3 ms for any
+# number of images, as long as an H200 computes on 2 megapixels. A CPU gains nothing from more than:
 CPU_BATCH = 128
 
 # Parts that a GPU worker processes at once: while the GPU works on one, the CPU works on two. And
@@ -127,5 +126,4 @@ def room(gpu_fraction: float) -> int:
 
 def images_per_pass(image_size: int, gpu: bool) -> int:
     """Images, `image_size` pixels a side, that keep a worker busy and fit into its memory."""
-    most = max(1, PASS_PIXELS // image_size**2)
-    return most if gpu else min(most, CPU_BATCH)
+    return images_at_once(image_size, sys.maxsize if gpu else CPU_BATCH)
