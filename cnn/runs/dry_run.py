@@ -1,4 +1,7 @@
-"""The dry run: every image decoded and counted, a few training steps timed; nothing is written."""
+"""The dry run: every image decoded and counted, a few training steps timed.
+
+Nothing is written but the embedded digits, which are unpacked when they are listed.
+"""
 
 import statistics
 import time
@@ -31,7 +34,7 @@ AT_ONCE = 4096
 
 
 def read_all(root: str, manifest: Manifest, images: config.Images, console: Console) -> Manifest:
-    """The manifest after reading and decoding every file in this process; nothing is written."""
+    """The manifest after reading and decoding every file on this machine."""
     read = Reader(root)
 
     mine = local()
