@@ -25,7 +25,7 @@ def warp(images: Tensor, matrices: Tensor) -> Tensor:
     """
     warped = functional.grid_sample(
         images.float(),
-        sources(matrices, *images.shape[2:]),
+        sampling_grid(matrices, *images.shape[2:]),
         mode="bilinear",
         padding_mode="reflection",
         align_corners=False,
@@ -33,7 +33,7 @@ def warp(images: Tensor, matrices: Tensor) -> Tensor:
     return warped.round_().to(torch.uint8, memory_format=torch.channels_last)
 
 
-def sources(matrices: Tensor, height: int, width: int) -> Tensor:
+def sampling_grid(matrices: Tensor, height: int, width: int) -> Tensor:
     """Where each target pixel comes from, float32 `(B, height, width, 2)`, as from `affine_grid`.
 
     Computed as the sum of a row term and a column term: `affine_grid` multiplies matrices for

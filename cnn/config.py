@@ -223,8 +223,8 @@ class Resources(Settings):
         4.0, ge=0, description="GiB of images a worker may hold; a larger split is streamed"
     )
 
-    def hold(self, images: int, image_size: int) -> bool:
-        """Whether a worker keeps this many images in memory; if not, they are streamed."""
+    def fits_in_memory(self, images: int, image_size: int) -> bool:
+        """Whether a worker may hold this many images in memory; if not, they are streamed."""
         return image_bytes(images, image_size) <= self.memory * GIB
 
 
@@ -380,12 +380,23 @@ class Experiment(Settings):
 class TrainConfig(Experiment):
     """Train a classifier on a folder of images, evaluate it on the test split, write a report."""
 
+    # Of one command, not of a run: config.yaml does not hold them.
     dry_run: bool = Field(
-        False, description="list and count the images, show the plan, time a few steps, and stop"
+        False,
+        exclude=True,
+        description="list and count the images, show the plan, time a few steps, and stop",
     )
     preview: bool = Field(
-        False, description="write a page of augmented images, beside --out, and stop"
+        False,
+        exclude=True,
+        description="write a page of augmented images, beside --out, and stop",
     )
+
+    @model_validator(mode="after")
+    def _check_stop(self) -> Self:
+        if self.dry_run and self.preview:
+            raise ValueError("--dry-run and --preview both stop before training: give one of them")
+        return self
 
 
 class TuneConfig(Experiment):

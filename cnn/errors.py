@@ -34,8 +34,12 @@ def writing_to(place: object, mend: str) -> Iterator[None]:
     except OSError as error:
         if is_full_disk(error):
             raise
-        reason = error.strerror or " ".join(str(error).split())
-        raise UserError(f"{place} cannot be written ({reason}): {mend}") from None
+        raise UserError(f"{place} cannot be written ({in_short(error)}): {mend}") from None
+
+
+def in_short(error: Exception) -> str:
+    """What an error says, on one line; of the system's errors, what they say without the file."""
+    return getattr(error, "strerror", None) or " ".join(str(error).split())
 
 
 def reasons(error: BaseException) -> Iterator[BaseException]:

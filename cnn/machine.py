@@ -7,6 +7,8 @@ from pathlib import Path
 
 import psutil
 
+PASS_PIXELS = 2**22  # of the images in one pass through a network, limited by memory
+
 
 def cores(root: Path = Path("/")) -> int:
     """CPUs that this process may use: `taskset` and cpusets hide others, and quotas limit the time.
@@ -54,3 +56,8 @@ def quota(group: Path) -> float:
 def free_memory() -> int:
     """Bytes of memory that new processes could take now."""
     return int(psutil.virtual_memory().available)
+
+
+def images_at_once(side: int, most: int) -> int:
+    """Images, `side` pixels a side, that a pass through a network takes: `most`, if memory lets."""
+    return max(1, min(most, PASS_PIXELS // side**2))

@@ -1,6 +1,5 @@
 """The network: uint8 images in, one logit per class out."""
 
-import difflib
 from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
@@ -14,6 +13,7 @@ from torch.nn import functional
 
 from cnn import config
 from cnn.errors import UserError
+from cnn.text.spelling import nearest
 
 # Per-channel mean and standard deviation of ImageNet's photos on the 0..1 scale: torchvision's
 # weights were trained with them, and other photos are close enough.
@@ -193,8 +193,8 @@ def torchvision_model(settings: config.Network, classes: int) -> nn.Module:
 
     known = torchvision.models.list_models(module=torchvision.models)
     if settings.network not in known:
-        near = difflib.get_close_matches(settings.network, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else "take cnn, or a name such as resnet18"
+        near = nearest(settings.network, known)
+        hint = f"did you mean {near}?" if near else "take cnn, or a name such as resnet18"
         raise NetworkError(f"no network is named {settings.network}: {hint}")
     download = "DEFAULT" if settings.weights == "default" else None
     try:

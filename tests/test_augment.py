@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from cnn.augment import augment, cutmix, draw, draw_squares, mixed_labels, sources
+from cnn.augment import augment, cutmix, draw, draw_squares, mixed_labels, sampling_grid
 from cnn.config import Augmentation
 
 OFF = Augmentation(rotation=0, shift=0, zoom=0, flip=False, vertical_flip=False)
@@ -56,7 +56,7 @@ def test_a_batch_stays_a_channels_last_batch_of_bytes(options: Augmentation) -> 
 def test_sources_equal_the_affine_grid_of_torch() -> None:
     matrices = draw(7, STRONG, seeded(3))
     expected = functional.affine_grid(matrices, [7, 3, 12, 20], align_corners=False)
-    assert torch.allclose(sources(matrices, 12, 20), expected, atol=1e-6)
+    assert torch.allclose(sampling_grid(matrices, 12, 20), expected, atol=1e-6)
 
 
 def test_the_generator_alone_determines_the_result() -> None:

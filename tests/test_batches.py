@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cnn.config import Augmentation
+from cnn.machine import PASS_PIXELS
 from cnn.training.balance import balanced_draws
 from cnn.training.batches import (
     EVALUATION_BATCH,
-    EVALUATION_PIXELS,
     EvaluationBatches,
     Share,
     TrainingBatches,
@@ -197,5 +197,5 @@ def test_larger_images_are_evaluated_in_smaller_batches(side: int) -> None:
     images = torch.empty(0, 3, side, side, dtype=torch.uint8)
     size = EvaluationBatches(images, torch.empty(0, dtype=torch.int64)).batch_size
     assert 1 <= size <= EVALUATION_BATCH
-    assert size == 1 or size * side**2 <= EVALUATION_PIXELS
-    assert size == EVALUATION_BATCH or (size + 1) * side**2 > EVALUATION_PIXELS
+    assert size == 1 or size * side**2 <= PASS_PIXELS
+    assert size == EVALUATION_BATCH or (size + 1) * side**2 > PASS_PIXELS

@@ -10,12 +10,12 @@ import pytest
 import yaml
 from pydantic_core import PydanticUndefined
 
-from cnn.config import PrepareConfig, ScoreConfig, TrainConfig, TuneConfig
+from cnn.config import Positional, PrepareConfig, ScoreConfig, TrainConfig, TuneConfig
 from cnn.errors import UserError, is_full_gpu
 from cnn.manifest import COLUMNS, Manifest
 from cnn.runs.run_folder import TrainFolder
 from cnn.settings.command import parse
-from cnn.settings.schema import leaves
+from cnn.settings.schema import flag, leaves
 
 IMPORTS = "from cnn.settings.command import *; from cnn.config import TrainConfig"
 ROOT = Path(__file__).parents[1]
@@ -256,6 +256,7 @@ def test_each_kind_of_flag_is_understood() -> None:
         (["--batch-size", "64", "--workers", "3"], ["batch_size 64", "3 workers", "multiple of 3"]),
         (["--kernel-size", "4"], ["kernel_size 4", "odd"]),
         (["--network", "cnn", "--weights", "default"], ["weights", "--network resnet18"]),
+        (["--dry-run", "--preview"], ["--dry-run", "--preview", "one of them"]),
         (["photos", "more"], ["more"]),
         (["--config", "no-such.yaml"], ["--config no-such.yaml", "No such file"]),
     ],
@@ -374,6 +375,16 @@ def test_help_shows_every_setting_and_its_description(job: str, config: Any) -> 
         flag = f"--{name.replace('_', '-')} "
         assert flag in shown or f"{name.upper()}: " in shown
         assert " ".join((field.description or "").split()) in shown
+
+
+@pytest.mark.parametrize(("job", "config"), [("train", TrainConfig), ("prepare", PrepareConfig)])
+def test_help_shows_each_group_of_settings_under_what_the_group_says(job: str, config: Any) -> None:
+    _, *sections = python("-m", f"jobs.{job}", "--help").stdout.split("\n\n")
+    for name, (group, *inner), field in leaves(config):
+        if Positional not in field.metadata:
+            (shown,) = [part for part in sections if f"\n  {flag(name)} " in part]
+            doc = config.model_fields[group].annotation.__doc__ if inner else "Options"
+            assert shown.startswith(f"{doc.rstrip('.')}:\n")
 
 
 @pytest.mark.parametrize("argument", ["--help", "--no-such-flag"])

@@ -178,8 +178,8 @@ def test_saved_settings_of_the_digits_are_read_back_unchanged() -> None:
 @given(st.integers(1, 10**6), st.integers(8, 1024))
 def test_a_worker_holds_images_exactly_if_they_fit_its_memory(images: int, image_size: int) -> None:
     size = images * image_size * image_size * 3
-    assert Resources(memory=(size + 1) / GIB).hold(images, image_size)
-    assert not Resources(memory=(size - 1) / GIB).hold(images, image_size)
+    assert Resources(memory=(size + 1) / GIB).fits_in_memory(images, image_size)
+    assert not Resources(memory=(size - 1) / GIB).fits_in_memory(images, image_size)
 
 
 @pytest.mark.parametrize("name", ["rotation", "shift", "zoom"])

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from cnn.training import checkpoint
 from cnn.training.balance import class_weights
 from cnn.training.batches import Batch, EvaluationBatches, Share, TrainingBatches
 from cnn.training.history import Epoch
+from cnn.training.progressive import FIXED
 
 CPU = torch.device("cpu")
 CLASSES = ["blue", "green", "red"]
@@ -406,7 +408,7 @@ def test_the_time_left_follows_the_sides_of_the_images_to_come() -> None:
     settings = training(epochs=4, growing=0.5)
     state = fresh(settings)
     state.history = [{**row(1, seconds=3.0), "side": 4}]
-    cost = progressive_of(state, settings).cost
+    cost = partial(progressive_of(state, settings).cost, fixed=FIXED)
     expected = 3.0 * (cost(6) + 2 * cost(8)) / cost(4)
     assert seconds_left(state, settings, 4) == pytest.approx(expected)
     assert seconds_left(state, settings, 1) == 0

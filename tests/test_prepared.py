@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,11 @@ from cnn.dataset.prepared import Card, Prepared, gather, write_shard
 from cnn.errors import UserError
 from cnn.files.folder import list_folder
 from cnn.files.reader import Reader
+from cnn.image import decode
 from cnn.manifest import Manifest, class_indices, hash_content, label_images
 
 SIZE = 8
+SQUASH = partial(decode, size=SIZE, fit="squash")
 NAMES = ["ant", "bee", "cat"]
 IMAGES, BROKEN_EVERY = 30, 5
 
@@ -52,7 +55,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     prepared.shard_file(folder, 0).parent.mkdir()
     for shard, rows in enumerate(np.array_split(order, 3)):
         file = prepared.shard_file(folder, shard)
-        write_shard(file, manifest.table.take(rows), Reader(str(root)), SIZE, "squash")
+        write_shard(file, manifest.table.take(rows), Reader(str(root)), SQUASH)
     found = pa.concat_tables(prepared.shard_manifests(folder, 3)).take(np.argsort(order))
     read = manifest.with_contents(*(found[n].to_pylist() for n in ("content_hash", "error")))
     table = read.table.append_column("shard", found["shard"]).append_column("row", found["row"])
@@ -124,7 +127,7 @@ def test_a_shard_keeps_every_row_with_its_image_or_its_error(tmp_path: Path) -> 
     rows = listed(root)
     gone.unlink()
     shard = tmp_path / "shard.parquet"
-    write_shard(shard, rows, Reader(str(root)), SIZE, "squash")
+    write_shard(shard, rows, Reader(str(root)), SQUASH)
     table = pq.read_table(shard)
     assert table["path"].to_pylist() == rows["path"].to_pylist()
     assert table["error"].to_pylist() == [
@@ -141,7 +144,7 @@ def test_a_shard_with_only_unreadable_files_is_complete(tmp_path: Path) -> None:
     for name in ("1.jpg", "2.jpg"):
         (root / name).write_text("no image")
     shard = tmp_path / "shard.parquet"
-    write_shard(shard, listed(root), Reader(str(root)), SIZE, "crop")
+    write_shard(shard, listed(root), Reader(str(root)), SQUASH)
     assert pq.read_table(shard)["error"].to_pylist() == ["not_an_image"] * 2
 
 
@@ -151,9 +154,9 @@ def test_a_full_disk_leaves_no_shard(tmp_path: Path) -> None:
         put(root / f"{number}.png", pixels(number))
     shard = tmp_path / "shard.parquet"
     with full_disk(500), pytest.raises(OSError):
-        write_shard(shard, listed(root), Reader(str(root)), SIZE, "squash")
+        write_shard(shard, listed(root), Reader(str(root)), SQUASH)
     assert not shard.exists()
-    write_shard(shard, listed(root), Reader(str(root)), SIZE, "squash")
+    write_shard(shard, listed(root), Reader(str(root)), SQUASH)
     assert pq.read_table(shard)["image"].null_count == 0
 
 
@@ -169,7 +172,7 @@ def test_a_failing_disk_raises_and_is_not_recorded_as_an_unreadable_file(tmp_pat
 
     rows = listed(tmp_path / "images")
     with pytest.raises(OSError, match="the disk fails"):
-        write_shard(tmp_path / "shard.parquet", rows, failing_disk, SIZE, "squash")
+        write_shard(tmp_path / "shard.parquet", rows, failing_disk, SQUASH)
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnn.training.progressive import ProgressiveResizing
+from cnn.training.progressive import FIXED, ProgressiveResizing
 
 EPOCHS = st.integers(1, 200)
 GROWING = st.floats(0, 0.99)
@@ -45,14 +45,14 @@ def test_half_and_three_quarter_sides_share_the_growing_epochs(
 @given(EPOCHS, st.integers(0, 200))
 def test_epochs_of_the_full_side_count_as_one(epochs: int, done: int) -> None:
     resizing = ProgressiveResizing(0.0, whole=64, smallest=32)
-    assert resizing.left(done, epochs) == pytest.approx(max(0, epochs - done))
+    assert resizing.left(done, epochs, FIXED) == pytest.approx(max(0, epochs - done))
 
 
 def test_smaller_images_cost_less_but_more_than_their_pixels() -> None:
     resizing = ProgressiveResizing(0.7, whole=64, smallest=32)
     # Measured on two kinds of CPU: 0.32 and 0.4 of a full epoch at half the side.
-    assert 0.25 < resizing.cost(32) < 0.4
-    assert 0.5625 < resizing.cost(48) < 0.65
-    assert resizing.left(0, 20) == pytest.approx(
-        7 * resizing.cost(32) + 7 * resizing.cost(48) + 6 * resizing.cost(64)
+    assert 0.25 < resizing.cost(32, FIXED) < 0.4
+    assert 0.5625 < resizing.cost(48, FIXED) < 0.65
+    assert resizing.left(0, 20, FIXED) == pytest.approx(
+        7 * resizing.cost(32, FIXED) + 7 * resizing.cost(48, FIXED) + 6 * resizing.cost(64, FIXED)
     )

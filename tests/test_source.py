@@ -17,6 +17,8 @@ from cnn.dataset.source import (
     list_source,
     open_prepared,
     passing_faults,
+    resized,
+    reuse,
 )
 from cnn.errors import UserError
 from cnn.files.folder import Listing, list_folder
@@ -60,6 +62,23 @@ def test_the_key_depends_on_the_listing_and_the_settings_and_nothing_else(images
     (images / "cat/1.jpg").rename(images / "cat/01.jpg")
     others.append(key(now()))
     assert len({key(listing), *others}) == 6
+
+
+def test_images_are_listed_once_for_all_sizes(images: Path) -> None:
+    source, other = (list_source(str(images), Images(image_size=size)) for size in (8, 16))
+    (images / "cat/new.jpg").touch()
+    assert resized(source, 8) is source
+    assert resized(source, 16) == other
+    assert list_source(str(images), Images(image_size=16)) != other
+
+
+def test_prepared_images_have_no_other_size(images: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "prepared"
+    prepare(list_source(str(images), Images(image_size=8)), folder, [None] * 4)
+    source = reuse(folder, Images(image_size=8))
+    assert resized(source, 8) is source
+    with pytest.raises(UserError, match="prepared with image_size 8"):
+        resized(source, 16)
 
 
 def test_ignored_files_are_those_of_the_current_listing(images: Path, tmp_path: Path) -> None:

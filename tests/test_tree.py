@@ -50,8 +50,8 @@ LAYERS = (
     "files.lock",
     "config files.place dataset.resizing",
     "settings.ranges settings.defaults text.console",
-    "errors text.terminal machine text.plural text.ratio text.duration files.unreadable "
-    "dataset.fit",
+    "errors text.terminal machine text.plural text.spelling text.ratio text.duration "
+    "files.unreadable dataset.fit",
 )
 DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer.split()}
 

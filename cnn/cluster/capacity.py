@@ -73,10 +73,10 @@ def together(workers: list[Needs]) -> Needs:
     return {name: sum(needs.get(name, 0) for needs in workers) for name in sorted(names)}
 
 
-def provides(workers: list[Needs], console: Console) -> bool:
-    """Whether the cluster has what these need, or has grown to have it when this returns.
+def obtain(workers: list[Needs], console: Console) -> bool:
+    """Get what these need, if need be from a cluster that grows: wait until it has grown.
 
-    False if it never will; UserError if requested machines did not come in time.
+    False if it can never have it; UserError if requested machines did not come in time.
     """
     if has(workers):
         return True
@@ -105,11 +105,11 @@ def too_late(workers: list[Needs]) -> UserError:
     )
 
 
-def wants_gpu(asked: bool | None, worker: Needs, console: Console) -> bool:
-    """Whether to use GPUs: as requested, or if the cluster has any or can start any."""
+def choose_gpu(asked: bool | None, worker: Needs, console: Console) -> bool:
+    """Whether to use GPUs: as requested, or if the cluster has any or, after a wait, starts one."""
     if asked is not None:
         return asked
-    return gpus() > 0 or provides([worker], console)
+    return gpus() > 0 or obtain([worker], console)
 
 
 def in_words(workers: int, gpu: bool) -> str:

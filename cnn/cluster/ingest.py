@@ -81,8 +81,8 @@ class DecodeShard:
     def __call__(self, rows: pa.Table) -> pa.Table:
         file = prepared.shard_file(self.folder, rows["shard"][0].as_py())
         size, fit = self.settings.image_size, self.settings.fit
-        with decoder(self.isolated) as decode:
-            prepared.write_shard(file, rows, Reader(self.root), size, fit, decode)
+        with decoder(size, fit, self.isolated) as decode:
+            prepared.write_shard(file, rows, Reader(self.root), decode)
         return pa.table({"images": [len(rows)]})
 
 

@@ -105,7 +105,7 @@ def shared_dataset(source: Source, folder: Place, console: Console) -> Prepared:
 
 def require_cpus(console: Console) -> None:
     """Wait for a CPU to decode on; UserError if there will be none: Ray would wait for ever."""
-    if not capacity.provides([{"CPU": 1}], console):
+    if not capacity.obtain([{"CPU": 1}], console):
         raise UserError(
             f"to decode images takes a CPU, and the cluster has none: {capacity.TOO_SMALL}"
         )

@@ -75,7 +75,7 @@ class Score:
         torch.set_num_threads(plan.threads)
         # From the plan: Ray does not hide GPUs from an actor that has requested none. A GPU that
         # cannot be used is reported at the first call: Ray retries an actor that fails to start.
-        self.gpu, self.batch_size = plan.gpu_fraction > 0, plan.batch_size
+        self.gpu, self.batch_size = plan.gpu, plan.batch_size
         self.device = torch.device("cuda" if self.gpu and own_gpus() else "cpu")
         self.bundle = ray.get(bundle).to(self.device)
         self.thread = threading.local()

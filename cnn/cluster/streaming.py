@@ -14,12 +14,13 @@ from cnn.config import Augmentation
 from cnn.dataset import prepared
 from cnn.dataset.parts import most_rows
 from cnn.dataset.prepared import Prepared
+from cnn.machine import images_at_once
 from cnn.manifest import class_indices
 from cnn.training.balance import balanced_draws
 from cnn.training.batches import (
+    EVALUATION_BATCH,
     Batch,
     Share,
-    evaluation_batch,
     training_order,
 )
 from cnn.training.seeds import Draw, seed_of, sequence
@@ -107,7 +108,7 @@ class StreamedEvaluationBatches:
         order = np.argsort(rows.shard, kind="stable")
         own = np.array_split(order, share.workers)[share.rank]
         self.rows, self.dataset = rows.take(own), dataset
-        self.batch_size = evaluation_batch(dataset.card.image_size)
+        self.batch_size = images_at_once(dataset.card.image_size, EVALUATION_BATCH)
         self.steps = -(-len(self.rows.label) // self.batch_size)
 
     def epoch(self, number: int) -> Iterator[Batch]:

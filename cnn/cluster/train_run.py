@@ -78,11 +78,11 @@ def train(settings: TrainConfig, console: Console) -> None:
         plan = training_plan.plan(settings, console)
         nodes.require_shared_folder(run.path)
         with run.begun(settings, source.manifest):
-            fill(source, settings, run, plan, console, started)
+            train_and_report(source, settings, run, plan, console, started)
     announce(run, console)
 
 
-def fill(
+def train_and_report(
     source: Source,
     settings: TrainConfig,
     run: TrainFolder,
@@ -93,7 +93,7 @@ def fill(
     """Prepare, train and evaluate, and write the run folder, its report last."""
     resumed = run.manifest.is_file()
     dataset = shared_dataset(source, prepared_folder(source, settings, run), console)
-    census = split(dataset, settings, run, plan)
+    census = record_splits(dataset, settings, run, plan)
     briefing = preflight.describe(census, settings, str(plan), console)
     trained = training.fit(settings, dataset, run.path, plan, console)
     keep(trained, run)
@@ -132,7 +132,9 @@ def look_ahead(
     census.require_trainable()
 
 
-def split(dataset: Prepared, settings: Experiment, run: TrainFolder, plan: TrainingPlan) -> Census:
+def record_splits(
+    dataset: Prepared, settings: Experiment, run: TrainFolder, plan: TrainingPlan
+) -> Census:
     """Assign the splits, check that they suffice for training, and write the run's manifest."""
     manifest = replace(dataset.manifest, table=dataset.split(settings.seed))
     census = take_census(manifest)

@@ -38,7 +38,7 @@ from cnn.cluster.gauges import Gauges
 from cnn.cluster.progress import Progress, Ticker, ignore, in_background, show
 from cnn.cluster.trainer import Trainer
 from cnn.cluster.training_plan import TrainingPlan
-from cnn.cluster.worker import Splits, card, start, train
+from cnn.cluster.worker import Splits, card, initial_state, train
 from cnn.config import TrainConfig
 from cnn.dataset.prepared import Prepared
 from cnn.errors import FULL_GPU, UserError, is_full_gpu
@@ -155,7 +155,9 @@ def trainer(
             ),
             callbacks=list(callbacks),  # type: ignore[arg-type]  # typed as V1's
         ),
-        in_memory=settings.resources.hold(len(dataset.manifest.table), dataset.card.image_size),
+        in_memory=settings.resources.fits_in_memory(
+            len(dataset.manifest.table), dataset.card.image_size
+        ),
     )
 
 
@@ -200,7 +202,7 @@ def train_share(task: Task) -> list[Epoch] | str:
     share = Share(context.get_world_rank(), context.get_world_size())
     try:
         require_usable(task.plan.gpu)
-        state = start(settings, dataset, ray.train.torch.get_device(), parallelise)
+        state = initial_state(settings, dataset, ray.train.torch.get_device(), parallelise)
         resume(state, task.checkpoints)
     except UserError as error:  # the same on every worker: all read the same checkpoint
         return str(error)

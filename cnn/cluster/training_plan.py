@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from cnn import config
 from cnn.cluster.autoscaler import Needs, grows
-from cnn.cluster.capacity import TOO_SMALL, gpus, has, in_words, provides, total, wants_gpu
+from cnn.cluster.capacity import TOO_SMALL, choose_gpu, gpus, has, in_words, obtain, total
 from cnn.cluster.scoring_plan import ScoringPlan, images_per_pass
 from cnn.errors import UserError
 from cnn.text.console import Console
@@ -77,8 +77,8 @@ def plan(settings: config.Experiment, console: Console) -> TrainingPlan:
 
     A cluster that grows has grown when this returns.
     """
-    wanted = wish(settings, wants_gpu(settings.resources.gpu, worker_needs(gpu=True), console))
-    if provides(wanted.needs, console):
+    wanted = wish(settings, choose_gpu(settings.resources.gpu, worker_needs(gpu=True), console))
+    if obtain(wanted.needs, console):
         return wanted
     raise refusal(wanted, settings)
 

@@ -11,7 +11,7 @@ from cnn.cluster.capacity import require_usable
 from cnn.cluster.checkpoints import TRIAL, kept, restore, written
 from cnn.cluster.training import history_of, trainer
 from cnn.cluster.tuning_plan import TuningPlan
-from cnn.cluster.worker import card, start, train
+from cnn.cluster.worker import card, initial_state, train
 from cnn.config import TrainConfig
 from cnn.dataset.prepared import Prepared
 from cnn.files.place import Place
@@ -54,9 +54,9 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
 def train_alone(settings: TrainConfig, dataset: Prepared, plan: TuningPlan, folder: Place) -> None:
     """Train in this process: no others start, and the images stay in memory for the next trial."""
     torch.set_num_threads(plan.threads)
-    require_usable(plan.gpu_fraction > 0)
-    device = torch.device("cuda" if plan.gpu_fraction else "cpu")
-    state = start(settings, dataset, device)
+    require_usable(plan.gpu)
+    device = torch.device("cuda" if plan.gpu else "cpu")
+    state = initial_state(settings, dataset, device)
     restore(state, kept(folder, TRIAL))  # if all are damaged, the trial starts again
 
     def report(state: State) -> None:

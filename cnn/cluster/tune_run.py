@@ -10,14 +10,14 @@ from cnn.cluster import capacity, nodes, training, tuning, tuning_plan
 from cnn.cluster.prepare_run import PREPARE_CPUS, shared_dataset
 from cnn.cluster.search_state import read_state
 from cnn.cluster.session import session
-from cnn.cluster.train_run import announce, keep, split, test
+from cnn.cluster.train_run import announce, keep, record_splits, test
 from cnn.cluster.training import Trained
 from cnn.cluster.trials import TrialContext
-from cnn.cluster.tuning import Tried
+from cnn.cluster.tuning import EndedTrial
 from cnn.cluster.tuning_plan import TuningPlan
 from cnn.config import Resources, Search, TrainConfig, TuneConfig, image_bytes
 from cnn.dataset.prepared import Prepared
-from cnn.dataset.source import Source, default_out, find_source, prepared_folder
+from cnn.dataset.source import Source, default_out, find_source, prepared_folder, resized
 from cnn.errors import UserError
 from cnn.files.atomic import write_atomically
 from cnn.files.place import place
@@ -45,7 +45,7 @@ def tune(settings: TuneConfig, console: Console) -> None:
     base = settings.given()
     space = space_of(settings.search, base)
     check(settings, source, space, run)
-    sources = sources_of(source, base, space, run)
+    sources = {size: resized(source, size) for size in space.image_sizes}
     if run.finished:
         console.say(f"{run.path} is finished: nothing to do; give another --out to start again")
         announce(run, console)
@@ -58,11 +58,11 @@ def tune(settings: TuneConfig, console: Console) -> None:
         plan = tuning_plan.plan(settings, held, console, before)
         nodes.require_shared_folder(run.path)
         with run.begun(settings, source.manifest):
-            fill(settings, sources, space, run, plan, console, started)
+            search_and_report(settings, sources, space, run, plan, console, started)
     announce(run, console)
 
 
-def fill(
+def search_and_report(
     settings: TuneConfig,
     sources: Mapping[int, Source],
     space: Space,
@@ -81,7 +81,7 @@ def fill(
         for size, one in sources.items()
     }
     first = datasets[start.data.image_size]
-    census = split(first, base, run, plan.training_plan)
+    census = record_splits(first, base, run, plan.training_plan)
     briefing = preflight.describe(census, start, str(plan), console)
     folders = {size: dataset.folder for size, dataset in datasets.items()}
     context = TrialContext(space, folders, plan, run.trials.resolve())
@@ -113,7 +113,7 @@ def fill(
 
 def held_bytes(resources: Resources, images: int, image_size: int) -> int:
     """Bytes of images that a worker keeps in memory; 0 if they are streamed."""
-    return image_bytes(images, image_size) if resources.hold(images, image_size) else 0
+    return image_bytes(images, image_size) if resources.fits_in_memory(images, image_size) else 0
 
 
 def space_of(search: Search, base: TrainConfig) -> Space:
@@ -131,24 +131,7 @@ def check(settings: TuneConfig, source: Source, space: Space, run: TuneFolder) -
         space.require_points(settings.search.trials)
 
 
-def sources_of(
-    source: Source, base: TrainConfig, space: Space, run: TuneFolder
-) -> dict[int, Source]:
-    """The images at each size of the space; `source`, listed before, has them at that of `base`."""
-    listed = {base.data.image_size: source}
-    return {
-        size: listed.get(size) or find_source(resized(base, size), run)
-        for size in space.image_sizes
-    }
-
-
-def resized(base: TrainConfig, size: int) -> TrainConfig:
-    """The settings with another image size."""
-    data = base.data.model_copy(update={"image_size": size})
-    return base.model_copy(update={"data": data})
-
-
-def conclude(tried: list[Tried], space: Space, run: TuneFolder) -> tuple[Tuning, Tried]:
+def conclude(tried: list[EndedTrial], space: Space, run: TuneFolder) -> tuple[Tuning, EndedTrial]:
     """Write leaderboard.csv and best.yaml; return search and winner. UserError if all failed."""
     trials = [one.trial for one in tried]
     compared = [(trial.point, trial.accuracy or 0.0) for trial in trials if trial.comparable]
@@ -166,7 +149,7 @@ def conclude(tried: list[Tried], space: Space, run: TuneFolder) -> tuple[Tuning,
     return summary, next(one for one in tried if one.trial is summary.best)
 
 
-def as_trained(tried: Tried) -> Trained:
+def as_trained(tried: EndedTrial) -> Trained:
     """The best trial as a training result: its bundle and history."""
     rows = tried.epochs.to_dict("records")
     return Trained(tried.best(), rows)

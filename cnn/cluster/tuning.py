@@ -30,7 +30,7 @@ MAX_FAILURES = 3
 
 
 @dataclass(frozen=True)
-class Tried:
+class EndedTrial:
     """A trial, its epochs with all their figures, and the folder of its checkpoints."""
 
     trial: Trial
@@ -42,7 +42,9 @@ class Tried:
         return checkpoint.best((card.parent for card in self.folder.rglob(CARD)), METRIC)
 
 
-def search(context: TrialContext, settings: Search, seed: int, console: Console) -> list[Tried]:
+def search(
+    context: TrialContext, settings: Search, seed: int, console: Console
+) -> list[EndedTrial]:
     """Run the trials that have not ended yet; returns all, in the order of their proposal."""
     trainable = tune.with_resources(
         tune.with_parameters(run_trial, context=context), context.plan.trial_resources
@@ -67,11 +69,11 @@ def search(context: TrialContext, settings: Search, seed: int, console: Console)
         )
     # A result has no config if a trial failed before its first report, in an earlier session.
     configs = [trial.config for trial in results._experiment_analysis.trials]
-    found = [tried(results[n], config, context) for n, config in enumerate(configs)]
+    found = [ended_trial(results[n], config, context) for n, config in enumerate(configs)]
     return sorted(found, key=lambda one: one.trial.number)
 
 
-def tried(result: tune.Result, config: dict[str, Any], context: TrialContext) -> Tried:
+def ended_trial(result: tune.Result, config: dict[str, Any], context: TrialContext) -> EndedTrial:
     """One trial from Tune's result and what it was configured with."""
     point = point_of(config)
     asked = context.space.settings(point).training.epochs
@@ -91,7 +93,7 @@ def tried(result: tune.Result, config: dict[str, Any], context: TrialContext) ->
         reason=reason_of(result.error),
         history=tuple(zip(history["epoch"], history[METRIC], strict=True)),
     )
-    return Tried(trial, history, folder)
+    return EndedTrial(trial, history, folder)
 
 
 def new_tuner(trainable: Any, context: TrialContext, settings: Search, seed: int) -> tune.Tuner:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from cnn import config
 from cnn.cluster.autoscaler import Needs
-from cnn.cluster.capacity import TOO_SMALL, gpus, in_words, provides, slots, total, wants_gpu
+from cnn.cluster.capacity import TOO_SMALL, choose_gpu, gpus, in_words, obtain, slots, total
 from cnn.cluster.search_state import NOTHING, SearchState
 from cnn.cluster.training_plan import DATA_CPUS, TrainingPlan, worker_needs
 from cnn.errors import UserError
@@ -25,6 +25,11 @@ class TuningPlan:
     workers: int
     gpu_fraction: float = 0.0
     streamed: bool = False
+
+    @property
+    def gpu(self) -> bool:
+        """Whether the trials train on GPUs."""
+        return self.gpu_fraction > 0
 
     @property
     def threads(self) -> int:
@@ -53,7 +58,7 @@ class TuningPlan:
     @property
     def training_plan(self) -> TrainingPlan:
         """The plan of a training run with the same workers, alone on the machine."""
-        return TrainingPlan(self.workers, gpu=self.gpu_fraction > 0)
+        return TrainingPlan(self.workers, gpu=self.gpu)
 
     @property
     def trial_plan(self) -> TrainingPlan:
@@ -67,11 +72,12 @@ class TuningPlan:
 
     def fits(self) -> bool:
         """Whether each trial has its fraction on one GPU."""
-        fraction = self.gpu_fraction
-        return not fraction or self.concurrent * self.workers <= slots(gpus(), fraction)
+        if not self.gpu:
+            return True
+        return self.concurrent * self.workers <= slots(gpus(), self.gpu_fraction)
 
     def __str__(self) -> str:
-        each = in_words(self.workers, self.gpu_fraction > 0)
+        each = in_words(self.workers, self.gpu)
         at_once, cpus = counted(self.concurrent, "trial"), counted(self.cpus, "CPU")
         return f"{at_once} at once, {each} each: {cpus} in all"
 
@@ -122,29 +128,35 @@ def plan(
     asked, search, streamed = settings.resources, settings.search, not held
     workers = asked.workers or 1
     alone: Needs = {"CPU": trial_cpus(1, streamed), "GPU": 1}
-    gpu = wants_gpu(asked.gpu, alone if workers == 1 else worker_needs(gpu=True), console)
+    gpu = choose_gpu(asked.gpu, alone if workers == 1 else worker_needs(gpu=True), console)
     fraction = (search.gpu_fraction if workers == 1 else 1.0) if gpu else 0.0
     most = room(workers, fraction, streamed)
     if "RAY_ADDRESS" not in os.environ:  # its Ray may have more CPUs than there are, to decode with
         most = min(most, own_room(workers, held))
     wanted = TuningPlan(at_once(settings, most, before), workers, fraction, streamed)
     # A GPU's fractions add up, but a trial cannot take parts of two.
-    if provides(wanted.needs, console) and wanted.fits():
+    if obtain(wanted.needs, console) and wanted.fits():
         return wanted
-    if before.statuses:
-        raise UserError(
-            f"the interrupted search needs {wanted.cpus} CPUs and {wanted.gpus:g} GPUs, and there "
-            f"are {total('CPU')} and {gpus()}: resume it with as many, or give another --out"
-        )
-    trials = counted(wanted.concurrent, "trial")
-    fewer = "give fewer --workers" if workers > 1 else TOO_SMALL
-    raise UserError(
-        f"{trials} at once with {in_words(workers, gpu)} each: {wanted.cpus} CPUs"
-        + (f" and {wanted.gpus:g} GPUs" if gpu else "")
-        + " are needed"
-        + f", and there are {total('CPU')} CPUs and {gpus()} GPUs: "
-        + (f"give --concurrent {most}" if most else fewer)
-        + (", or leave out --gpu" if gpu else "")
+    raise interrupted(wanted) if before.statuses else refusal(wanted, most)
+
+
+def interrupted(wanted: TuningPlan) -> UserError:
+    """The error for a search that can run no more as it did before it was interrupted."""
+    return UserError(
+        f"the interrupted search needs {wanted.cpus} CPUs and {wanted.gpus:g} GPUs, and there "
+        f"are {total('CPU')} and {gpus()}: resume it with as many, or give another --out"
+    )
+
+
+def refusal(wanted: TuningPlan, most: int) -> UserError:
+    """The error for a plan that cannot run: what it needs, and how many trials at once could."""
+    trials, each = counted(wanted.concurrent, "trial"), in_words(wanted.workers, wanted.gpu)
+    needed = f"{wanted.cpus} CPUs" + (f" and {wanted.gpus:g} GPUs" if wanted.gpu else "")
+    fewer = "give fewer --workers" if wanted.workers > 1 else TOO_SMALL
+    fix = f"give --concurrent {most}" if most else fewer
+    return UserError(
+        f"{trials} at once with {each} each: {needed} are needed, and there are {total('CPU')} "
+        f"CPUs and {gpus()} GPUs: {fix}{', or leave out --gpu' if wanted.gpu else ''}"
     )
 
 

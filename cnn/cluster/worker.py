@@ -48,7 +48,7 @@ def train(
     loop.fit(state, train, validation, on_epoch_end)
 
 
-def start(
+def initial_state(
     settings: TrainConfig,
     dataset: Prepared,
     device: torch.device,
@@ -72,6 +72,15 @@ def split_rows(table: pa.Table, *splits: str) -> pa.Table:
     return table.filter(pc.is_in(table["split"], value_set=pa.array(splits)))
 
 
+@lru_cache(maxsize=1)
+def split_table(folder: Place, seed: int) -> pa.Table:
+    """The manifest of a prepared dataset with each image's split.
+
+    Kept, because it hashes every image, and each use and each trial in a process needs the same.
+    """
+    return Prepared.open(folder).split(seed)
+
+
 def split_batches(
     settings: TrainConfig,
     dataset: Prepared,
@@ -83,7 +92,7 @@ def split_batches(
 
     None for validation if its images are among those to train on.
     """
-    table = dataset.split(settings.seed)
+    table = split_table(dataset.folder, settings.seed)
     train, validation = split_rows(table, *splits), split_rows(table, "validation")
     held_out = "validation" not in splits
     options: dict[str, Any] = {
@@ -94,7 +103,7 @@ def split_batches(
         "balanced": settings.training.balance == "sampling",
     }
     held = train.num_rows + (validation.num_rows if held_out else 0)
-    if not settings.resources.hold(held, dataset.card.image_size):
+    if not settings.resources.fits_in_memory(held, dataset.card.image_size):
         return (
             StreamedTrainingBatches(dataset, train, **options),
             StreamedEvaluationBatches(dataset, validation, share) if held_out else None,
@@ -112,7 +121,7 @@ def held_images(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Images and labels of these splits on the training device, where a GPU can augment them."""
     dataset = Prepared.open(folder)
-    images, labels = dataset.load(split_rows(dataset.split(seed), *splits))
+    images, labels = dataset.load(split_rows(split_table(folder, seed), *splits))
     return as_batch(images).to(device), torch.from_numpy(labels).to(device)
 
 
@@ -122,7 +131,7 @@ def loss_weights(
     """A weight per class from the training images; None if the loss is not balanced."""
     if settings.training.balance != "loss":
         return None
-    train = split_rows(dataset.split(settings.seed), *splits)
+    train = split_rows(split_table(dataset.folder, settings.seed), *splits)
     labels = torch.from_numpy(class_indices(train["label"], dataset.classes))
     return class_weights(labels, len(dataset.classes)).to(device)
 

@@ -91,7 +91,11 @@ class Census:
                 )
 
     def warnings(self) -> list[str]:
-        """A line per class that lacks a split and per conflict, up to NAMED; one for all leaks."""
+        """What is wrong with the images, a line each, most kinds of it up to NAMED lines.
+
+        Folders without images in one line; classes whose names look alike; classes that lack a
+        split; identical images under more than one label; and all leaks in one line.
+        """
         short = [line for name, row in self.counts.items() if (line := _shortage(name, row))]
         lines = without_images(self.empty_folders)
         lines += [_same_to_the_eye(names) for names in islice(_look_alikes(self.counts), NAMED)]

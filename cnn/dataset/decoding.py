@@ -11,8 +11,10 @@ import signal
 import struct
 import subprocess
 import sys
-from contextlib import AbstractContextManager, nullcontext
-from typing import IO, Any, Protocol, Self
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import IO, Any, Self
 
 import numpy as np
 
@@ -26,10 +28,21 @@ SECONDS = 60.0
 _LENGTH = struct.Struct("<Q")
 
 
-class Decoder(Protocol):
-    """Decodes the bytes of one image file to `(size, size, 3)` uint8, or raises Unreadable."""
+Decoder = Callable[[bytes], np.ndarray]
+"""Decodes the bytes of an image file, at one size and fit, to uint8; or raises Unreadable."""
 
-    def __call__(self, data: bytes, size: int, fit: Fit) -> np.ndarray: ...
+
+def look(
+    path: str, error: str | None, read: Callable[[str], bytes], decode: Decoder
+) -> tuple[bytes | None, bytes | None, str | None]:
+    """Content, pixels and error of one listed file: the first two, or only the last."""
+    if error is not None:
+        return None, None, error
+    try:
+        content = read(path)
+        return content, decode(content).tobytes(), None
+    except Unreadable as unreadable:
+        return None, None, unreadable.reason
 
 
 def decode_in_time(data: bytes, size: int, fit: Fit, seconds: float = SECONDS) -> np.ndarray:
@@ -44,9 +57,14 @@ def decode_in_time(data: bytes, size: int, fit: Fit, seconds: float = SECONDS) -
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def decoder(isolated: bool) -> "AbstractContextManager[Decoder]":
+@contextmanager
+def decoder(size: int, fit: Fit, isolated: bool) -> Iterator[Decoder]:
     """The decoder of one task: in this process, or in a subprocess if `isolated`."""
-    return SubprocessDecoder() if isolated else nullcontext(decode_in_time)
+    if not isolated:
+        yield partial(decode_in_time, size=size, fit=fit)
+        return
+    with SubprocessDecoder() as decode:
+        yield partial(decode, size=size, fit=fit)
 
 
 class SubprocessDecoder:

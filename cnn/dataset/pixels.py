@@ -5,11 +5,10 @@ from collections.abc import Callable, Iterable
 import pyarrow as pa
 
 from cnn.dataset import prepared
-from cnn.dataset.decoding import Decoder, decoder
+from cnn.dataset.decoding import Decoder, decoder, look
 from cnn.dataset.fit import Fit
 from cnn.dataset.prepared import Prepared
 from cnn.files.reader import Reader
-from cnn.files.unreadable import Unreadable
 from cnn.scoring.worklist import Root
 
 Pixels = Callable[[pa.Table], pa.Table]
@@ -27,7 +26,7 @@ class Decode:
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         columns = (rows[name].to_pylist() for name in ("root", "path", "error"))
-        with decoder(self.isolated) as decode:
+        with decoder(self.image_size, self.fit, self.isolated) as decode:
             found = [self.look(decode, *row) for row in zip(*columns, strict=True)]
         images, errors = zip(*found, strict=True) if found else ((), ())
         return with_images(rows, images).set_column(
@@ -38,13 +37,9 @@ class Decode:
         self, decode: Decoder, root: int, path: str, error: str | None
     ) -> tuple[bytes | None, str | None]:
         """Pixels or error of one image."""
-        if error is not None:
-            return None, error
-        try:
-            data = self.readers[root](self.roots[root].below(path))
-            return decode(data, self.image_size, self.fit).tobytes(), None
-        except Unreadable as unreadable:
-            return None, unreadable.reason
+        below = self.roots[root].below(path)
+        _, pixels, error = look(below, error, self.readers[root], decode)
+        return pixels, error
 
 
 class Gather:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cnn.dataset.decoding import Decoder
+from cnn.dataset.decoding import Decoder, look
 from cnn.dataset.fit import Fit
 from cnn.dataset.parts import part_rows
 from cnn.dataset.splits import assign_splits
@@ -19,8 +19,6 @@ from cnn.files import parquet
 from cnn.files.atomic import write_atomically
 from cnn.files.folder import Listing
 from cnn.files.place import Place
-from cnn.files.unreadable import Unreadable
-from cnn.image import decode
 from cnn.manifest import Manifest, class_indices, classes, hash_content
 
 CARD, MANIFEST = "prepared.json", "manifest.parquet"
@@ -158,16 +156,14 @@ def write_shard(
     file: Place,
     rows: pa.Table,
     read: Callable[[str], bytes],
-    image_size: int,
-    fit: Fit,
-    decode: Decoder = decode,
+    decode: Decoder,
 ) -> None:
     """Decode the listed `rows` (path, error) into one shard.
 
     Every row is kept: with its image, or with its error. The file appears whole or not at all.
     """
     records = [
-        prepare_image(path, error, read, image_size, fit, decode)
+        prepare_image(path, error, read, decode)
         for path, error in zip(rows["path"].to_pylist(), rows["error"].to_pylist(), strict=True)
     ]
     hashes, errors, images = zip(*records, strict=True)
@@ -179,12 +175,13 @@ def write_shard(
             "image": pa.array(images, pa.binary()),
         }
     )
+    each = next((len(image) for image in images if image), GROUP_BYTES)
     # Pixels hardly compress, and a plain page is read back at the speed of memory. Row groups: the
     # report reads an image or two without the rest of their shard.
     parquet.write(
         file,
         table,
-        row_group_size=max(1, GROUP_BYTES // (3 * image_size**2)),
+        row_group_size=max(1, GROUP_BYTES // each),
         compression="none",
         use_dictionary=False,
         write_statistics=False,
@@ -192,21 +189,11 @@ def write_shard(
 
 
 def prepare_image(
-    path: str,
-    error: str | None,
-    read: Callable[[str], bytes],
-    image_size: int,
-    fit: Fit,
-    decode: Decoder = decode,
+    path: str, error: str | None, read: Callable[[str], bytes], decode: Decoder
 ) -> tuple[str | None, str | None, bytes | None]:
     """Content hash, error and pixels of one listed file; exactly one of the last two is null."""
-    if error is not None:
-        return None, error, None
-    try:
-        data = read(path)
-        return hash_content(data), None, decode(data, image_size, fit).tobytes()
-    except Unreadable as unreadable:
-        return None, unreadable.reason, None
+    content, image, error = look(path, error, read, decode)
+    return None if content is None else hash_content(content), error, image
 
 
 def read_images(file: Place, offsets: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

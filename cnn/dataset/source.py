@@ -10,7 +10,7 @@ from cnn.dataset.pixels import Decode, Gather, Pixels
 from cnn.dataset.prepared import Card, Prepared
 from cnn.errors import UserError
 from cnn.files.atomic import holds_anything
-from cnn.files.folder import list_folder
+from cnn.files.folder import Listing, list_folder
 from cnn.files.place import Place, place
 from cnn.files.unreadable import Reason
 from cnn.image import DECODER_VERSION
@@ -25,12 +25,16 @@ PASSING: tuple[Reason, ...] = ("permission_denied", "vanished", "decoder_crashed
 
 @dataclass(frozen=True)
 class Source:
-    """A listed folder of images, not decoded yet, and the key of what is prepared from it."""
+    """A listed folder of images, not decoded yet, and the key of what is prepared from it.
+
+    Exactly one of `listing` and `prepared` is given: the images are files, or prepared already.
+    """
 
     root: str
     manifest: Manifest
     key: str
     settings: Images
+    listing: Listing | None = None
     prepared: Place | None = None
 
 
@@ -47,8 +51,24 @@ def find_source(settings: Experiment, run: RunFolder) -> Source:
 def list_source(root: str, settings: Images) -> Source:
     """List a folder; UserError if it does not hold folders of classes."""
     listing = list_folder(root)
-    key = prepared.listing_key(listing, settings.image_size, settings.fit, DECODER_VERSION)
-    return Source(listing.root, label_images(listing), key, settings)
+    manifest = label_images(listing)
+    return Source(listing.root, manifest, key_of(listing, settings), settings, listing)
+
+
+def key_of(listing: Listing, settings: Images) -> str:
+    """The key of what this version prepares from a listing with these settings."""
+    return prepared.listing_key(listing, settings.image_size, settings.fit, DECODER_VERSION)
+
+
+def resized(source: Source, image_size: int) -> Source:
+    """The same images, at another size; UserError if they are prepared already, at theirs."""
+    if image_size == source.settings.image_size:
+        return source
+    settings = source.settings.model_copy(update={"image_size": image_size})
+    if source.prepared is not None:
+        return reuse(source.prepared, settings)
+    assert source.listing is not None
+    return replace(source, key=key_of(source.listing, settings), settings=settings)
 
 
 def reuse(folder: Place, settings: Images) -> Source:
@@ -61,7 +81,8 @@ def reuse(folder: Place, settings: Images) -> Source:
                 f"{folder} was prepared with {name} {getattr(own, name)}: "
                 f"leave out {flag(name)}, or train from the images"
             )
-    return Source(dataset.card.source, dataset.manifest, dataset.card.key, own, folder)
+    card = dataset.card
+    return Source(card.source, dataset.manifest, card.key, own, prepared=folder)
 
 
 def is_prepared_dataset(folder: str) -> bool:

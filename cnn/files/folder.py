@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
 
-from cnn.errors import UserError
+from cnn.errors import UserError, in_short
 from cnn.files.place import locate
 from cnn.files.unreadable import BYTE_LIMIT, Reason
 
@@ -137,7 +137,7 @@ def locate_root(root: str) -> tuple[FileSystem | None, str]:
 
 
 def _refused(root: str, why: Exception | str, fix: str) -> FolderError:
-    reason = (why.strerror if isinstance(why, OSError) else None) or " ".join(str(why).split())
+    reason = why if isinstance(why, str) else in_short(why)
     return FolderError(f"cannot list the folder {root!r}: {reason}; {fix}")
 
 

@@ -12,7 +12,7 @@ from uuid import uuid4
 import pyarrow as pa
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem
 
-from cnn.errors import UserError
+from cnn.errors import UserError, in_short
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _NO_URI = re.compile(r"[#\s]|[^\x00-\x7f]")
@@ -160,8 +160,7 @@ def place(text: str) -> Place:
 
 def unreachable(text: str, error: Exception) -> UserError:
     """The error for a place that cannot be accessed."""
-    reason = " ".join(str(error).split())
-    return UserError(f"{text}: {reason}; check the address and the credentials")
+    return UserError(f"{text}: {in_short(error)}; check the address and the credentials")
 
 
 def locate(text: str) -> tuple[FileSystem | None, str]:

@@ -7,6 +7,7 @@ from functools import lru_cache, partial
 
 from pyarrow.fs import FileSystem, FileType
 
+from cnn.errors import in_short
 from cnn.files.folder import FolderError, fault_of, is_below, locate_root, reason_of, to_bytes
 from cnn.files.unreadable import BYTE_LIMIT, Unreadable
 
@@ -90,10 +91,9 @@ def _short_reasons(path: str, root_is_there: Callable[[], bool]) -> Iterator[Non
             ) from None
         if reason:
             raise Unreadable(reason) from error
-        why = error.strerror or " ".join(str(error).split())
         raise FolderError(
-            f"{path!r} cannot be read ({why}): check the disk or the network; the same command "
-            "resumes"
+            f"{path!r} cannot be read ({in_short(error)}): check the disk or the network; "
+            "the same command resumes"
         ) from error
 
 

@@ -1,4 +1,7 @@
-"""The dry run: every image decoded and counted, a few training steps timed; nothing is written."""
+"""The dry run: every image decoded and counted, a few training steps timed.
+
+Nothing is written but the embedded digits, which are unpacked when they are listed.
+"""
 
 import statistics
 import time
@@ -31,17 +34,16 @@ AT_ONCE = 4096
 
 
 def read_all(root: str, manifest: Manifest, images: config.Images, console: Console) -> Manifest:
-    """The manifest after reading and decoding every file in this process; nothing is written."""
+    """The manifest after reading and decoding every file on this machine."""
     read = Reader(root)
 
     mine = local()
 
     def begin() -> None:
-        mine.decode = decoders.enter_context(decoder(isolated=True))
+        mine.decode = decoders.enter_context(decoder(images.image_size, images.fit, isolated=True))
 
     def look(path: str, error: str | None) -> tuple[str | None, str | None]:
-        size, fit = images.image_size, images.fit
-        content_hash, error, _ = prepare_image(path, error, read, size, fit, mine.decode)
+        content_hash, error, _ = prepare_image(path, error, read, mine.decode)
         return content_hash, error
 
     paths, errors = (manifest.table[name].to_pylist() for name in ("path", "error"))

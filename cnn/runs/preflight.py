@@ -135,4 +135,4 @@ def held(census: Census) -> int:
 
 def in_memory(census: Census, settings: TrainConfig) -> bool:
     """Whether a worker keeps these images in memory."""
-    return settings.resources.hold(held(census), settings.data.image_size)
+    return settings.resources.fits_in_memory(held(census), settings.data.image_size)

@@ -192,8 +192,8 @@ class TuneFolder(TrainFolder):
 
 
 def saved(settings: BaseModel) -> dict[str, Any]:
-    """The settings of a run, without those of one command, so that other jobs can read them."""
-    return settings.model_dump(mode="json", exclude={"dry_run", "preview"})
+    """The settings of a run as config.yaml holds them."""
+    return settings.model_dump(mode="json")
 
 
 def facts(manifest: Manifest) -> pa.Table:

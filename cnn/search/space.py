@@ -1,6 +1,5 @@
 """The search space: what a search may vary, and how a point of it becomes settings."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations, product
@@ -20,6 +19,7 @@ from cnn.settings.ranges import (
     Range,
     Uniform,
     Value,
+    as_value,
     parse_range,
     size_of,
     varies,
@@ -27,6 +27,7 @@ from cnn.settings.ranges import (
 )
 from cnn.settings.schema import kind, leaves, locations, read_yaml, validate
 from cnn.text.plural import counted
+from cnn.text.spelling import nearest
 
 Point: TypeAlias = Mapping[str, Value]
 """A value for each dimension of a space."""
@@ -154,13 +155,8 @@ def dimensions() -> dict[str, FieldInfo]:
 def given(base: TrainConfig) -> dict[str, Value]:
     """The value of every dimension at the given settings."""
     values = base.model_dump()
-    singles = {name: plain(values[group][name]) for name, group in searchable().items()}
+    singles = {name: as_value(values[group][name]) for name, group in searchable().items()}
     return singles | Compound.of(base).model_dump()
-
-
-def plain(value: Any) -> Value:
-    """A setting's value in the form that points have: filters become `32,64`."""
-    return ",".join(map(str, value)) if isinstance(value, tuple) else value
 
 
 def default_space(base: TrainConfig) -> Space:
@@ -277,8 +273,8 @@ def dimension(name: Any, given_range: Any) -> Range:
     if name in locations(TrainConfig).keys() - fields.keys():
         raise UserError(f"{name} is the same for all trials: leave it out, and give it as a flag")
     if name not in fields:
-        near = difflib.get_close_matches(str(name), fields, n=1)
-        hint = f"did you mean {near[0]}?" if near else "name one, such as lr, without its group"
+        near = nearest(str(name), fields)
+        hint = f"did you mean {near}?" if near else "name one, such as lr, without its group"
         raise UserError(f"there is no setting {name} to search; {hint}")
     try:
         return typed(fields[name], parse_range(given_range))
@@ -304,7 +300,7 @@ def valued(field: FieldInfo, value: Value) -> Value:
     checked: Any = Annotated[field.annotation, field]
     setting = TypeAdapter(checked, config=ConfigDict(allow_inf_nan=False))
     try:
-        return plain(setting.validate_python(value))
+        return as_value(setting.validate_python(value))
     except ValidationError as error:
         message = error.errors()[0]["msg"]
         raise UserError(f"{value}: {message[0].lower()}{message[1:]}") from None

@@ -135,7 +135,8 @@ def value_at(values: Any, location: Location) -> Any:
 
 def flags(settings: type[BaseModel], arguments: list[str]) -> dict[str, Any]:
     """The values on the command line, by setting; settings that are not given are left out."""
-    command = click.Command(
+    command = Sectioned(
+        settings,
         name=f"python -m {job_of(settings)}",
         params=[*parameters(settings), config_option()],
         help="\n\n".join([settings.__doc__ or "", *arguments_of(settings)]),
@@ -150,6 +151,30 @@ def flags(settings: type[BaseModel], arguments: list[str]) -> dict[str, Any]:
         sys.exit(0)
     require_text("--config", given["config"])
     return {name: value for name, value in given.items() if value not in (None, ())}
+
+
+class Sectioned(click.Command):
+    """A command whose help has a section for each group of settings, with the group's docstring."""
+
+    def __init__(self, settings: type[BaseModel], **named: Any) -> None:
+        super().__init__(**named)
+        self.settings = settings
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record and isinstance(parameter, click.Option):  # `arguments_of` has the others
+                sections.setdefault(section(self.settings, parameter.name), []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+def section(settings: type[BaseModel], name: str | None) -> str:
+    """The section of a setting in the help: what its group says of itself, or Options."""
+    group, *inner = locations(settings).get(name or "", ("",))
+    return str(settings.model_fields[group].annotation.__doc__).rstrip(".") if inner else "Options"
 
 
 def require_text(name: str, value: Any) -> None:

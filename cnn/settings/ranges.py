@@ -165,5 +165,5 @@ def as_numbers(values: Any) -> tuple[float, float] | None:
 
 
 def as_value(value: Any) -> Value:
-    """A choice that compares and prints well: a list, such as filters, becomes `32,64`."""
-    return ",".join(map(str, value)) if isinstance(value, list) else value
+    """A value as points have it, to compare and print: several, such as filters, become `32,64`."""
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else value

@@ -1,6 +1,5 @@
 """The schema of a class of settings: its leaves, and values validated against it."""
 
-import difflib
 from collections.abc import Collection, Iterator, Sequence
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
@@ -9,7 +8,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from cnn.config import Positional, ScoreConfig, TrainConfig, TuneConfig
-from cnn.errors import UserError
+from cnn.errors import UserError, in_short
+from cnn.text.spelling import nearest
 
 Config = TypeVar("Config", bound=BaseModel)
 Location = tuple[str, ...]
@@ -104,8 +104,8 @@ def mend(settings: type[BaseModel], unknown: Sequence[tuple[int | str, ...]]) ->
             return f"it is a setting of {job_of(other)}: give settings of {job_of(settings)}{best}"
     known = {name: ".".join(location) for name, location in locations(settings).items()}
     known |= {name: name for name in settings.model_fields}
-    near = difflib.get_close_matches(str(unknown[0][-1]), known, n=1)
-    return f"did you mean {known[near[0]]}?" if near else "--help lists the settings"
+    near = nearest(str(unknown[0][-1]), known)
+    return f"did you mean {known[near]}?" if near else "--help lists the settings"
 
 
 def job_of(settings: type[BaseModel]) -> str:
@@ -120,12 +120,11 @@ def read_yaml(file: str, flag: str, wanted: str) -> dict[str, Any]:
     try:
         content = yaml.load(place(file).read_text(encoding="utf-8"), UniqueKeys)  # a SafeLoader
     except OSError as error:
-        raise UserError(f"{flag} {file}: cannot be read: {error.strerror or error}") from None
+        raise UserError(f"{flag} {file}: cannot be read: {in_short(error)}") from None
     except UserError as error:
         raise UserError(f"{flag} {error}") from None
     except (yaml.YAMLError, ValueError) as error:  # the second: such as a 30th of February
-        reason = " ".join(str(error).split())
-        raise UserError(f"{flag} {file}: is not YAML: {reason}") from None
+        raise UserError(f"{flag} {file}: is not YAML: {in_short(error)}") from None
     except RecursionError:
         raise UserError(f"{flag} {file}: is nested too deeply") from None
     if not isinstance(content, dict) or not content:

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from cnn.augment import draw, warp
 from cnn.config import Augmentation
+from cnn.machine import images_at_once
 from cnn.training.balance import balanced_draws
 from cnn.training.seeds import Draw, seed_of, sequence
 
 # The network's input and its target: images uint8 (B, 3, H, W) and labels int64 (B,).
 Batch = tuple[Tensor, Tensor]
 
-EVALUATION_BATCH = 256
-EVALUATION_PIXELS = 2**22  # a full batch at 128 x 128; batches of larger images have fewer
+EVALUATION_BATCH = 256  # up to 128 x 128 pixels; batches of larger images have fewer
 
 
 class Batches(Protocol):
@@ -28,11 +28,6 @@ class Batches(Protocol):
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """The batches of one epoch: always exactly `steps` of them."""
-
-
-def evaluation_batch(side: int) -> int:
-    """Images per evaluation batch, for images of `side` pixels: limited by memory."""
-    return max(1, min(EVALUATION_BATCH, EVALUATION_PIXELS // side**2))
 
 
 @dataclass(frozen=True)
@@ -109,7 +104,7 @@ class EvaluationBatches:
     def __init__(self, images: Tensor, labels: Tensor, share: Share = Share()) -> None:
         self.images = images[share.rank :: share.workers]
         self.labels = labels[share.rank :: share.workers]
-        self.batch_size = evaluation_batch(images.shape[-1])
+        self.batch_size = images_at_once(images.shape[-1], EVALUATION_BATCH)
         self.steps = -(-len(self.labels) // self.batch_size)
 
     def epoch(self, number: int) -> Iterator[Batch]:

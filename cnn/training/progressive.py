@@ -34,11 +34,14 @@ class ProgressiveResizing:
         step = STEPS[int((epoch - 1) / growing * len(STEPS))]
         return max(self.smallest, round(self.whole * step))
 
-    def cost(self, side: int, fixed: float = FIXED) -> float:
-        """The time that an epoch with images of this side takes, compared with a full one."""
+    def cost(self, side: int, fixed: float) -> float:
+        """The time that an epoch with images of this side takes, compared with a full one.
+
+        fixed: the fraction of a full one that does not depend on the side.
+        """
         return fixed + (1 - fixed) * (side / self.whole) ** 2
 
-    def left(self, done: int, epochs: int, fixed: float = FIXED) -> float:
+    def left(self, done: int, epochs: int, fixed: float) -> float:
         """The time that the epochs to come take, in full epochs."""
         sides = (self.side(number, epochs) for number in range(done + 1, epochs + 1))
         return sum(self.cost(side, fixed) for side in sides)

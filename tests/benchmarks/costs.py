@@ -11,6 +11,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from cnn.dataset.prepared import listing_key, write_shard
 from cnn.dataset.splits import assign_splits
 from cnn.files.folder import list_folder
 from cnn.files.reader import Reader
-from cnn.image import DECODER_VERSION
+from cnn.image import DECODER_VERSION, decode
 from cnn.manifest import Manifest, hash_content, label_images
 from tests.benchmarks.scoring import links
 
@@ -76,10 +77,11 @@ def shard_costs(images: Path, folder: Path, size: int) -> None:
     """Decoding, resizing and writing shards, and their size on the disk."""
     rows, file = list_folder(str(images)).files.select(["path", "error"]), folder / "shard.parquet"
     step, read = part_rows(size, 10**6), Reader(str(images))
+    squash = partial(decode, size=size, fit="squash")
     cost, written = 0.0, 0
     for start in range(0, len(rows), step):
         part = rows.slice(start, step)
-        cost += timed(lambda part=part: write_shard(file, part, read, size, "squash"))[1]
+        cost += timed(lambda part=part: write_shard(file, part, read, squash))[1]
         written += file.stat().st_size
     report("decode and write", cost, len(rows))
     print(f"shards                {written / len(rows):,.0f} bytes per image, {step} images each")

@@ -27,7 +27,7 @@ from cnn.bundle import as_batch
 from cnn.cluster import ingest
 from cnn.cluster.session import session
 from cnn.cluster.streaming import StreamedEvaluationBatches, StreamedTrainingBatches
-from cnn.cluster.worker import split_rows, start
+from cnn.cluster.worker import initial_state, split_rows
 from cnn.config import TrainConfig
 from cnn.dataset.prepared import Prepared
 from cnn.dataset.source import list_source
@@ -120,7 +120,7 @@ def compare_training(
     streamed = StreamedTrainingBatches(
         dataset, table, batch_size=batch_size, augmentation=augmentation, seed=0, share=Share()
     )
-    state, loop = start(settings, dataset, CPU), Loop(settings.training, CPU, settings.seed)
+    state, loop = initial_state(settings, dataset, CPU), Loop(settings.training, CPU, settings.seed)
     plain_epoch(settings, state, images[:batch_size], labels[:batch_size], 0)
     drain(streamed, 0)
 

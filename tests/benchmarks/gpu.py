@@ -26,7 +26,7 @@ from cnn.cluster import ingest, scoring
 from cnn.cluster.scoring_plan import ScoringPlan, images_per_pass
 from cnn.cluster.session import session
 from cnn.cluster.streaming import StreamedTrainingBatches
-from cnn.cluster.worker import card, split_rows, start
+from cnn.cluster.worker import card, initial_state, split_rows
 from cnn.config import TrainConfig
 from cnn.dataset.parts import Parts
 from cnn.dataset.pixels import Decode, Gather, Pixels
@@ -108,7 +108,7 @@ class Training:
             dataset, table, batch_size=size, augmentation=augmentation, seed=0, share=Share()
         )
         loop = Loop(settings.training, GPU, settings.seed)
-        return cls(loop, start(settings, dataset, GPU), memory, streamed)
+        return cls(loop, initial_state(settings, dataset, GPU), memory, streamed)
 
     def compare(self, rounds: int) -> None:
         """An epoch each way."""
@@ -164,7 +164,7 @@ class Scoring:
 
     @classmethod
     def of(cls, settings: TrainConfig, dataset: Prepared) -> "Scoring":
-        state = start(settings, dataset, torch.device("cpu"))
+        state = initial_state(settings, dataset, torch.device("cpu"))
         row = {"side": dataset.card.image_size, "temperature": 1.0}
         bundle = Bundle(card(settings, dataset, row), state.network)  # type: ignore[arg-type]
         table = dataset.split(settings.seed)

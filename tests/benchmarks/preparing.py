@@ -7,6 +7,7 @@ The images are hard links to those in IMAGES, repeated as needed.
 
 import argparse
 import tempfile
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -17,6 +18,7 @@ from cnn.config import Images
 from cnn.dataset import prepared
 from cnn.dataset.source import Source, list_source
 from cnn.files.reader import Reader
+from cnn.image import decode
 from cnn.text.console import Console
 from tests.benchmarks.processes import metered
 from tests.benchmarks.scoring import links
@@ -61,9 +63,10 @@ def loop(source: Source, folder: Path) -> None:
     """What one process does without Ray: the same reader, decoder and shards, one by one."""
     (folder / prepared.SHARDS).mkdir(parents=True)
     size, read = source.settings.image_size, Reader(source.root)
+    fitted = partial(decode, size=size, fit=source.settings.fit)
     for number, rows in enumerate(prepared.cut(source.manifest.table, size)):
         file = prepared.shard_file(folder, number)
-        prepared.write_shard(file, rows, read, size, source.settings.fit)
+        prepared.write_shard(file, rows, read, fitted)
 
 
 if __name__ == "__main__":

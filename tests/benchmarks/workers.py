@@ -28,7 +28,7 @@ from cnn.bundle import as_batch
 from cnn.cluster.session import session
 from cnn.cluster.trainer import Trainer
 from cnn.cluster.training import parallelise
-from cnn.cluster.worker import start
+from cnn.cluster.worker import initial_state
 from cnn.config import TrainConfig
 from cnn.dataset.prepared import Prepared
 from cnn.files.place import place
@@ -153,7 +153,7 @@ def training(
         share=share,
     )
     loop = Loop(settings.training, get_device(), settings.seed, share)
-    return Training(loop, start(settings, dataset, get_device(), parallelise), batches)
+    return Training(loop, initial_state(settings, dataset, get_device(), parallelise), batches)
 
 
 def timed(function: Callable[[], object]) -> Cost:

@@ -10,6 +10,7 @@ from cnn.cluster import tuning_plan
 from cnn.cluster.search_state import NOTHING, SearchState, read_state
 from cnn.config import TuneConfig
 from cnn.errors import UserError
+from cnn.text.console import Console
 
 
 @pytest.fixture
@@ -82,3 +83,14 @@ def test_no_trial_takes_parts_of_two_gpus(monkeypatch: pytest.MonkeyPatch) -> No
         assert tuning_plan.TuningPlan(most, 1, fraction).fits()
         assert not tuning_plan.TuningPlan(most + 1, 1, fraction).fits()
     assert tuning_plan.TuningPlan(9, 1, 0.0).fits()
+
+
+def test_a_search_that_does_not_fit_is_told_what_would() -> None:
+    """This Ray has 6 CPUs: a trial of two workers takes 3."""
+    values = {"resources": {"gpu": False, "workers": 2}, "search": {"concurrent": 3}}
+    settings = TuneConfig.model_validate(values)
+    with pytest.raises(UserError, match=r"^3 trials at once .* 9 CPUs are needed.*--concurrent"):
+        tuning_plan.plan(settings, held=1, console=Console())
+    before = SearchState(["RUNNING"] * 3, concurrent=3)
+    with pytest.raises(UserError, match=r"^the interrupted search needs 9 CPUs.*there are 6"):
+        tuning_plan.plan(settings, held=1, console=Console(), before=before)

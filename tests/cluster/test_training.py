@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import ray
 import torch
@@ -13,7 +14,9 @@ from cnn.cluster import training, worker
 from cnn.cluster.checkpoints import epoch_name
 from cnn.cluster.training_plan import TrainingPlan
 from cnn.config import TrainConfig
+from cnn.dataset import prepared
 from cnn.dataset.prepared import Prepared
+from cnn.dataset.splits import assign_splits
 from cnn.errors import UserError
 from cnn.text.console import Console
 from cnn.training.batches import ALONE
@@ -40,7 +43,7 @@ def alone(dataset: Prepared, memory: float = 4) -> list[Epoch]:
     """The epochs of a training in this process, its images in memory or streamed."""
     resources = SETTINGS.resources.model_copy(update={"memory": memory})
     settings = SETTINGS.model_copy(update={"resources": resources})
-    state = worker.start(settings, dataset, torch.device("cpu"))
+    state = worker.initial_state(settings, dataset, torch.device("cpu"))
     worker.train(settings, dataset, state, lambda state: None)
     return state.history
 
@@ -94,7 +97,7 @@ def test_a_streamed_run_trains_like_one_from_memory(dataset: Prepared, one: list
 
 def test_only_an_incomplete_first_epoch_is_trained_again(dataset: Prepared, tmp_path: Path) -> None:
     """A full disk interrupts the first; a later one is not discarded silently."""
-    state = worker.start(SETTINGS, dataset, torch.device("cpu"))
+    state = worker.initial_state(SETTINGS, dataset, torch.device("cpu"))
     (tmp_path / epoch_name(1)).mkdir()
     training.resume(state, tmp_path)
     assert not state.history
@@ -110,3 +113,21 @@ def test_prepared_images_that_are_gone_end_a_training_with_one_message(
     gone = replace(dataset, folder=tmp_path / "gone")
     with pytest.raises(UserError, match="gone is incomplete"):
         training.fit(SETTINGS, gone, tmp_path / "run", TrainingPlan(1, gpu=False), Console())
+
+
+def test_a_process_hashes_the_images_once_for_all_that_it_trains(
+    dataset: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds = []
+
+    def split(table: pa.Table, seed: int) -> pa.Table:
+        seeds.append(seed)
+        return assign_splits(table, seed)
+
+    monkeypatch.setattr(prepared, "assign_splits", split)
+    training = SETTINGS.training.model_copy(update={"epochs": 1, "balance": "loss"})
+    settings = SETTINGS.model_copy(update={"seed": 77, "training": training})
+    for _ in range(2):
+        state = worker.initial_state(settings, dataset, torch.device("cpu"))
+        worker.train(settings, dataset, state, lambda state: None)
+    assert seeds == [77]

@@ -12,12 +12,11 @@ from cnn import bundle
 from cnn.cluster import tune_run, tuning, worker
 from cnn.cluster.checkpoints import CHECKPOINTS, TRIAL, kept, restore
 from cnn.cluster.halving import Halving, Rungs
-from cnn.cluster.tuning import Proposals, TrialContext, Tried
+from cnn.cluster.tuning import EndedTrial, Proposals, TrialContext
 from cnn.cluster.tuning_plan import TuningPlan
 from cnn.cluster.watch import Watch
-from cnn.config import Images, Resources, Search, TrainConfig
+from cnn.config import Resources, Search, TrainConfig
 from cnn.dataset.prepared import Prepared
-from cnn.dataset.source import list_source
 from cnn.runs.run_folder import TuneFolder
 from cnn.search import study
 from cnn.search.space import Space
@@ -49,13 +48,13 @@ def search(
     settings: Search,
     plan: TuningPlan,
     base: TrainConfig = BASE,
-) -> list[Tried]:
+) -> list[EndedTrial]:
     task = TrialContext(Space(ranges, base), {16: dataset.folder}, plan, out)
     return tuning.search(task, settings, seed=4, console=Console())
 
 
 @pytest.fixture(scope="module")
-def tried(dataset: Prepared, tmp_path_factory: pytest.TempPathFactory) -> list[Tried]:
+def tried(dataset: Prepared, tmp_path_factory: pytest.TempPathFactory) -> list[EndedTrial]:
     """Six trials: rates that learn, that learn nothing, and one whose loss is not a number."""
     rates = Choice((3e-3, 1e-7, 1e30))
     settings = Search(trials=6, algorithm="random", grace=1, reduction=2)
@@ -63,17 +62,7 @@ def tried(dataset: Prepared, tmp_path_factory: pytest.TempPathFactory) -> list[T
     return search(dataset, out, {"lr": rates}, settings, plan)
 
 
-def test_images_are_listed_again_only_for_other_sizes(digits: Path, tmp_path: Path) -> None:
-    base = BASE.model_copy(update={"images": str(digits)})
-    source = list_source(str(digits), base.data)
-    space = Space({"image_size": Choice((16, 24))}, base)
-    sources = tune_run.sources_of(source, base, space, TuneFolder(tmp_path / "run"))
-    assert sources[16] is source
-    other = list_source(str(digits), Images(image_size=24))
-    assert (list(sources), sources[24].key) == ([16, 24], other.key)
-
-
-def test_the_given_settings_are_tried_first_and_run_to_their_end(tried: list[Tried]) -> None:
+def test_the_given_settings_are_tried_first_and_run_to_their_end(tried: list[EndedTrial]) -> None:
     first = tried[0].trial
     assert (first.number, first.point, first.outcome) == (0, {"lr": 3e-3}, "finished")
     assert first.epochs == first.epochs_asked == 4
@@ -180,7 +169,7 @@ def test_a_resumed_search_counts_its_stopped_trials_and_no_failures(
     assert "0 / 2 / 4" in capsys.readouterr().err  # the first, and the one that has just ended
 
 
-def test_weak_trials_are_stopped_early_and_all_are_accounted_for(tried: list[Tried]) -> None:
+def test_weak_trials_are_stopped_early_and_all_are_accounted_for(tried: list[EndedTrial]) -> None:
     trials = [one.trial for one in tried]
     assert [trial.number for trial in trials] == list(range(6))
     assert {trial.outcome for trial in trials} == {"finished", "stopped", "failed"}
@@ -189,7 +178,7 @@ def test_weak_trials_are_stopped_early_and_all_are_accounted_for(tried: list[Tri
     assert {trial.point["lr"] for trial in trials if trial.outcome == "stopped"} <= {1e-7, 3e-3}
 
 
-def test_the_best_epoch_of_a_trial_is_kept(tried: list[Tried]) -> None:
+def test_the_best_epoch_of_a_trial_is_kept(tried: list[EndedTrial]) -> None:
     for one in tried:
         if one.trial.comparable:
             assert one.best().card.trained["val_accuracy"] == one.trial.accuracy
@@ -216,7 +205,7 @@ def test_retraining_ends_with_the_last_epoch_and_no_accuracy_on_validation(
 
 
 def test_a_trial_that_raises_is_listed_with_its_reason_and_others_continue(
-    tried: list[Tried],
+    tried: list[EndedTrial],
 ) -> None:
     for trial in (one.trial for one in tried):
         assert (trial.outcome == "failed") == (trial.point["lr"] == 1e30)
@@ -225,7 +214,7 @@ def test_a_trial_that_raises_is_listed_with_its_reason_and_others_continue(
 
 
 def test_a_trial_has_the_epochs_of_its_checkpoints_if_logs_are_lost(
-    tried: list[Tried], dataset: Prepared, tmp_path: Path
+    tried: list[EndedTrial], dataset: Prepared, tmp_path: Path
 ) -> None:
     """Tune begins the logs of a trial with workers of its own anew when a search resumes."""
     shutil.copytree(tried[0].folder.parent, tmp_path / "run")
@@ -244,17 +233,17 @@ def test_a_trial_resumes_from_its_last_whole_checkpoint(dataset: Prepared, tmp_p
     """A kill may leave half of the last one, and Tune's record may name one that is gone."""
     device = torch.device("cpu")
     for number in range(3):
-        state = worker.start(BASE, dataset, device)
+        state = worker.initial_state(BASE, dataset, device)
         state.history = [ROW | {"epoch": epoch + 1} for epoch in range(number + 1)]
         card = worker.card(BASE, dataset, state.history[-1])
         (tmp_path / f"{TRIAL}{number:06d}").mkdir()
         checkpoint.save(tmp_path / f"{TRIAL}{number:06d}", state, card)
     last = tmp_path / f"{TRIAL}000002" / checkpoint.TRAINING
     last.write_bytes(last.read_bytes()[:1000])
-    state = worker.start(BASE, dataset, device)
+    state = worker.initial_state(BASE, dataset, device)
     assert restore(state, kept(tmp_path, TRIAL)) is None
     assert len(state.history) == 2
-    fresh = worker.start(BASE, dataset, device)
+    fresh = worker.initial_state(BASE, dataset, device)
     assert restore(fresh, kept(tmp_path / "none", TRIAL)) is None
     assert fresh.history == []
 
