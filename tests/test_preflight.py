@@ -91,7 +91,7 @@ def test_the_batch_that_is_timed_has_no_more_images_than_there_are(
 
     monkeypatch.setattr(dry_run, "timed_step", timed)
     settings = SETTINGS.model_copy(update={"training": Training(batch_size=2048)})
-    dry_run.estimate(census(40), settings, 16, gpu=False, console=Console())
+    dry_run.estimate(census(40), settings, gpu=False, console=Console())
     assert sizes == {census(40).split_sizes["train"]}
 
 

@@ -155,7 +155,7 @@ def as_trained(tried: EndedTrial) -> Trained:
     return Trained(tried.best(), rows)
 
 
-def calibrated(trained: Trained, winner: Tried) -> Trained:
+def calibrated(trained: Trained, winner: EndedTrial) -> Trained:
     """The retrained model with the confidence of its twin, which had validation images."""
     temperature = winner.best().card.temperature
     return replace(trained, best=trained.best.with_temperature(temperature))
