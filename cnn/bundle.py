@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ from cnn.errors import UserError
 from cnn.files.atomic import write_atomically
 from cnn.files.place import Place
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+NAMES_OF_2 = {"side": "input_side", "soft": "blur", "flip": "test_time_flip"}
 WEIGHTS, CARD = "model.safetensors", "model.json"
 
 
@@ -31,16 +32,18 @@ class Card(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format_version: Literal[2] = 2
+    format_version: int = FORMAT_VERSION
     classes: list[str] = Field(min_length=2, description="names, in the order of the logits")
     image_size: int
     fit: Fit
-    side: int | None = Field(
+    input_side: int | None = Field(
         None, description="side that images are shrunk to: their side in the epoch that was saved"
     )
-    soft: bool = Field(False, description="blur images as much as the warps of training did")
+    blur: bool = Field(False, description="blur images as much as the warps of training did")
     network: config.Network
-    flip: bool = Field(False, description="average with the prediction for the mirror image")
+    test_time_flip: bool = Field(
+        False, description="average with the prediction for the mirror image"
+    )
     temperature: float = Field(1.0, gt=0, description="what log-probabilities are divided by")
     trained: dict[str, Any] = Field(default_factory=dict, description="seed, epoch and figures")
 
@@ -61,7 +64,7 @@ class Bundle:
         """
         self.network.eval()
         probabilities: Tensor = self.network(images).softmax(dim=1)
-        if self.card.flip:
+        if self.card.test_time_flip:
             mirrored = images.flip(dims=(3,))
             probabilities = (probabilities + self.network(mirrored).softmax(dim=1)) / 2
         # After the mean, so that no answer changes: see cnn/training/calibration.py.
@@ -71,10 +74,10 @@ class Bundle:
         """The bundle with its network on another device."""
         return replace(self, network=self.network.to(device))
 
-    def with_flip(self, flip: bool | None) -> "Bundle":
+    def with_test_time_flip(self, flip: bool | None) -> "Bundle":
         """The bundle that averages with the mirror image, or does not; None leaves it as it is."""
-        chosen = self.card.flip if flip is None else flip
-        return replace(self, card=self.card.model_copy(update={"flip": chosen}))
+        chosen = self.card.test_time_flip if flip is None else flip
+        return replace(self, card=self.card.model_copy(update={"test_time_flip": chosen}))
 
     def with_temperature(self, temperature: float) -> "Bundle":
         """The bundle with another temperature, such as that of a network trained alike."""
@@ -102,8 +105,8 @@ def load(folder: Place, device: torch.device | None = None) -> Bundle:
         empty = network.build(settings, card.image_size, len(card.classes))
         empty.load_state_dict(load_weights((folder / WEIGHTS).read_bytes()))
         scale = network.scale_of(empty)
-        scale.soft = card.soft
-        scale.resize_to(card.side or card.image_size)
+        scale.blur = card.blur
+        scale.resize_to(card.input_side or card.image_size)
     except network.NetworkError as error:
         raise BundleError(f"{folder / CARD}: {error}") from None
     except FileNotFoundError:
@@ -120,7 +123,7 @@ def read_card(folder: Place) -> Card:
     """The card of a bundle folder, checked."""
     path = folder / CARD
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = upgraded(json.loads(path.read_text(encoding="utf-8")))
         if content.get("format_version") != FORMAT_VERSION:
             raise BundleError(
                 f"{path} has format version {content.get('format_version')}; this program reads "
@@ -139,6 +142,15 @@ def read_card(folder: Place) -> Card:
         if isinstance(error, BundleError):
             raise
         raise BundleError(f"{path} is not readable as JSON: {error}") from None
+
+
+def upgraded(content: dict[str, Any]) -> dict[str, Any]:
+    """A card of format 2, which had other names and no temperature, as one of format 3."""
+    if content.get("format_version") != 2:
+        return content
+    return {NAMES_OF_2.get(name, name): value for name, value in content.items()} | {
+        "format_version": 3
+    }
 
 
 def as_batch(images: np.ndarray) -> Tensor:

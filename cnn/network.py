@@ -33,7 +33,7 @@ class Scale(nn.Module):
     the side with which it was evaluated.
 
     Warping interpolates, which blurs: where training images are warped, images to predict would be
-    sharper than all of them. `soft` blurs them as much; at 64 pixels that is 5 points of accuracy.
+    sharper than all of them. `blur` blurs them as much; at 64 pixels that is 5 points of accuracy.
     """
 
     mean: Tensor
@@ -43,7 +43,7 @@ class Scale(nn.Module):
         super().__init__()
         self.side = self.image_size = image_size
         self.smallest = smallest
-        self.soft = False
+        self.blur = False
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1))
 
@@ -55,16 +55,16 @@ class Scale(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         pixels = images.float()
-        if self.soft and not self.training:
-            pixels = soften(pixels)
+        if self.blur and not self.training:
+            pixels = blurred(pixels)
         if self.side != self.image_size:
             # Needs no antialiasing: down to half the side, every pixel still contributes to one.
             pixels = functional.interpolate(pixels, self.side, mode="bilinear")
         return (pixels / 255 - self.mean) / self.std
 
 
-def soften(images: Tensor) -> Tensor:
-    """Blur float images `(B, C, H, W)` as much as bilinear interpolation does on average.
+def blurred(images: Tensor) -> Tensor:
+    """Float images `(B, C, H, W)` blurred as much as bilinear interpolation does on average.
 
     Interpolating at a fraction t between two pixels spreads a pixel by a variance of t(1 - t): a
     sixth on average along each axis, as do weights of 1, 10 and 1 twelfths. Edges are repeated.

@@ -70,9 +70,9 @@ def test_a_loaded_bundle_predicts_the_same_as_the_saved_one(tmp_path: Path) -> N
 
 
 def test_a_bundle_trained_on_warped_images_blurs_its_input(tmp_path: Path) -> None:
-    saved, images = used(CHOSEN.model_copy(update={"soft": True})), photos(6)
+    saved, images = used(CHOSEN.model_copy(update={"blur": True})), photos(6)
     sharp = saved.predict(images)
-    network.scale_of(saved.network).soft = True
+    network.scale_of(saved.network).blur = True
     saved.save(tmp_path)
     blurred = bundle.load(tmp_path).predict(images)
     assert torch.equal(blurred, saved.predict(images))
@@ -126,13 +126,13 @@ def test_predictions_are_deterministic_even_if_the_network_is_in_training_mode()
 def test_with_flip_an_image_and_its_mirror_image_get_the_mean_of_their_predictions() -> None:
     images = photos(6)
     mirrored = images.flip(dims=(3,))
-    plain, flipping = used(), used(CHOSEN.model_copy(update={"flip": True}))
+    plain, flipping = used(), used(CHOSEN.model_copy(update={"test_time_flip": True}))
     both, one, other = flipping.predict(images), plain.predict(images), plain.predict(mirrored)
     assert torch.allclose(flipping.predict(mirrored), both, atol=1e-6)
     assert torch.allclose(both, (one + other) / 2, atol=1e-6)
     assert not torch.allclose(one, other, atol=1e-3)
-    assert torch.equal(flipping.with_flip(False).predict(images), one)
-    assert torch.equal(flipping.with_flip(None).predict(images), both)
+    assert torch.equal(flipping.with_test_time_flip(False).predict(images), one)
+    assert torch.equal(flipping.with_test_time_flip(None).predict(images), both)
 
 
 def rewrite(folder: Path, **changes: Any) -> None:
@@ -161,14 +161,14 @@ DAMAGES: list[tuple[str, Damage, str]] = [
     ("weights cut in the header", lambda folder: cut(folder / WEIGHTS, 100), "damaged"),
     ("weights cut in a tensor", lambda folder: cut(folder / WEIGHTS, 4000), "damaged"),
     ("weights of something else", drop_a_weight, "do not fit.*running_mean"),
-    ("later format", lambda folder: rewrite(folder, format_version=3), "version 3"),
+    ("later format", lambda folder: rewrite(folder, format_version=4), "version 4"),
     ("no format", lambda folder: rewrite(folder, format_version=None), "version"),
     ("a class too many", lambda folder: rewrite(folder, classes=list("abcd")), "do not fit.*head"),
     ("a class too few", lambda folder: rewrite(folder, classes=list("ab")), "do not fit.*head"),
     ("one class", lambda folder: rewrite(folder, classes=["a"]), "classes"),
     ("no classes", lambda folder: rewrite(folder, classes=None), "classes"),
     ("no image size", lambda folder: rewrite(folder, image_size=None), "image_size"),
-    ("tiny side", lambda folder: rewrite(folder, side=1), "side 1"),
+    ("tiny side", lambda folder: rewrite(folder, input_side=1), "side 1"),
     ("tiny image size", lambda folder: rewrite(folder, image_size=2), "stages"),
     ("unknown fit", lambda folder: rewrite(folder, fit="stretch"), "fit"),
     ("unknown field", lambda folder: rewrite(folder, colour="red"), "colour"),
@@ -192,6 +192,17 @@ def test_a_damaged_bundle_gives_a_one_line_error_that_names_the_folder(
         bundle.load(folder)
     assert str(folder) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_card_of_format_2_is_read(folder: Path) -> None:
+    card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    for name in ("input_side", "blur", "test_time_flip", "temperature"):
+        del card[name]
+    older = card | {"format_version": 2, "side": 4, "soft": True, "flip": True}
+    (folder / CARD).write_text(json.dumps(older), encoding="utf-8")
+    read = bundle.read_card(folder)
+    assert (read.input_side, read.blur, read.test_time_flip) == (4, True, True)
+    assert read.temperature == 1.0
 
 
 def test_a_file_is_not_a_bundle(folder: Path) -> None:

@@ -70,7 +70,9 @@ def test_images_that_are_all_recognised_do_not_make_it_certain(images: int) -> N
 
 def test_a_temperature_changes_confidence_and_no_answer() -> None:
     small = config.Network(filters=(4,))
-    card = Card(classes=["a", "b", "c"], image_size=8, fit="squash", network=small, flip=True)
+    card = Card(
+        classes=["a", "b", "c"], image_size=8, fit="squash", network=small, test_time_flip=True
+    )
     torch.manual_seed(0)
     plain = Bundle(card, network.build(small, 8, 3))
     images = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8)

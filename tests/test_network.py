@@ -18,11 +18,11 @@ from cnn.network import (
     NetworkError,
     Scale,
     Shortcut,
+    blurred,
     build,
     parameter_count,
     scale_of,
     shapes,
-    soften,
     stage,
 )
 
@@ -79,7 +79,7 @@ def test_the_first_module_scales_bytes_as_torchvision_weights_expect() -> None:
 def test_softening_applies_in_evaluation_only() -> None:
     scale, images = Scale(8, smallest=2), photos(4, 8)
     sharp = scale(images)
-    scale.soft = True
+    scale.blur = True
     assert torch.equal(scale(images), sharp)
     assert not torch.equal(scale.eval()(images), sharp)
 
@@ -93,7 +93,7 @@ def test_a_softened_image_has_the_contrast_of_a_warped_one() -> None:
     def contrast(images: Tensor) -> float:
         return images[..., 4:-4].var(dim=3).mean().item()  # without the mirrored edge
 
-    soft = soften(stripes[:1].float())
+    soft = blurred(stripes[:1].float())
     assert contrast(soft) == pytest.approx(contrast(warped), rel=0.03)
     assert contrast(soft) < 0.9 * contrast(stripes[:1].float())
 
@@ -104,10 +104,10 @@ def test_softening_keeps_a_uniform_colour_and_commutes_with_mirroring(
     height: int, width: int, byte: int
 ) -> None:
     plain = torch.full((1, 3, height, width), float(byte))
-    assert torch.allclose(soften(plain), plain)
+    assert torch.allclose(blurred(plain), plain)
     noise = torch.rand(2, 3, height, width)
-    assert torch.allclose(soften(noise.flip(3)), soften(noise).flip(3), atol=1e-6)
-    assert torch.allclose(soften(noise.mT), soften(noise).mT, atol=1e-6)
+    assert torch.allclose(blurred(noise.flip(3)), blurred(noise).flip(3), atol=1e-6)
+    assert torch.allclose(blurred(noise.mT), blurred(noise).mT, atol=1e-6)
 
 
 def test_softening_spreads_a_pixel_with_variance_one_sixth_along_each_axis() -> None:
@@ -115,7 +115,7 @@ def test_softening_spreads_a_pixel_with_variance_one_sixth_along_each_axis() -> 
     spot[0, 0, 3, 3] = 1
     offsets = torch.arange(7.0) - 3
     for axis in (2, 3):
-        mass = soften(spot).sum(dim=5 - axis).flatten()
+        mass = blurred(spot).sum(dim=5 - axis).flatten()
         assert mass.sum().item() == pytest.approx(1)
         assert (mass * offsets).sum().item() == pytest.approx(0, abs=1e-6)
         assert (mass * offsets**2).sum().item() == pytest.approx(1 / 6)

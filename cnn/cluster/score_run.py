@@ -44,7 +44,7 @@ def score(settings: ScoreConfig, console: Console) -> None:
     if settings.sort_into is not None:
         nodes.require_lasting(place(settings.sort_into), "--sort-into")
     folder = bundle.find(place(settings.model))
-    job = list_work(settings, bundle.load(folder).with_flip(settings.tta))
+    job = list_work(settings, bundle.load(folder).with_test_time_flip(settings.tta))
     run, sums = job.run, checksums(folder)
     run.check(settings, job.work.manifest)
     run.check_model(sums)
@@ -83,7 +83,7 @@ def introduce(job: ScoringJob, console: Console) -> None:
     console.say(f"data     {counted(images, 'image')}{labels}, {explained('ignored', ignored)}")
     for line in unknown_labels(job) + remarks(job):
         console.say(f"         {line}")
-    flip = ", each with its mirror image" if card.flip else ""
+    flip = ", each with its mirror image" if card.test_time_flip else ""
     console.say(
         f"model    {job.settings.model}: {card.network.network}, "
         f"{len(card.classes)} classes, {card.image_size} pixels{flip}"

@@ -58,7 +58,7 @@ def initial_state(
     torch.manual_seed(settings.seed)
     size, classes = dataset.card.image_size, len(dataset.classes)
     plain = network.build(settings.network, size, classes).to(device)
-    network.scale_of(plain).soft = settings.augmentation.blurs
+    network.scale_of(plain).blur = settings.augmentation.blurs
     return State(
         network=plain,
         parallel=parallelise(plain),
@@ -143,9 +143,9 @@ def card(settings: TrainConfig, dataset: Prepared, row: Epoch) -> Card:
         image_size=dataset.card.image_size,
         fit=dataset.card.fit,
         network=settings.network,
-        side=row["side"],
-        soft=settings.augmentation.blurs,
-        flip=settings.augmentation.flip and settings.training.test_time_flip,
+        input_side=row["side"],
+        blur=settings.augmentation.blurs,
+        test_time_flip=settings.augmentation.flip and settings.training.test_time_flip,
         temperature=1.0 if math.isnan(row["temperature"]) else row["temperature"],
         trained={"seed": settings.seed, **row},
     )

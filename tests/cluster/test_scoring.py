@@ -46,7 +46,7 @@ def save_model(folder: Path, seed: int, classes: list[str] = DIGITS, flip: bool 
     """An untrained bundle: for scoring it is as good as any other."""
     torch.manual_seed(seed)
     settings = Network(filters=(8, 16), dropout=0)
-    card = Card(classes=classes, image_size=16, fit="squash", network=settings, flip=flip)
+    card = Card(classes=classes, image_size=16, fit="squash", network=settings, test_time_flip=flip)
     Bundle(card, network.build(settings, 16, len(classes))).save(folder)
     return folder
 
@@ -429,7 +429,7 @@ def test_mirror_images_are_averaged_as_the_model_says_unless_the_run_says_otherw
 ) -> None:
     model = save_model(tmp_path / "model", seed=0, flip=True)
     flipping = bundle.load(model)
-    for flags, expected in (((), flipping), (("--no-tta",), flipping.with_flip(False))):
+    for flags, expected in (((), flipping), (("--no-tta",), flipping.with_test_time_flip(False))):
         out = tmp_path / f"out{len(flags)}"
         score(model, images / "1", "--out", out, *flags)
         table = rows(out)
