@@ -149,7 +149,7 @@ def test_a_checkpoint_of_an_early_epoch_keeps_the_image_side_of_that_epoch(tmp_p
     state.history.append(
         Loop(settings, CPU, 0).run_epoch(state, training_batches(settings), VALIDATION)
     )
-    card = Card(classes=CLASSES, image_size=8, fit="squash", side=4, network=NETWORK)
+    card = Card(classes=CLASSES, image_size=8, fit="squash", input_side=4, network=NETWORK)
     checkpoint.save(tmp_path, state, card)
     loaded, images = bundle.load(tmp_path), VALIDATION.images
     assert torch.equal(loaded.network(images), state.network.eval()(images))

@@ -3,6 +3,7 @@
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -144,7 +145,9 @@ def test_shards_of_two_jobs_at_once_are_refused_in_one_line(
     rows = source.manifest.table
     for number, part in enumerate(prepared.cut(rows.take(np.arange(len(rows))[::-1]), 16)):
         file = prepared.shard_file(tmp_path / "mixed", number)
-        prepared.write_shard(file, part, Reader(source.root), 16, "squash")
+        prepared.write_shard(
+            file, part, Reader(source.root), partial(decode, size=16, fit="squash")
+        )
     with pytest.raises(UserError, match=r"do not match the images.* remove the folder"):
         ingest.prepare(source, tmp_path / "mixed", lambda done, total: None, Console())
 

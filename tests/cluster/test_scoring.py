@@ -460,7 +460,7 @@ def test_a_model_scores_with_mirror_images_if_it_was_trained_and_evaluated_with_
         images_per_second=3.5,
         data_wait=0.1,
     )
-    assert worker.card(settings, dataset, row).flip == (flip and evaluated)
+    assert worker.card(settings, dataset, row).test_time_flip == (flip and evaluated)
 
 
 def test_prepared_images_get_the_predictions_of_their_files(
