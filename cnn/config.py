@@ -33,8 +33,10 @@ def split_commas(value: Any) -> Any:
     return str(value).split(",") if isinstance(value, str | int) else value
 
 
+MOST_FILTERS = 4096
+
 Numbers = Annotated[
-    tuple[Annotated[int, Field(ge=1, le=4096)], ...],
+    tuple[Annotated[int, Field(ge=1, le=MOST_FILTERS)], ...],
     Field(min_length=1),
     BeforeValidator(split_commas),
 ]
@@ -45,6 +47,9 @@ def absolute(weights: str) -> str:
     if "://" in weights:
         raise ValueError("give a file on this machine, not a URI")
     return weights if weights == "default" else str(Path(weights).absolute())
+
+
+NO_TRUTH = "give a number, not yes or no"
 
 
 def is_number(annotation: Any) -> bool:
@@ -65,7 +70,7 @@ class Settings(BaseModel):
         if any(isinstance(one, bool) for one in several):
             field = cls.model_fields[str(info.field_name)]
             if is_number(field.annotation):
-                raise ValueError("give a number, not yes or no")
+                raise ValueError(NO_TRUTH)
         return value
 
 

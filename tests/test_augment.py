@@ -53,7 +53,7 @@ def test_a_batch_stays_a_channels_last_batch_of_bytes(options: Augmentation) -> 
     assert torch.equal(before, untouched)
 
 
-def test_sources_equal_the_affine_grid_of_torch() -> None:
+def test_the_sampling_grid_equals_the_affine_grid_of_torch() -> None:
     matrices = draw(7, STRONG, seeded(3))
     expected = functional.affine_grid(matrices, [7, 3, 12, 20], align_corners=False)
     assert torch.allclose(sampling_grid(matrices, 12, 20), expected, atol=1e-6)

@@ -36,6 +36,7 @@ CHOSEN = Card(
     image_size=8,
     fit="crop",
     network=NETWORK,
+    temperature=0.7,
     trained={"seed": 3, "val_accuracy": 0.5},
 )
 
@@ -123,10 +124,11 @@ def test_predictions_are_deterministic_even_if_the_network_is_in_training_mode()
     assert torch.equal(chosen.predict(images), first)
 
 
-def test_with_flip_an_image_and_its_mirror_image_get_the_mean_of_their_predictions() -> None:
+def test_test_time_flip_gives_the_mean_of_an_image_and_its_mirror_image() -> None:
     images = photos(6)
     mirrored = images.flip(dims=(3,))
-    plain, flipping = used(), used(CHOSEN.model_copy(update={"test_time_flip": True}))
+    card = CHOSEN.model_copy(update={"temperature": 1.0})
+    plain, flipping = used(card), used(card.model_copy(update={"test_time_flip": True}))
     both, one, other = flipping.predict(images), plain.predict(images), plain.predict(mirrored)
     assert torch.allclose(flipping.predict(mirrored), both, atol=1e-6)
     assert torch.allclose(both, (one + other) / 2, atol=1e-6)

@@ -295,6 +295,7 @@ def test_a_wrong_command_line_gives_a_one_line_error_that_names_the_flag(
         ("training: {lr: 0.1, lr: 0.2}", ["lr is given twice", "line 1"]),
         ("\x00", ["settings.yaml", "not YAML"]),
         ("a: " + "[" * 3000 + "]" * 3000, ["settings.yaml: is nested too deeply"]),
+        ("network: {filters: &a [*a]}", ["settings.yaml: --filters", "valid integer"]),
         ("training: {epochs: yes}", ["settings.yaml: --epochs True: give a number, not yes or no"]),
         ("training: {lr: yes}", ["settings.yaml: --lr True: give a number"]),
         ("seed: on", ["settings.yaml: --seed True: give a number"]),

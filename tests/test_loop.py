@@ -487,6 +487,14 @@ def test_label_smoothing_lowers_the_confidence() -> None:
     assert confidence(0.6) < 0.8
 
 
+def test_an_epoch_tells_the_temperature_that_undoes_label_smoothing() -> None:
+    def last(smoothing: float) -> Epoch:
+        return trained(training(epochs=40, lr=0.02, label_smoothing=smoothing)).history[-1]
+
+    assert last(0.6)["val_accuracy"] > 0.9
+    assert last(0.6)["temperature"] < 0.7 * last(0.0)["temperature"]
+
+
 def test_both_labels_of_mixed_images_are_learned() -> None:
     settings = training(cutmix=1.0, label_smoothing=0.0)
     state, loop = fresh(settings), Loop(settings, CPU, 0)

@@ -116,7 +116,7 @@ def figures(history: list[Epoch], names: Callable[[str], bool]) -> list[float]:
 
 
 def measured(name: str) -> bool:
-    return name.endswith(("loss", "accuracy", "lr"))
+    return name.endswith(("loss", "accuracy", "temperature", "lr"))
 
 
 def test_two_workers_reach_the_same_weights_as_one(workers: list[dict[str, Any]]) -> None:

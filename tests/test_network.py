@@ -76,7 +76,7 @@ def test_the_first_module_scales_bytes_as_torchvision_weights_expect() -> None:
             )
 
 
-def test_softening_applies_in_evaluation_only() -> None:
+def test_the_blur_applies_in_evaluation_only() -> None:
     scale, images = Scale(8, smallest=2), photos(4, 8)
     sharp = scale(images)
     scale.blur = True
@@ -84,7 +84,7 @@ def test_softening_applies_in_evaluation_only() -> None:
     assert not torch.equal(scale.eval()(images), sharp)
 
 
-def test_a_softened_image_has_the_contrast_of_a_warped_one() -> None:
+def test_a_blurred_image_has_the_contrast_of_a_warped_one() -> None:
     wave = 127 + 100 * torch.sin(torch.arange(32) * 2 * torch.pi / 6)
     stripes = wave.round().to(torch.uint8).expand(500, 3, 32, 32)
     shifts = Augmentation(rotation=0, shift=0.1, zoom=0, flip=False, vertical_flip=False)
@@ -93,14 +93,14 @@ def test_a_softened_image_has_the_contrast_of_a_warped_one() -> None:
     def contrast(images: Tensor) -> float:
         return images[..., 4:-4].var(dim=3).mean().item()  # without the mirrored edge
 
-    soft = blurred(stripes[:1].float())
-    assert contrast(soft) == pytest.approx(contrast(warped), rel=0.03)
-    assert contrast(soft) < 0.9 * contrast(stripes[:1].float())
+    blurry = blurred(stripes[:1].float())
+    assert contrast(blurry) == pytest.approx(contrast(warped), rel=0.03)
+    assert contrast(blurry) < 0.9 * contrast(stripes[:1].float())
 
 
 @examples(deadline=None, max_examples=20)
 @given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 255))
-def test_softening_keeps_a_uniform_colour_and_commutes_with_mirroring(
+def test_the_blur_keeps_a_uniform_colour_and_commutes_with_mirroring(
     height: int, width: int, byte: int
 ) -> None:
     plain = torch.full((1, 3, height, width), float(byte))
@@ -110,7 +110,7 @@ def test_softening_keeps_a_uniform_colour_and_commutes_with_mirroring(
     assert torch.allclose(blurred(noise.mT), blurred(noise).mT, atol=1e-6)
 
 
-def test_softening_spreads_a_pixel_with_variance_one_sixth_along_each_axis() -> None:
+def test_the_blur_spreads_a_pixel_with_variance_one_sixth_along_each_axis() -> None:
     spot = torch.zeros(1, 1, 7, 7)
     spot[0, 0, 3, 3] = 1
     offsets = torch.arange(7.0) - 3

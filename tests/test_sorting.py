@@ -302,8 +302,12 @@ def caseless(monkeypatch: pytest.MonkeyPatch) -> None:
     Every name below an open folder is looked up as the folder spells it.
     """
 
+    plainly = os.open
+
     def spelled(name: bytes, folder: int) -> bytes:
-        there = map(os.fsencode, os.listdir(folder))
+        own = plainly(".", os.O_RDONLY, dir_fd=folder)  # threads that share one list in parts
+        there = map(os.fsencode, os.listdir(own))
+        os.close(own)
         return next((one for one in there if one.lower() == name.lower()), name)
 
     def caseless(call: Callable[..., object]) -> Callable[..., object]:
@@ -353,6 +357,19 @@ def test_on_a_disk_that_ignores_case_no_image_counts_as_placed_by_its_twin(
         for path, content in placed.items()
     )
     assert not out.place(reader, [("img_1.jpg", UNCERTAIN)])  # its twin is not in there
+
+
+@pytest.mark.usefixtures("caseless")
+def test_a_folder_that_another_image_has_made_does_not_mix_twins_up(
+    tmp_path: Path, twins: Path
+) -> None:
+    (twins / "x" / "other.jpg").write_bytes(b"six")
+    reader = Reader(f"fsspec+file://{twins}")
+    paths = ["x/other.jpg", "X/a.jpg", "x/a.jpg"]
+    out = begun(tmp_path / "out", reader, twins=alike(paths))
+    out.place(reader, [("x/other.jpg", CAT)])  # as if its thread were the first
+    assert out.place(reader, [(path, CAT) for path in paths]) == {"no_place": 1}
+    assert contents(out.folder) == {"cat/x/other.jpg": b"six", "cat/x/a.jpg": b"three"}
 
 
 def test_on_any_other_disk_twins_are_placed_side_by_side(tmp_path: Path, twins: Path) -> None:

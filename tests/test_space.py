@@ -280,6 +280,8 @@ def test_every_setting_rejects_invalid_values_in_a_space(tmp_path: Path, name: s
         ({"stages": {"uniform": [1, 9]}}, ["stages: ", "whole numbers"]),
         ({"stages": {"choice": [2.5]}}, ["stages: 2.5: ", "valid integer"]),
         ({"flip": {"int": [0, 1]}}, ["flip: ", "{choice: [a, b]}"]),
+        ({"epochs": {"choice": [True, 45]}}, ["epochs: True: give a number, not yes or no"]),
+        ({"dropout": {"uniform": [False, 0.5]}}, ["dropout: ", "uniform"]),
         ({"optimizer": {"choice": ["adamx"]}}, ["optimizer: adamx: ", "'adamw'"]),
         ({"kernel_size": {"int": [3, 5]}}, ["kernel_size 4 is even"]),
         ({"image_size": {"int": [32, 64]}}, ["image_size: write {choice: [a, b]}"]),

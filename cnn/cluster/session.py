@@ -148,7 +148,7 @@ def require_listener(address: str) -> None:
         ) from None
     try:
         socket.create_connection(found, timeout=5).close()
-    except OSError:
+    except (OSError, UnicodeError):  # the second: no host can have this name
         raise no_answer(address) from None
 
 

@@ -177,7 +177,8 @@ def test(
     write_csv(run.suspects, suspects([predictions], evaluation))
     evaluation.write(run.evaluation)
     best = int(model.card.trained["epoch"]) if validated else None
-    return TestResult(evaluation, album, history.read(run.history), best, model.card.temperature)
+    temperature = model.card.temperature if "temperature" in model.card.trained else None
+    return TestResult(evaluation, album, history.read(run.history), best, temperature)
 
 
 def sample(rows: pa.Table) -> pa.Table:

@@ -74,11 +74,11 @@ def split_rows(table: pa.Table, *splits: str) -> pa.Table:
 
 @lru_cache(maxsize=1)
 def split_table(folder: Place, seed: int) -> pa.Table:
-    """The manifest of a prepared dataset with each image's split.
+    """The split, the label and the place of each image of a prepared dataset.
 
     Kept, because it hashes every image, and each use and each trial in a process needs the same.
     """
-    return Prepared.open(folder).split(seed)
+    return Prepared.open(folder).split(seed).select(["split", "label", "shard", "row"])
 
 
 def split_batches(

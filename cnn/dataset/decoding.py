@@ -120,10 +120,10 @@ class SubprocessDecoder:
 
     def end(self) -> None:
         """Kill the process, which may hang."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.communicate()
-            self.process = None
+        process, self.process = self.process, None
+        if process is not None:
+            process.kill()
+            process.communicate()
 
 
 def send(stream: IO[bytes], message: object) -> None:

@@ -175,7 +175,7 @@ def write_shard(
             "image": pa.array(images, pa.binary()),
         }
     )
-    each = next((len(image) for image in images if image), GROUP_BYTES)
+    each = next((len(image) for image in images if image), 1)
     # Pixels hardly compress, and a plain page is read back at the speed of memory. Row groups: the
     # report reads an image or two without the rest of their shard.
     parquet.write(

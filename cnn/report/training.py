@@ -25,14 +25,23 @@ class TestResult:
     """How a trained model does on its test split.
 
     `history` has a row per epoch, as in history.csv. The model is from epoch `best`; None if it was
-    trained on the validation images too. `temperature` has calibrated its confidence.
+    trained on the validation images too. `temperature` has calibrated its confidence; None if its
+    training began with a version that did not.
     """
 
     evaluation: Evaluation
     album: Album
     history: pd.DataFrame
     best: int | None
-    temperature: float
+    temperature: float | None
+
+    @property
+    def calibration(self) -> str:
+        """How the confidence was calibrated, in words."""
+        if self.temperature is None:
+            return "none: the training began with an earlier version"
+        images = "the validation images" if self.best is not None else "those of the best trial"
+        return f"temperature {self.temperature:.2f}, from {images}"
 
 
 def evaluate_test(
@@ -88,7 +97,7 @@ def training_report(
             **settings_facts(settings),
             **(settings_facts(learned) if learned else {}),
             **briefing.lines,
-            "calibration": f"temperature {test.temperature:.2f}, from the validation images",
+            "calibration": test.calibration,
         },
         findings=test.evaluation.findings,
         history=test.history,

@@ -54,11 +54,16 @@ def read_all(root: str, manifest: Manifest, images: config.Images, console: Cons
         ExitStack() as decoders,
         ThreadPoolExecutor(cores(), initializer=begin) as pool,
     ):
-        for start in range(0, len(paths), AT_ONCE):
-            chunk = slice(start, start + AT_ONCE)
-            for result in pool.map(look, paths[chunk], errors[chunk]):
-                found.append(result)
-                advance(len(found), len(paths))
+        try:
+            for start in range(0, len(paths), AT_ONCE):
+                chunk = slice(start, start + AT_ONCE)
+                for result in pool.map(look, paths[chunk], errors[chunk]):
+                    found.append(result)
+                    advance(len(found), len(paths))
+        except BaseException:  # Ctrl-C: a file may hang its decoder, which nobody waits for then
+            pool.shutdown(wait=False, cancel_futures=True)
+            decoders.close()
+            raise
     content_hashes, reasons = zip(*found, strict=True)
     return manifest.with_contents(content_hashes, reasons)
 

@@ -101,7 +101,8 @@ class SortedFolder:
         number = self.roots.index(reader.root) + 1
         above = str(number).encode() if len(self.roots) > 1 else b""
         with _opened(self.folder) as top, ThreadPoolExecutor(_READERS) as threads:
-            placer = _Placer(top, above, reader, _real(reader.root), self.twins)
+            twins = self.twins if self.twins and _joins_names(top) else frozenset[str]()
+            placer = _Placer(top, above, reader, _real(reader.root), twins)
             mapped = threads.map if placer.root is None else map  # linking does not wait
             return Counter(miss for miss in mapped(placer, images) if miss)
 
@@ -243,7 +244,8 @@ class _Placer:
     top: descriptor of the sorted folder.
     above: the number of the root; empty if there is only one.
     root: the real path of a local root; None for a remote one.
-    twins: as in `SortedFolder`; they are placed one at a time, or one could replace the other.
+    twins: as in `SortedFolder`, if this disk takes them for one file; they are placed one at a
+        time, or one could replace the other.
     """
 
     top: int
@@ -271,6 +273,9 @@ class _Placer:
         *folders, name = filter(None, os.path.join(folder, below).split(b"/"))
         target = _open_below(self.top, folders)
         try:
+            # Another image may have made a folder whose name differs in case.
+            if path in self.twins and not _is_exact(folders, self.top):
+                raise _NoPlace
             # Only a whole file has its final name, and the key ensures that it is this image, or
             # its twin on a disk to which both names are one.
             if not _is_placed(name, target):
@@ -351,6 +356,17 @@ def _is_placed(name: bytes, folder: int) -> bool:
     if stat.S_ISDIR(mode):
         raise _NoPlace
     return stat.S_ISREG(mode)
+
+
+def _joins_names(folder: int) -> bool:
+    """Whether the disk takes names that differ in case or Unicode form for the same."""
+    probe = f"{_DRAFT}probe-\u00e9"
+    others = f"{_DRAFT.upper()}probe-\u00e9", unicodedata.normalize("NFD", probe)
+    _write(b"", probe.encode(), folder)
+    try:
+        return any(_is_placed(other.encode(), folder) for other in others)
+    finally:
+        _remove(probe.encode(), folder)
 
 
 def _is_exact(names: Sequence[bytes], top: int) -> bool:

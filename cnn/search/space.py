@@ -10,7 +10,16 @@ import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from cnn.config import CNN_ONLY, Augmentation, Network, Settings, TrainConfig
+from cnn.config import (
+    CNN_ONLY,
+    MOST_FILTERS,
+    NO_TRUTH,
+    Augmentation,
+    Network,
+    Settings,
+    TrainConfig,
+    is_number,
+)
 from cnn.errors import UserError
 from cnn.settings.ranges import (
     Choice,
@@ -62,7 +71,8 @@ class Compound(Settings):
 
     def filters(self) -> tuple[int, ...]:
         """Filters per stage: twice those of the stage before, up to WIDEST times the first."""
-        return tuple(self.width * min(2**stage, WIDEST) for stage in range(self.stages))
+        widest = min(self.width * WIDEST, MOST_FILTERS)
+        return tuple(min(self.width * 2**stage, widest) for stage in range(self.stages))
 
     def augmentation(self, given: Augmentation) -> dict[str, float]:
         """The given augmentation at this strength."""
@@ -297,6 +307,8 @@ def typed(field: FieldInfo, limits: Range) -> Range:
 
 def valued(field: FieldInfo, value: Value) -> Value:
     """A value in the setting's type; UserError if the setting cannot have it."""
+    if isinstance(value, bool) and is_number(field.annotation):
+        raise UserError(f"{value}: {NO_TRUTH}")
     checked: Any = Annotated[field.annotation, field]
     setting = TypeAdapter(checked, config=ConfigDict(allow_inf_nan=False))
     try:

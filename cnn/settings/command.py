@@ -182,19 +182,18 @@ def require_text(name: str, value: Any) -> None:
 
     Of several values, each is checked; those that are not text are left to `validate`.
     """
-    if isinstance(value, list | tuple):
-        for one in value:
-            require_text(name, one)
-    if not isinstance(value, str):
-        return
-    if value == "":
-        raise UserError(f"{name} is empty: give a value, or leave it out")
-    if "\0" in value:
-        raise UserError(f"{name} {value!r} holds a null character: no file has it in its name")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise UserError(f"{name} {value!r} is not UTF-8: rename it, or give a link to it") from None
+    several = value if isinstance(value, list | tuple) else [value]
+    for text in (one for one in several if isinstance(one, str)):
+        if text == "":
+            raise UserError(f"{name} is empty: give a value, or leave it out")
+        if "\0" in text:
+            raise UserError(f"{name} {text!r} holds a null character: no file has it in its name")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UserError(
+                f"{name} {text!r} is not UTF-8: rename it, or give a link to it"
+            ) from None
 
 
 def arguments_of(settings: type[BaseModel]) -> Iterator[str]:

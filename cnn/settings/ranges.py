@@ -157,6 +157,8 @@ def as_numbers(values: Any) -> tuple[float, float] | None:
     """Two finite numbers, or None; they may be text, because YAML reads 1e-4 as text."""
     if not isinstance(values, list) or len(values) != 2:
         return None
+    if any(isinstance(value, bool) for value in values):  # YAML's `yes` is no 1
+        return None
     try:
         low, high = (float(value) for value in values)
     except (TypeError, ValueError, OverflowError):

@@ -1,6 +1,7 @@
 """Laws of scoring: one row for each image, the bundle's own predictions, and nothing done twice."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -461,6 +462,14 @@ def test_a_model_scores_with_mirror_images_if_it_was_trained_and_evaluated_with_
         data_wait=0.1,
     )
     assert worker.card(settings, dataset, row).test_time_flip == (flip and evaluated)
+
+
+@pytest.mark.parametrize(("found", "kept"), [(0.6, 0.6), (math.nan, 1.0)])
+def test_the_temperature_of_an_epoch_is_that_of_its_model(
+    dataset: Prepared, found: float, kept: float
+) -> None:
+    row = Epoch(**dict.fromkeys(Epoch.__annotations__, 1.0) | {"side": 16, "temperature": found})  # type: ignore[typeddict-item]
+    assert worker.card(TrainConfig(), dataset, row).temperature == kept
 
 
 def test_prepared_images_get_the_predictions_of_their_files(

@@ -12,6 +12,7 @@ from cnn import bundle
 from cnn.cluster import tune_run, tuning, worker
 from cnn.cluster.checkpoints import CHECKPOINTS, TRIAL, kept, restore
 from cnn.cluster.halving import Halving, Rungs
+from cnn.cluster.training import Trained
 from cnn.cluster.tuning import EndedTrial, Proposals, TrialContext
 from cnn.cluster.tuning_plan import TuningPlan
 from cnn.cluster.watch import Watch
@@ -202,6 +203,14 @@ def test_retraining_ends_with_the_last_epoch_and_no_accuracy_on_validation(
     history.write(run.history, trained.history)
     assert history.read(run.history)["val_accuracy"].isna().all()
     assert f"{'-':>8}  {'-':>7}" in capsys.readouterr().err
+
+
+def test_a_retrained_model_has_the_confidence_of_the_best_trial(tried: list[EndedTrial]) -> None:
+    winner = next(one for one in tried if one.trial.outcome != "failed")
+    own = winner.best()
+    retrained = Trained(own.with_temperature(3.0), [])
+    found = tune_run.calibrated(retrained, winner).best.card.temperature
+    assert found == own.card.temperature != 3
 
 
 def test_a_trial_that_raises_is_listed_with_its_reason_and_others_continue(

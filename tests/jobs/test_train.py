@@ -13,6 +13,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from faults import faulty_decoder
 from runs import EPOCHS, console_lines, wait_for
 
 from cnn.dataset import digits
@@ -178,10 +179,20 @@ def test_a_dry_run_reports_without_writing_files_or_starting_ray(
 
 @pytest.mark.parametrize("look", ["--dry-run", "--preview"])
 def test_ctrl_c_ends_a_look_at_the_images_in_one_line(
-    start: Start, tmp_path: Path, look: str
+    start: Start,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    look: str,
 ) -> None:
-    """A terminal sends it to the processes that decode as well, and nothing is to be resumed."""
+    """A terminal sends it to the processes that decode as well, and nothing is to be resumed.
+
+    One of these hangs, for a minute if it were waited for.
+    """
+    faulty = faulty_decoder(tmp_path_factory.mktemp("decoder"))
+    monkeypatch.setenv("PYTHONPATH", str(faulty), prepend=os.pathsep)
     images = digits.write(tmp_path / "images")
+    (images / "0" / "!.gif").write_bytes(b"GIF89a HANG")
     process = start("train", images, "--out", tmp_path / "run", look)
 
     def decodes() -> bool:
@@ -190,7 +201,7 @@ def test_ctrl_c_ends_a_look_at_the_images_in_one_line(
 
     wait_for(process, decodes)
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (130, "stopped\n")
     assert list(tmp_path.iterdir()) == [images]
 
