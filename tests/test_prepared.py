@@ -20,6 +20,7 @@ from cnn.dataset.prepared import Card, Prepared, gather, write_shard
 from cnn.errors import UserError
 from cnn.files.folder import list_folder
 from cnn.files.reader import Reader
+from cnn.files.unreadable import Unreadable
 from cnn.image import decode
 from cnn.manifest import Manifest, class_indices, hash_content, label_images
 
@@ -226,3 +227,12 @@ def test_a_path_that_is_not_a_dataset_is_refused(tmp_path: Path) -> None:
     for name in ("nowhere", "file", "."):
         with pytest.raises(UserError, match="is incomplete, or from another version"):
             Prepared.open(tmp_path / name)
+
+
+def test_a_shard_without_a_readable_image_is_one_row_group(tmp_path: Path) -> None:
+    def nothing(data: bytes) -> np.ndarray:
+        raise Unreadable("unsupported_format")
+
+    rows = pa.table({"path": [f"{n}.heic" for n in range(50)], "error": pa.nulls(50, pa.string())})
+    prepared.write_shard(tmp_path / "0.parquet", rows, lambda path: b"x", nothing)
+    assert pq.ParquetFile(tmp_path / "0.parquet").num_row_groups == 1

@@ -17,15 +17,14 @@ from cnn.errors import UserError
 from cnn.files.folder import list_folder, to_text
 from cnn.files.reader import Reader
 from cnn.scoring.sort_run import twins as twins_of
-from cnn.scoring.sorting import (
-    MARKER,
+from cnn.scoring.sorted_names import (
     NAME_LIMIT,
     UNCERTAIN,
-    SortedFolder,
     alike,
     class_folder,
     class_folders,
 )
+from cnn.scoring.sorting import MARKER, SortedFolder
 from cnn.scoring.worklist import list_images
 
 CAT = class_folder("cat")
@@ -438,6 +437,7 @@ def test_partial_copies_of_a_killed_process_are_removed(tmp_path: Path, images: 
     out = begun(tmp_path / "out", reader)
     killed_while_writing(
         "from pathlib import Path; from cnn.files.reader import Reader;"
+        "from cnn.scoring.sorted_names import class_folder;"
         "from cnn.scoring.sorting import *;"
         f"SortedFolder(Path({str(out.folder)!r}), [{reader.root!r}], 'ab12', frozenset())"
         f".place(Reader({reader.root!r}), [('a.jpg', class_folder('cat'))])",

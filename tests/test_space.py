@@ -358,3 +358,8 @@ def test_weights_are_tried_with_each_network_of_the_space(tmp_path: Path) -> Non
         else:
             with pytest.raises(UserError, match=r"resnet34: --weights .* cannot be used"):
                 read_space(str(file), base)
+
+
+def test_the_default_space_around_a_wide_network_proposes_no_network_that_is_refused() -> None:
+    space = default_space(base_of(network={"filters": (640, 640)}))
+    assert space.settings({"stages": 4, "width": 640}).network.filters == (640, 1280, 2560, 4096)

@@ -51,7 +51,7 @@ LAYERS = (
     "config files.place dataset.resizing",
     "settings.ranges settings.defaults text.console",
     "errors text.terminal machine text.plural text.spelling text.ratio text.duration "
-    "files.unreadable dataset.fit",
+    "files.unreadable dataset.fit scoring.sorted_names",
 )
 DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer.split()}
 

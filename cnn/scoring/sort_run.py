@@ -13,15 +13,8 @@ from cnn.files.reader import Reader
 from cnn.scoring.prediction import confident
 from cnn.scoring.score_folder import identity
 from cnn.scoring.scoring_job import ScoringJob
-from cnn.scoring.sorting import (
-    UNCERTAIN,
-    ClassFolder,
-    Miss,
-    SortedFolder,
-    alike,
-    class_folders,
-    why_not,
-)
+from cnn.scoring.sorted_names import UNCERTAIN, ClassFolder, alike, class_folders
+from cnn.scoring.sorting import Miss, SortedFolder, why_not
 from cnn.scoring.worklist import Worklist
 from cnn.text.console import Console
 from cnn.text.plural import counted
