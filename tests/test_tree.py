@@ -46,7 +46,7 @@ LAYERS = (
     "manifest files.reader scoring.prediction",
     "files.folder files.parquet dataset.decoding",
     "image files.atomic training.cuda_graph training.calibration training.precision "
-    "training.balance training.seeds",
+    "training.balance training.seeds training.shared_gradients",
     "files.lock",
     "config files.place dataset.resizing",
     "settings.ranges settings.defaults text.console",

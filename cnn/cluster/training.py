@@ -1,9 +1,11 @@
 """Ray Train: the training loop on every worker, from the last checkpoint on."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import ray.train
 import ray.train.torch
@@ -21,6 +23,7 @@ from ray.train import (
 from ray.train.backend import BackendConfig
 from ray.train.torch import TorchConfig
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from cnn.bundle import Bundle
 from cnn.cluster.capacity import require_usable
@@ -47,7 +50,7 @@ from cnn.files.place import Place
 from cnn.loop import DivergedError, State, seconds_left
 from cnn.machine import cores
 from cnn.text.console import Console
-from cnn.training import checkpoint
+from cnn.training import checkpoint, shared_gradients
 from cnn.training.batches import Share
 from cnn.training.history import Epoch, starved
 
@@ -225,10 +228,24 @@ def parallelise(network: nn.Module) -> nn.Module:
     The loop shares batch norm's statistics once an epoch, so DDP does not in every forward pass.
     Gradients are views of the buffers that DDP sends, which saves a copy.
     """
-    return ray.train.torch.prepare_model(
-        network,
-        parallel_strategy_kwargs={"broadcast_buffers": False, "gradient_as_bucket_view": True},
+    options: dict[str, Any] = {"broadcast_buffers": False, "gradient_as_bucket_view": True}
+    if not on_one_machine():
+        return ray.train.torch.prepare_model(network, parallel_strategy_kwargs=options)
+    # One bucket: the workers wait for each other once a step.
+    whole = sum(parameter.nbytes for parameter in network.parameters())
+    parallel = ray.train.torch.prepare_model(
+        network, parallel_strategy_kwargs=options | {"bucket_cap_mb": math.ceil(whole / 2**20)}
     )
+    assert isinstance(parallel, DistributedDataParallel)
+    shared_gradients.share(parallel)
+    return parallel
+
+
+def on_one_machine() -> bool:
+    """Whether several workers train on the CPUs of one machine, which can share memory."""
+    context = ray.train.get_context()
+    together = 1 < context.get_world_size() == context.get_local_world_size()
+    return together and ray.train.torch.get_device().type == "cpu" and shared_gradients.POSSIBLE
 
 
 def resume(state: State, folder: Place) -> None:

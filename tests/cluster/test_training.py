@@ -9,9 +9,13 @@ import pytest
 import ray
 import torch
 from ray._private import state
+from ray.train import ScalingConfig
+from ray.train.torch import TorchConfig
+from torch.nn.parallel import DistributedDataParallel
 
 from cnn.cluster import training, worker
 from cnn.cluster.checkpoints import epoch_name
+from cnn.cluster.trainer import Trainer
 from cnn.cluster.training_plan import TrainingPlan
 from cnn.config import TrainConfig
 from cnn.dataset import prepared
@@ -19,6 +23,7 @@ from cnn.dataset.prepared import Prepared
 from cnn.dataset.splits import assign_splits
 from cnn.errors import UserError
 from cnn.text.console import Console
+from cnn.training import shared_gradients
 from cnn.training.batches import ALONE
 from cnn.training.history import Epoch
 
@@ -71,6 +76,23 @@ def test_two_ray_workers_train_as_one_process_does(
     # Images in memory: only the workers, their controller and the actor that lets them meet.
     new = sorted(name for actor, name in started().items() if actor not in before)
     assert new == ["RayTrainWorker", "RayTrainWorker", "SynchronizationActor", "TrainController"]
+
+
+@pytest.mark.skipif(not shared_gradients.POSSIBLE, reason="not on this system")
+def test_workers_on_the_cpus_of_one_machine_average_gradients_in_shared_memory() -> None:
+    def averaging() -> str:  # not of this module, which workers cannot import
+        parallel = training.parallelise(torch.nn.Linear(2, 2))
+        assert isinstance(parallel, DistributedDataParallel)
+        hook: str = parallel._get_ddp_logging_data()["comm_hook"]
+        return hook
+
+    run = Trainer(
+        averaging,
+        backend_config=TorchConfig(),
+        scaling_config=ScalingConfig(num_workers=2),
+        in_memory=True,
+    )
+    assert run.fit().return_value == shared_gradients.averaged.__qualname__
 
 
 def test_validation_images_can_be_trained_on_and_test_images_cannot(dataset: Prepared) -> None:
