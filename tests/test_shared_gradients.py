@@ -12,9 +12,9 @@ from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cnn.training import shared_gradients
-from cnn.training.shared_gradients import SharedGradients
+from cnn.training.shared_gradients import Offer, SharedGradients, averaged
 
-pytestmark = pytest.mark.skipif(not shared_gradients.POSSIBLE, reason="not on this system")
+pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="only on Linux")
 
 WORKERS, BUCKETS = 3, 60
 
@@ -31,13 +31,48 @@ def trained(rank: int, shared: bool) -> dict[str, Tensor]:
     network = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
     parallel = DistributedDataParallel(network)
     if shared:
-        shared_gradients.share(parallel)
+        parallel.register_comm_hook(allocated(1000), averaged)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     for _ in range(3):
         optimizer.zero_grad()
         parallel(torch.randn(4, 8) + rank).square().sum().backward()
         optimizer.step()
     return network.state_dict()
+
+
+def allocated(elements: int) -> SharedGradients:
+    gradients = SharedGradients.allocate(elements)
+    assert gradients
+    return gradients
+
+
+def apart(rank: int, folder: Path) -> bool:
+    """Whether memory is shared if the last worker sees another file in its place.
+
+    So it is in containers that share an address but not their processes.
+    """
+    other = folder / f"{rank}.log"
+    other.write_text("belongs to somebody else")
+    find = shared_gradients.mapped
+
+    def elsewhere(offer: Offer | None, elements: int) -> Tensor | None:
+        assert offer
+        return find((str(other), offer[1]), elements)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if rank == WORKERS - 1:
+            patch.setattr(shared_gradients, "mapped", elsewhere)
+        found = SharedGradients.allocate(1000)
+    assert other.read_text() == "belongs to somebody else"
+    return found is not None
+
+
+def refused(rank: int) -> bool:
+    """Whether memory is shared if the first worker's system has none of this kind."""
+    with pytest.MonkeyPatch.context() as patch:
+        if rank == 0:
+            patch.delattr(os, "memfd_create")
+        return SharedGradients.allocate(1000) is not None
 
 
 def descriptors() -> list[str]:
@@ -50,14 +85,20 @@ def work(rank: int, folder: Path) -> None:
     """One worker; each is late at random times, so that a faster one could overwrite."""
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", f"file://{folder}/meet", world_size=WORKERS, rank=rank)
-    gradients, chance, means = SharedGradients.allocate(5000), random.Random(rank), []
+    gradients, chance, means = allocated(5000), random.Random(rank), []
     for number in range(BUCKETS):
         time.sleep(chance.choice((0, 0, 0.01)))
         mean = bucket(rank, number)
         gradients.average(mean)
         means.append(mean)
     weights = [trained(rank, shared) for shared in (True, False)]
-    torch.save({"means": means, "weights": weights, "open": descriptors()}, folder / f"{rank}.pt")
+    found = {
+        "means": means,
+        "weights": weights,
+        "open": descriptors(),
+        "shared": [apart(rank, folder), refused(rank)],
+    }
+    torch.save(found, folder / f"{rank}.pt")
     distributed.destroy_process_group()
 
 
@@ -97,3 +138,9 @@ def test_nothing_stays_open(workers: list[dict[str, Any]]) -> None:
     for found in workers:
         assert found["open"]
         assert [name for name in found["open"] if "gradients" in name] == []
+
+
+def test_no_worker_shares_memory_that_one_of_them_cannot_find(
+    workers: list[dict[str, Any]],
+) -> None:
+    assert [found["shared"] for found in workers] == [[False, False]] * WORKERS

@@ -35,6 +35,9 @@ class Halving(AsyncHyperBandScheduler):
             max_t=most_epochs + 1,
             grace_period=min(settings.grace or max(1, most_epochs // 12), most_epochs),
             reduction_factor=settings.reduction,
+            # Else an epoch that skips a rung is compared there late, after more training than the
+            # other trials had.
+            stop_last_trials=False,
         )
 
     def on_trial_result(self, controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:

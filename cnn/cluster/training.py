@@ -22,7 +22,7 @@ from ray.train import (
 )
 from ray.train.backend import BackendConfig
 from ray.train.torch import TorchConfig
-from torch import nn
+from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cnn.bundle import Bundle
@@ -53,6 +53,7 @@ from cnn.text.console import Console
 from cnn.training import checkpoint, shared_gradients
 from cnn.training.batches import Share
 from cnn.training.history import Epoch, starved
+from cnn.training.shared_gradients import SharedGradients, averaged
 
 # A worker or a node may be lost this often without a finished epoch before the run gives up; each
 # loss costs at most the epoch under way.
@@ -131,6 +132,7 @@ def trainer(
     plan: TrainingPlan,
     progress: Progress | None,
     splits: Splits = ("train",),
+    max_failures: int = MAX_FAILURES,
     callbacks: Sequence[UserCallback] = (),
 ) -> Trainer:
     """A run of Ray Train, with checkpoints in `out`/checkpoints."""
@@ -149,7 +151,7 @@ def trainer(
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=FailureConfig(
-                max_failures=MAX_FAILURES,
+                max_failures=max_failures,
                 controller_failure_limit=3,  # type: ignore[call-arg]
             ),
             # Ray keeps the best by score, and also the last, from which training resumes.
@@ -229,32 +231,39 @@ def parallelise(network: nn.Module) -> nn.Module:
     Gradients are views of the buffers that DDP sends, which saves a copy.
     """
     options: dict[str, Any] = {"broadcast_buffers": False, "gradient_as_bucket_view": True}
-    if not on_one_machine():
-        return ray.train.torch.prepare_model(network, parallel_strategy_kwargs=options)
-    # One bucket: the workers wait for each other once a step.
-    whole = sum(parameter.nbytes for parameter in network.parameters())
-    parallel = ray.train.torch.prepare_model(
-        network, parallel_strategy_kwargs=options | {"bucket_cap_mb": math.ceil(whole / 2**20)}
-    )
-    assert isinstance(parallel, DistributedDataParallel)
-    shared_gradients.share(parallel)
+    elements = sum(parameter.numel() for parameter in network.parameters())
+    gradients = SharedGradients.allocate(elements) if on_one_machine() else None
+    if gradients:  # one bucket: the workers wait for each other once a step
+        options["bucket_cap_mb"] = math.ceil(elements * 4 / 2**20)
+    parallel = ray.train.torch.prepare_model(network, parallel_strategy_kwargs=options)
+    if gradients:
+        assert isinstance(parallel, DistributedDataParallel)
+        parallel.register_comm_hook(gradients, averaged)
     return parallel
 
 
 def on_one_machine() -> bool:
-    """Whether several workers train on the CPUs of one machine, which can share memory."""
+    """Whether a few workers train on CPUs at one address: they may be able to share memory."""
     context = ray.train.get_context()
-    together = 1 < context.get_world_size() == context.get_local_world_size()
-    return together and ray.train.torch.get_device().type == "cpu" and shared_gradients.POSSIBLE
+    together = context.get_world_size() == context.get_local_world_size()
+    few = 1 < context.get_world_size() <= shared_gradients.MOST_WORKERS
+    return few and together and ray.train.torch.get_device().type == "cpu"
 
 
 def resume(state: State, folder: Place) -> None:
-    """Load the last whole checkpoint of the run, if it has one.
+    """Load the last whole checkpoint of the run, if it has one: on all workers, the same one.
 
-    Raises UserError if all are damaged, unless the last of them is the first epoch's.
+    Raises UserError if all are damaged, unless the last of them is the first epoch's. Raises
+    RuntimeError, at which Ray starts the workers again, if one of them could not read what others
+    could: they would average gradients of different weights, and wait for each other at the end.
     """
     epochs = kept(folder)
     damage = restore(state, epochs)
+    if distributed.is_initialized():
+        found: list[Any] = [None] * distributed.get_world_size()
+        distributed.all_gather_object(found, (len(state.history), str(damage)))
+        if found.count(found[0]) < len(found):
+            raise RuntimeError(f"workers resume at different epochs: {found}")
     if damage and epochs[-1].name != epoch_name(1):
         raise damage  # the first epoch alone is quick to repeat: a full disk may cut it short
 

@@ -78,6 +78,7 @@ def train_together(
         folder,
         plan.trial_plan,
         progress=None,
+        max_failures=0,  # Tune tries the trial again
         callbacks=[TuneReportCallback()],  # type: ignore[no-untyped-call]
     )
     history_of(run.fit())

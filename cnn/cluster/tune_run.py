@@ -140,7 +140,7 @@ def conclude(tried: list[EndedTrial], space: Space, run: TuneFolder) -> tuple[Tu
     write_atomically(run.leaderboard, leaderboard(trials).to_csv(index=False))
     if summary.best is None:
         raise UserError(
-            f"all {len(trials)} trials failed, the first because {trials[0].reason}: "
+            f"every trial failed, the first of {len(trials)} because {trials[0].reason}: "
             "give other settings and another --out"
         )
     best = saved(space.settings(summary.best.point))

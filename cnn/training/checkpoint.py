@@ -66,9 +66,8 @@ def load(folder: Path, state: State, place: Place | None = None) -> None:
 
     place: the original, which the error names, if `folder` is a copy.
     """
-    device = next(state.network.parameters()).device
     try:
-        saved = bundle.load(folder, device)
+        saved = bundle.load(folder)  # on the CPU: a GPU may have no room for a second copy
         training = read_training((folder / TRAINING).read_bytes())
     except INCOMPLETE as error:
         found = place or folder

@@ -1,6 +1,7 @@
 """Laws of training on workers: their number changes the speed and nothing else."""
 
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from ray.train.torch import TorchConfig
 from torch.nn.parallel import DistributedDataParallel
 
 from cnn.cluster import training, worker
-from cnn.cluster.checkpoints import epoch_name
+from cnn.cluster.checkpoints import CHECKPOINTS, epoch_name
 from cnn.cluster.trainer import Trainer
 from cnn.cluster.training_plan import TrainingPlan
 from cnn.config import TrainConfig
@@ -78,7 +79,7 @@ def test_two_ray_workers_train_as_one_process_does(
     assert new == ["RayTrainWorker", "RayTrainWorker", "SynchronizationActor", "TrainController"]
 
 
-@pytest.mark.skipif(not shared_gradients.POSSIBLE, reason="not on this system")
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="only on Linux")
 def test_workers_on_the_cpus_of_one_machine_average_gradients_in_shared_memory() -> None:
     def averaging() -> str:  # not of this module, which workers cannot import
         parallel = training.parallelise(torch.nn.Linear(2, 2))
@@ -93,6 +94,30 @@ def test_workers_on_the_cpus_of_one_machine_average_gradients_in_shared_memory()
         in_memory=True,
     )
     assert run.fit().return_value == shared_gradients.averaged.__qualname__
+
+
+def test_workers_that_would_resume_at_different_epochs_start_again(
+    dataset: Prepared, tmp_path: Path
+) -> None:
+    training.fit(SETTINGS, dataset, tmp_path, TrainingPlan(workers=1, gpu=False), Console())
+    settings = SETTINGS
+
+    def resuming() -> str:
+        state = worker.initial_state(settings, dataset, torch.device("cpu"))
+        rank = ray.train.get_context().get_world_rank()
+        try:
+            training.resume(state, (tmp_path if rank else tmp_path / "unseen") / CHECKPOINTS)
+        except RuntimeError as error:
+            return str(error)
+        return "together"
+
+    run = Trainer(
+        resuming,
+        backend_config=TorchConfig(),
+        scaling_config=ScalingConfig(num_workers=2),
+        in_memory=True,
+    )
+    assert "different epochs: [(0, 'None'), (2, 'None')]" in run.fit().return_value
 
 
 def test_validation_images_can_be_trained_on_and_test_images_cannot(dataset: Prepared) -> None:

@@ -95,6 +95,18 @@ def test_trials_are_compared_at_the_same_fraction_of_their_schedules() -> None:
     assert ends[2, 0.9] == "STOP"
 
 
+def test_an_epoch_that_skips_a_rung_is_never_compared_there() -> None:
+    """Its accuracy has had more training than those of the trials that reached the rung."""
+    halving = Halving.of(Search(grace=3, reduction=3), most_epochs=45)
+    trial = Trial("trial", config={"trial": 1}, stub=True)
+    halving.on_trial_add(None, trial)
+    for epoch, accuracy in enumerate((0.3, 0.6, 0.7, 0.75, 0.8), start=1):
+        result = {"epoch": epoch, "epochs": 5, "val_accuracy": accuracy}
+        halving.on_trial_result(None, trial, result)
+    # Of 5 epochs, the first is as far as 9 of 45, the third as far as 27.
+    assert [list(rung.values()) for rung in halving.rungs] == [[0.7], [0.3], []]
+
+
 def test_an_interrupted_search_keeps_its_rungs() -> None:
     def halving() -> Halving:
         return Halving.of(Search(grace=1, reduction=3), most_epochs=9)

@@ -42,7 +42,11 @@ class Nodes:
 
         self.folder = Path(tempfile.mkdtemp(prefix="ray"))
         arguments = {"num_cpus": 0, "temp_dir": str(self.folder)}
-        self.cluster = Cluster(initialize_head=True, head_node_args=arguments)
+        (self.folder / "ray").mkdir()
+        with pytest.MonkeyPatch.context() as patch:
+            # Where Ray notes the cluster's address, else for every other Ray on this machine.
+            patch.setenv("RAY_TMPDIR", str(self.folder))
+            self.cluster = Cluster(initialize_head=True, head_node_args=arguments)
         self.workers = [self.cluster.add_node(num_cpus=4) for _ in range(number)]
 
     @property
