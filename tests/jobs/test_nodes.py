@@ -47,7 +47,11 @@ class Nodes:
             # Where Ray notes the cluster's address, else for every other Ray on this machine.
             patch.setenv("RAY_TMPDIR", str(self.folder))
             self.cluster = Cluster(initialize_head=True, head_node_args=arguments)
-        self.workers = [self.cluster.add_node(num_cpus=4) for _ in range(number)]
+        # Each at an address of its own, as machines are: gradients are sent from node to node.
+        addresses = [f"127.0.0.{number + 2}" for number in range(number)]
+        self.workers = [
+            self.cluster.add_node(num_cpus=4, node_ip_address=address) for address in addresses
+        ]
 
     @property
     def environment(self) -> dict[str, str]:
