@@ -1,6 +1,6 @@
 """The album: the few images of a run that its report shows, chosen from predictions part by part.
 
-The size of an album is bounded, whatever the number of predictions; so is the size of the page.
+The size of an album is bounded, whatever the number of predictions.
 """
 
 from collections.abc import Iterable

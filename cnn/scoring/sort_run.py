@@ -31,6 +31,8 @@ def sorted_folder(job: ScoringJob, sums: str) -> SortedFolder | None:
         raise UserError(f"--sort-into {into}: give a folder on this machine, or one mounted here")
     if f"{job.run.path.resolve()}/".startswith(f"{into.resolve()}/"):
         raise UserError(f"--sort-into {into} contains --out: give a separate folder")
+    if f"{into.resolve()}/".startswith(f"{job.run.predictions.resolve()}/"):
+        raise UserError(f"--sort-into {into} is among the predictions: give a separate folder")
     folder = SortedFolder(into, roots, key, twins(job.work))
     folder.check()
     return folder

@@ -408,6 +408,18 @@ def test_sorting_keeps_uncertain_images_and_classes_that_differ_in_case_apart(
     assert f"not sorted: {unsure} images, whose path there is too long" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("into", "told"),
+    [("", "contains --out"), ("out", "contains --out"), ("out/predictions/5", "among the")],
+)
+def test_images_are_not_sorted_around_or_among_the_predictions(
+    model: Path, images: Path, tmp_path: Path, into: str, told: str
+) -> None:
+    with pytest.raises(UserError, match=told):
+        score(model, images, "--out", tmp_path / "out", "--sort-into", tmp_path / into)
+    assert not (tmp_path / "out").exists()
+
+
 def test_images_that_a_damaged_model_cannot_answer_are_counted_and_sorted_nowhere(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
