@@ -13,7 +13,7 @@ from cnn.cluster.scoring_plan import ScoringPlan
 from cnn.cluster.session import session
 from cnn.config import ScoreConfig
 from cnn.dataset.census import without_images
-from cnn.dataset.parts import Parts
+from cnn.dataset.parts import Parts, most_rows
 from cnn.dataset.pixels import Decode
 from cnn.errors import UserError
 from cnn.files.atomic import write_atomically
@@ -194,6 +194,7 @@ def conclude(job: ScoringJob, seconds: float, images: int, console: Console) -> 
     look = thumbnails(
         Decode(job.work.roots, SIDE, job.model.card.fit, isolated=True),
         job.manifest,
+        most_rows(SIDE),
     )
     unknown = [] if scored.evaluation else unknown_labels(job)  # evaluations count them
     title, notes = run.path.resolve().name, unknown + remarks(job)
