@@ -14,7 +14,7 @@ from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from cnn.errors import UserError
 from cnn.files import parquet
-from cnn.files.atomic import holds_anything, write_atomically, writing
+from cnn.files.atomic import holds_anything, remove_drafts, write_atomically, writing
 from cnn.files.place import BucketPath, Place, place
 
 
@@ -57,6 +57,15 @@ def test_a_failed_write_leaves_no_file(folder: Place) -> None:
         draft.write_bytes(b"half")
         raise ZeroDivisionError
     assert list(folder.iterdir()) == []
+
+
+def test_drafts_are_removed_on_a_disk_and_nothing_in_a_bucket(folder: Place) -> None:
+    folder.mkdir()
+    for name in (".a.0123.tmp", "a"):
+        write_atomically(folder / name, "text")
+    remove_drafts(folder)
+    left = {"a"} if isinstance(folder, Path) else {"a", ".a.0123.tmp"}
+    assert {entry.name for entry in folder.iterdir()} == left
 
 
 class Interrupted(io.BytesIO):
