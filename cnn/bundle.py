@@ -123,7 +123,10 @@ def read_card(folder: Place) -> Card:
     """The card of a bundle folder, checked."""
     path = folder / CARD
     try:
-        content = upgraded(json.loads(path.read_text(encoding="utf-8")))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise BundleError(f"{path} holds no JSON object: give the folder of a model")
+        content = upgraded(content)
         if content.get("format_version") != FORMAT_VERSION:
             raise BundleError(
                 f"{path} has format version {content.get('format_version')}; this program reads "
@@ -138,9 +141,7 @@ def read_card(folder: Place) -> Card:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise BundleError(f"{path}: {where}: {first['msg']}") from None
-    except (ValueError, AttributeError) as error:
-        if isinstance(error, BundleError):
-            raise
+    except ValueError as error:
         raise BundleError(f"{path} is not readable as JSON: {error}") from None
 
 

@@ -114,3 +114,17 @@ def test_drafts_of_killed_copies_are_removed_and_nothing_else(tmp_path: Path) ->
     folder_of(tmp_path / ".epoch-0002.0123.tmp", "half")
     remove_drafts(tmp_path)
     assert list(tmp_path.iterdir()) == [kept]
+
+
+def test_drafts_of_killed_writes_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    hidden = tmp_path / ".lock"
+    hidden.write_text("kept")
+    killed_while_writing(
+        "from pathlib import Path; from cnn.files.atomic import write_atomically;"
+        f"write_atomically(Path({str(tmp_path / 'file.txt')!r}), 'new' * 1000)",
+        limit=1000,
+    )
+    assert len(list(tmp_path.iterdir())) == 2
+    remove_drafts(tmp_path)
+    assert list(tmp_path.iterdir()) == [hidden]
+    remove_drafts(tmp_path / "nowhere")

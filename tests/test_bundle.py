@@ -178,7 +178,8 @@ DAMAGES: list[tuple[str, Damage, str]] = [
     ("even kernel", lambda folder: rewrite(folder, network={"kernel_size": 4}), "kernel_size"),
     ("card cut", lambda folder: cut(folder / CARD, 50), "JSON"),
     ("empty card", lambda folder: cut(folder / CARD, 0), "JSON"),
-    ("card a list", lambda folder: (folder / CARD).write_text("[1]"), "JSON"),
+    ("card a list", lambda folder: (folder / CARD).write_text("[1]"), "holds no JSON object"),
+    ("card a number", lambda folder: (folder / CARD).write_text("1"), "holds no JSON object"),
     ("card not text", lambda folder: (folder / CARD).write_bytes(b"\xff\xfe{"), "JSON"),
 ]
 

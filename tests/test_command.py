@@ -15,7 +15,7 @@ from cnn.errors import UserError, is_full_gpu
 from cnn.manifest import COLUMNS, Manifest
 from cnn.runs.run_folder import TrainFolder
 from cnn.settings.command import parse
-from cnn.settings.schema import flag, leaves
+from cnn.settings.schema import flag, leaves, mend
 
 IMPORTS = "from cnn.settings.command import *; from cnn.config import TrainConfig"
 ROOT = Path(__file__).parents[1]
@@ -266,6 +266,19 @@ def test_a_wrong_command_line_gives_a_one_line_error_that_names_the_flag(
 ) -> None:
     line = error_line(*arguments)
     assert all(part in line for part in parts), line
+
+
+def test_a_searchs_best_yaml_is_advised_for_training_only() -> None:
+    advised = mend(TrainConfig, [("search",)])
+    assert advised.endswith("give settings of jobs.train, such as the search's best.yaml")
+    for settings, unknown in (
+        (ScoreConfig, "search"),
+        (ScoreConfig, "network"),
+        (TrainConfig, "pool"),
+        (TuneConfig, "pool"),
+    ):
+        given = mend(settings, [(unknown,)])
+        assert given.startswith("it is a setting of") and "best.yaml" not in given
 
 
 @pytest.mark.parametrize(

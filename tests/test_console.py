@@ -4,6 +4,7 @@ import os
 import pty
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
@@ -110,6 +111,18 @@ def test_a_log_gets_a_progress_line_now_and_then(capsys: pytest.CaptureFixture[s
         milestones(done, 1000)
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("score    300 of 1,000, ") and "images/s, left " in line
+
+
+def test_the_rate_of_a_resumed_run_is_that_of_this_session(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    milestones = Milestones(Console(), "score", "images", seconds=5)
+    milestones(600, 1000)  # by an earlier session
+    now = 10.0
+    milestones(700, 1000)
+    assert capsys.readouterr().err == "score    700 of 1,000, 10 images/s, left 0:30\n"
 
 
 @pytest.mark.parametrize(

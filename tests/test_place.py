@@ -14,7 +14,7 @@ from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from cnn.errors import UserError
 from cnn.files import parquet
-from cnn.files.atomic import holds_anything, write_atomically, writing
+from cnn.files.atomic import holds_anything, remove_drafts, write_atomically, writing
 from cnn.files.place import BucketPath, Place, place
 
 
@@ -59,6 +59,15 @@ def test_a_failed_write_leaves_no_file(folder: Place) -> None:
     assert list(folder.iterdir()) == []
 
 
+def test_drafts_are_removed_on_a_disk_and_nothing_in_a_bucket(folder: Place) -> None:
+    folder.mkdir()
+    for name in (".a.0123.tmp", "a"):
+        write_atomically(folder / name, "text")
+    remove_drafts(folder)
+    left = {"a"} if isinstance(folder, Path) else {"a", ".a.0123.tmp"}
+    assert {entry.name for entry in folder.iterdir()} == left
+
+
 class Interrupted(io.BytesIO):
     """A file whose read is interrupted after its first bytes."""
 
@@ -92,11 +101,12 @@ def test_a_new_file_replaces_the_old_one(folder: Place) -> None:
 
 
 def test_a_table_is_read_back_whole_or_by_columns(folder: Place) -> None:
-    folder.mkdir(parents=True)
     table = pa.table({"a": [1, 2], "b": ["x", None]})
-    parquet.write(folder / "t.parquet", table)
-    assert parquet.read(folder / "t.parquet").equals(table)
-    assert parquet.read(folder / "t.parquet", ["b"]).equals(table.select(["b"]))
+    for above in (folder, folder / "c=3"):  # to pyarrow, the second is a partition
+        above.mkdir(parents=True)
+        parquet.write(above / "t.parquet", table)
+        assert parquet.read(above / "t.parquet").equals(table)
+        assert parquet.read(above / "t.parquet", ["b"]).equals(table.select(["b"]))
 
 
 def test_rows_come_in_the_given_order_and_only_their_row_groups_are_read(folder: Place) -> None:

@@ -111,6 +111,17 @@ def test_every_listed_file_is_a_row_of_the_manifest(dataset: Prepared) -> None:
     assert len(set(places)) == IMAGES
 
 
+def test_beginning_removes_the_drafts_of_killed_tasks_and_no_shard(tmp_path: Path) -> None:
+    card = Card(key="key", source="photos", image_size=SIZE, fit="squash", shards=2)
+    for _ in range(2):
+        prepared.begin(tmp_path, card)
+        prepared.shard_file(tmp_path, 0).write_bytes(b"whole")
+        (tmp_path / prepared.SHARDS / ".000001.parquet.0123.tmp").write_bytes(b"half")
+    prepared.begin(tmp_path, card)
+    assert list((tmp_path / prepared.SHARDS).iterdir()) == [prepared.shard_file(tmp_path, 0)]
+    assert prepared.missing(tmp_path, 2) == [1]
+
+
 def listed(root: Path) -> pa.Table:
     return list_folder(str(root)).files
 

@@ -28,7 +28,7 @@ from cnn.report.figures import RAMP, confusion_heatmap
 from cnn.report.mix import take_mix
 from cnn.report.page import Report, render
 from cnn.report.provenance import settings_facts
-from cnn.report.sections import class_rows
+from cnn.report.sections import class_rows, counts
 from cnn.report.tally import ROWS, together
 from cnn.scoring.prediction import SCHEMA
 
@@ -302,6 +302,15 @@ def test_a_scoring_page_shows_the_class_mix_with_and_without_labels(labelled: bo
     assert "65.0%" in text  # the mean confidence
     assert ("4 images scored" in text) != labelled
     assert ("Where it goes wrong" in text) == labelled
+
+
+def test_no_unreadable_file_and_no_duplicate_are_shown_and_other_counts_of_zero_are_not() -> None:
+    table = predictions(["a", "b"])
+    zeros = {"unreadable": 0, "duplicates": 0, "train": 0, "test": 30}
+    shown = counts(evaluate([table], ["a", "b"], zeros), None)
+    assert (shown["unreadable"], shown["duplicates"], shown["test"]) == ("0", "0", "30")
+    assert "train" not in shown
+    assert counts(None, take_mix([table], ["a", "b"]))["unreadable"] == "0"
 
 
 def test_a_page_is_written_if_no_image_could_be_scored() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cnn.dataset.pixels import Decode
+from cnn.dataset.pixels import Decode, with_images
 from cnn.errors import UserError
 from cnn.report.album import CELL_IMAGES, GALLERY, SAMPLE, cell_sizes, take_album
 from cnn.report.comparison import compare, lost
@@ -163,6 +163,13 @@ def test_an_album_is_bounded_and_shows_at_most_the_images_of_each_cell(classes: 
     assert len(album.paths()) <= CELL_IMAGES + 2 * GALLERY + 2 * SAMPLE
 
 
+def test_any_mistake_is_shown_before_any_hit() -> None:
+    for classes, hits in ((18, 3 * 18), (19, CELL_IMAGES - 18 * 19), (20, 0)):
+        sizes = cell_sizes(np.ones((classes, classes), np.int64) + np.diag([999] * classes))
+        assert sizes.sum() == min(CELL_IMAGES, classes * (classes - 1) + 3 * classes)
+        assert sizes.trace() == hits
+
+
 def test_without_labels_an_album_shows_the_least_confident_images() -> None:
     errors = ["bomb"] * 5 + [None] * 395
     album = take_album([predictions(CLASSES, rows=400, error=errors)], CLASSES, None)
@@ -177,12 +184,30 @@ def test_thumbnails_are_small_and_a_broken_file_has_none(tmp_path: Path) -> None
     (tmp_path / "broken.png").write_bytes((tmp_path / "good.png").read_bytes()[:500])
     (tmp_path / "text.png").write_text("<script>alert(1)</script>")
     rows = list_images([str(tmp_path)], CLASSES).manifest.table
-    look = thumbnails(Decode([Root(str(tmp_path), "")], 2 * SIDE, "squash"), rows)
+    look = thumbnails(Decode([Root(str(tmp_path), "")], 2 * SIDE, "squash"), rows, 9)
     found = look(["good.png", "broken.png", "text.png", "never listed.png"])
     assert list(found) == ["good.png"]
     assert found["good.png"].startswith("data:image/jpeg;base64,")
     assert len(found["good.png"]) < 20_000
     assert look([]) == {}
+
+
+def test_thumbnails_are_the_same_however_few_images_are_held_at_once() -> None:
+    asked: list[int] = []
+
+    def pixels(rows: pa.Table) -> pa.Table:
+        asked.append(rows.num_rows)
+        numbers = [int(path.removesuffix(".jpg")) for path in rows["path"].to_pylist()]
+        images = [bytes([n]) * (3 * 8 * 8) if n % 5 else None for n in numbers]
+        return with_images(rows, images)
+
+    paths = TABLE["path"].to_pylist()[10:110]
+    whole = thumbnails(pixels, TABLE, 100)(paths)
+    assert asked == [100] and list(whole) == [path for n, path in enumerate(paths) if n % 5]
+    for most in (1, 32, 99):
+        asked.clear()
+        assert thumbnails(pixels, TABLE, most)(paths) == whole
+        assert max(asked) == most and sum(asked) == 100
 
 
 def test_similar_classes_are_adjacent() -> None:

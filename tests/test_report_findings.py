@@ -237,6 +237,16 @@ def test_many_suspected_labels_are_counted_with_the_file_that_lists_them() -> No
     assert "suspects.csv" in found.step
 
 
+@pytest.mark.parametrize(("images", "least"), [(10, 1), (100, 2), (200, 4)])
+def test_suspected_labels_are_a_finding_from_a_fiftieth_of_the_images(
+    images: int, least: int
+) -> None:
+    evaluation = of_counts([[images // 2, 0], [0, images // 2]])
+    for number in (None, 0, least - 1, least):
+        found = list(findings.suspected_labels(evaluation.showing({}, number)))
+        assert bool(found) == (number == least)
+
+
 def test_one_image_is_not_counted_as_several() -> None:
     found = only(findings.change(compared(1, 30))).text
     assert found.startswith("1 image is right now and was wrong in x, 30 the reverse.")

@@ -279,6 +279,19 @@ def test_scoring_resumes_only_with_the_same_division_into_parts(
         run.check_parts(fine)
 
 
+def test_resumed_scoring_removes_the_drafts_of_the_killed_session_and_no_part(
+    tmp_path: Path, images: Path
+) -> None:
+    run, manifest = ScoreFolder(tmp_path / "run"), manifest_of(images)
+    parts = Parts(manifest, 4)
+    run.begin_with(manifest, "")
+    run.commit(1, parts[1])
+    (tmp_path / "run/predictions/.part-000000.parquet.0123.tmp").write_bytes(b"half")
+    run.begin_with(manifest, "")
+    assert list(run.predictions.iterdir()) == [run.part(1)]
+    assert run.missing(parts) == [0]
+
+
 def test_scoring_resumes_and_sorts_with_another_batch_size(tmp_path: Path, images: Path) -> None:
     """As the error of a full GPU advises."""
     run, manifest = ScoreFolder(tmp_path / "run"), manifest_of(images)

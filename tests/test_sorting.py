@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 from urllib.parse import unquote
 
 import pytest
@@ -111,10 +112,13 @@ def test_no_two_classes_share_a_folder_even_where_case_does_not_count() -> None:
 
 
 @settings(deadline=None)
-@given(st.sets(st.text("aAbBßẞsSIİi\u0131\u0307éÉ\u0301%kK\u212a .", max_size=4), max_size=30))
+@given(st.sets(st.text("aAbBßẞsSIİi\u0131\u0307eEéÉ\u0301%kK\u212a .", max_size=4), max_size=30))
 def test_names_that_differ_in_case_get_folders_that_differ_in_more(names: set[str]) -> None:
+    names |= {normalize(form, name) for name in names for form in ("NFC", "NFD")}
     folders = class_folders(names)
-    assert len({folder.casefold() for folder in folders.values()}) == len(names)
+    # To macOS, é as one character and as two is the same name.
+    folded = {normalize("NFC", normalize("NFC", f).casefold()) for f in folders.values()}
+    assert len(folded) == len(names)
     assert all(unquote(folder) == name for name, folder in folders.items() if name)
 
 

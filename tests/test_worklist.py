@@ -102,12 +102,13 @@ def test_a_labels_file_labels_the_images_that_it_names(tmp_path: Path) -> None:
     root = fill(tmp_path / "a", "1.jpg", "2.jpg", "NA.jpg", "é,\n.jpg", "cat/5.jpg")
     file = tmp_path / "labels.csv"
     file.write_text(
-        'note,path,label\n,1.jpg,cat\n,NA.jpg,NA\n,"é,\n.jpg",dog\n,9.jpg,cat\n,2.jpg,\n'
+        'note,path,label\n,1.jpg,cat\n,NA.jpg,NA\n,"é,\n.jpg",dog\n,9.jpg,cat\n,2.jpg,\n,8.jpg\n'
     )
     work = list_images([str(root)], ["cat", "dog"], file)
     expected = {"1.jpg": "cat", "NA.jpg": "NA", "é,\n.jpg": "dog", "2.jpg": None, "cat/5.jpg": None}
     assert labels(work) == expected
-    assert work.unmatched == 1 and work.unknown(["cat", "dog"]) == {"NA": 1}
+    assert (work.unmatched, work.empty_labels) == (1, 2)
+    assert work.unknown(["cat", "dog"]) == {"NA": 1}
 
 
 def test_a_labels_file_may_spell_paths_in_another_unicode_form(tmp_path: Path) -> None:

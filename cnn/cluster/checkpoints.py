@@ -86,5 +86,4 @@ def discard_half_written(folder: Place) -> None:
             json.loads(snapshot.read_text(encoding="utf-8"))
         except ValueError:
             snapshot.unlink()
-    if isinstance(folder, Path):
-        remove_drafts(folder)
+    remove_drafts(folder)

@@ -13,7 +13,7 @@ from cnn.cluster.scoring_plan import ScoringPlan
 from cnn.cluster.session import session
 from cnn.config import ScoreConfig
 from cnn.dataset.census import without_images
-from cnn.dataset.parts import Parts
+from cnn.dataset.parts import Parts, most_rows
 from cnn.dataset.pixels import Decode
 from cnn.errors import UserError
 from cnn.files.atomic import write_atomically
@@ -100,6 +100,8 @@ def remarks(job: ScoringJob) -> list[str]:
             lines.append(f"no labels, because {folder} holds splits: give {better} to evaluate")
     if work.unmatched:
         lines.append(f"not in the folders: {counted(work.unmatched, 'image')} of the labels")
+    if work.empty_labels:
+        lines.append(f"with an empty label: {counted(work.empty_labels, 'image')} of the labels")
     return lines + unknown_to_other(job)
 
 
@@ -194,9 +196,11 @@ def conclude(job: ScoringJob, seconds: float, images: int, console: Console) -> 
     look = thumbnails(
         Decode(job.work.roots, SIDE, job.model.card.fit, isolated=True),
         job.manifest,
+        most_rows(SIDE),
     )
-    unknown = [] if scored.evaluation else unknown_labels(job)  # evaluations count them
-    title, notes = run.path.resolve().name, unknown + remarks(job)
+    # An evaluation counts the unknown labels, and has the comparison.
+    undone = [] if scored.evaluation else unknown_labels(job) + uncompared(settings)
+    title, notes = run.path.resolve().name, undone + remarks(job)
     resumed = images < len(job.manifest)
     page = scoring_report(title, settings, scored, summary, notes, job.predictions, look, resumed)
     write_atomically(run.report, page)
@@ -208,8 +212,15 @@ def evaluated(job: ScoringJob, mix: Mix, console: Console) -> Evaluation | None:
     try:
         return evaluate(job.predictions(), job.model.card.classes, counts)
     except ValueError as error:
-        console.say(f"no evaluation: {error}")
+        for line in [f"no evaluation: {error}", *uncompared(job.settings)]:
+            console.say(line)
         return None
+
+
+def uncompared(settings: ScoreConfig) -> list[str]:
+    """The line of a run without evaluation, if it was to be compared with another run."""
+    name = settings.compare
+    return [] if name is None else [f"no comparison with {name}: nothing to compare"]
 
 
 def baseline_of(settings: ScoreConfig) -> Baseline | None:

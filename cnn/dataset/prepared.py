@@ -16,7 +16,7 @@ from cnn.dataset.parts import part_rows
 from cnn.dataset.splits import assign_splits
 from cnn.errors import UserError, writing_to
 from cnn.files import parquet
-from cnn.files.atomic import write_atomically
+from cnn.files.atomic import remove_drafts, write_atomically
 from cnn.files.folder import Listing
 from cnn.files.place import Place
 from cnn.manifest import Manifest, class_indices, classes, hash_content
@@ -116,12 +116,16 @@ def cut(rows: pa.Table, image_size: int) -> list[pa.Table]:
 
 
 def begin(folder: Place, card: Card) -> None:
-    """Make the folder, and record which dataset its shards belong to; UserError if that fails."""
+    """Make the folder, and record which dataset its shards belong to; UserError if that fails.
+
+    Drafts of killed tasks are removed, so call it before there are tasks, and under the lock.
+    """
     text = card.model_dump_json(indent=2)
     with writing_to(folder, "give another folder"):
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / BEGUN, text)  # before the shards: it names the dataset
         (folder / SHARDS).mkdir(exist_ok=True)
+    remove_drafts(folder / SHARDS)
 
 
 def missing(folder: Place, shards: int) -> list[int]:

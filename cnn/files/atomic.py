@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -67,10 +67,20 @@ def copy_folder(source: Path, target: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def remove_drafts(folder: Path) -> None:
-    """Remove what killed calls of `copy_folder` have left in a folder."""
+def remove_drafts(folder: Place) -> None:
+    """Remove what killed calls of `writing` and `copy_folder` have left in a folder.
+
+    Call it only while nothing writes there: a draft at work looks like one that was left. What
+    cannot be removed stays: it is in nobody's way. Nothing in a bucket is removed.
+    """
+    if not isinstance(folder, Path):
+        return
     for draft in folder.glob(".*.tmp"):
-        shutil.rmtree(draft, ignore_errors=True)
+        if draft.is_dir():
+            shutil.rmtree(draft, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                draft.unlink()
 
 
 def sync(path: Path) -> None:

@@ -151,7 +151,7 @@ def over_fitting(evaluation: Evaluation) -> Iterator[Finding]:
 def suspected_labels(evaluation: Evaluation) -> Iterator[Finding]:
     """Many labels that confident learning suspects, by a network that is mostly right."""
     suspects, judged = evaluation.label_suspects or 0, evaluation.images["judged"]
-    if evaluation.accuracy >= TRUSTED and suspects >= max(1, SUSPECTS * judged):
+    if evaluation.accuracy >= TRUSTED and suspects >= SUSPECTS * judged:
         yield Finding(
             title=f"{counted(suspects, 'label')} may be wrong",
             text=f"The network predicts another class for {suspects:,} of {judged:,} images, with "

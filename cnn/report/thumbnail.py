@@ -2,7 +2,7 @@
 
 import base64
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from io import BytesIO
 
 import numpy as np
@@ -20,21 +20,30 @@ Thumbnails = Callable[[Collection[str]], dict[str, str]]
 """Returns images by path as `data:` URIs; images without pixels are left out."""
 
 
-def thumbnails(pixels: Pixels, manifest: pa.Table) -> Thumbnails:
+def thumbnails(pixels: Pixels, manifest: pa.Table, most: int) -> Thumbnails:
     """Thumbnails of a manifest's images, from prepared pixels or decoded again by our decoder.
 
-    Nothing is read until the returned function is called.
+    Nothing is read until the returned function is called. It holds the pixels of at most `most`
+    images at once: all of an album's may be more than a gigabyte.
     """
 
     def look(paths: Collection[str]) -> dict[str, str]:
         rows = manifest.filter(pc.is_in(manifest["path"], pa.array(list(paths), pa.string())))
-        if not rows.num_rows:
-            return {}
-        table = pixels(rows)
-        found = zip(table["path"].to_pylist(), table["image"].to_pylist(), strict=True)
-        return {path: data_uri(square(image)) for path, image in found if image is not None}
+        starts = range(0, rows.num_rows, most)
+        return {
+            path: picture
+            for start in starts
+            for path, picture in pictures(pixels(rows.slice(start, most)))
+        }
 
     return look
+
+
+def pictures(table: pa.Table) -> Iterator[tuple[str, str]]:
+    """Path and `data:` URI of each row that has pixels."""
+    for path, image in zip(table["path"].to_pylist(), table["image"].to_pylist(), strict=True):
+        if image is not None:
+            yield path, data_uri(square(image))
 
 
 def square(image: bytes) -> NDArray[np.uint8]:

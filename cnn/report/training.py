@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from cnn.config import Experiment
 from cnn.dataset.census import Census
+from cnn.dataset.parts import most_rows
 from cnn.dataset.pixels import Gather
 from cnn.dataset.prepared import Prepared
 from cnn.report.album import Album, take_album
@@ -83,7 +84,7 @@ def training_report(
     `briefing` is what the user has been told before it. `learned` are the settings that the model
     was trained with, if a search found them.
     """
-    look = thumbnails(Gather(dataset), dataset.manifest.table)
+    look = thumbnails(Gather(dataset), dataset.manifest.table, most_rows(dataset.card.image_size))
     report = Report(
         title=title,
         evaluation=test.evaluation,

@@ -10,7 +10,7 @@ from cnn import bundle
 from cnn.dataset.parts import Parts
 from cnn.errors import UserError
 from cnn.files import parquet
-from cnn.files.atomic import write_atomically
+from cnn.files.atomic import remove_drafts, write_atomically
 from cnn.files.place import Place
 from cnn.manifest import Manifest
 from cnn.runs.run_folder import RunFolder, facts
@@ -61,9 +61,13 @@ class ScoreFolder(RunFolder):
         return self.path / "model.sha256"
 
     def begin_with(self, manifest: Manifest, checksums: str) -> None:
-        """Record the images and the model, so that the run can resume with the same ones only."""
+        """Record the images and the model, so that the run can resume with the same ones only.
+
+        Drafts of a killed session are removed, so call it under the lock, before any commit.
+        """
         self.check_model(checksums)
         self.predictions.mkdir(parents=True, exist_ok=True)
+        remove_drafts(self.predictions)
         self.write_manifest(manifest)
         write_atomically(self.model, checksums)
 

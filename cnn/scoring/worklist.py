@@ -39,12 +39,14 @@ class Worklist:
 
     manifest: as in training, with one more column: `root`, the number of the image's root. Labels
         are null if unknown, and may be classes that the model does not have.
-    unmatched: how many images of the labels file are not in the folders.
+    unmatched: how many labelled images of the labels file are not in the folders.
+    empty_labels: how many of its images have no label.
     """
 
     roots: list[Root]
     manifest: Manifest
     unmatched: int = 0
+    empty_labels: int = 0
 
     @property
     def labelled(self) -> bool:
@@ -92,9 +94,9 @@ def list_images(
     if not table.num_rows:
         found = by_reason(ignored) or "it is empty"
         raise UserError(f"no image found in {' '.join(folders)} ({found}): give a folder of images")
-    unmatched = 0
+    unmatched, empty_labels = 0, 0
     if labels:
-        table, unmatched = with_labels(table, labels)
+        table, unmatched, empty_labels = with_labels(table, labels)
     table = set_labels(table, spelled_as(classes, table["label"]))
     roots = [Root(listing.root, prefix) for listing, prefix in zip(listings, prefixes, strict=True)]
     empty_folders = tuple(
@@ -102,7 +104,8 @@ def list_images(
         for listing, prefix in zip(listings, prefixes, strict=True)
         for name in listing.empty_folders
     )
-    return Worklist(roots, Manifest(table, dict(ignored), empty_folders), unmatched)
+    manifest = Manifest(table, dict(ignored), empty_folders)
+    return Worklist(roots, manifest, unmatched, empty_labels)
 
 
 def prefix_of(folder: str) -> str:
@@ -159,13 +162,15 @@ def set_labels(table: pa.Table, labels: pa.Array) -> pa.Table:
     return table.set_column(table.column_names.index("label"), "label", labels)
 
 
-def with_labels(table: pa.Table, file: Place) -> tuple[pa.Table, int]:
-    """The table with the labels of a CSV file, and how many labelled images are not in it.
+def with_labels(table: pa.Table, file: Place) -> tuple[pa.Table, int, int]:
+    """The table with the labels of a CSV file.
 
-    An image that is not in the file has no label. Paths may differ in their Unicode form, but an
+    And how many labelled images of the file are not in it, and how many have an empty label. An
+    image that is not in the file has no label. Paths may differ in their Unicode form, but an
     exact one comes first. Raises UserError if no image is in the file.
     """
-    given, paths = read_labels(file), table["path"].to_pylist()
+    listed, paths = read_labels(file), table["path"].to_pylist()
+    given = {path: label for path, label in listed.items() if label}
     spelled = spelled_as(paths, pa.array(list(given), pa.string())).to_pylist()
     found = dict(zip(spelled, given.values(), strict=True)) | given
     labels = [found.get(path) for path in paths]
@@ -175,11 +180,12 @@ def with_labels(table: pa.Table, file: Place) -> tuple[pa.Table, int]:
             f"--labels {file} matches no image (it has {next(iter(given), 'nothing')}, "
             f"the folder has {table['path'][0]}): write paths as manifest.parquet has them"
         )
-    return set_labels(table, pa.array(labels, pa.string())), len(given) - matched
+    labelled = set_labels(table, pa.array(labels, pa.string()))
+    return labelled, len(given) - matched, len(listed) - len(given)
 
 
 def read_labels(file: Place) -> dict[str, str]:
-    """Path → label; UserError if the file cannot be read or contradicts itself."""
+    """Path → label, which may be empty; UserError if the file is unreadable or contradictory."""
     try:
         # Names such as NA and null are text: pandas would make them missing values. The header is
         # read as a row: a longer row is then an error, and not truncated or read as an index.
@@ -205,5 +211,4 @@ def read_labels(file: Place) -> dict[str, str]:
     pairs = table[["path", "label"]].drop_duplicates()
     if (twice := pairs["path"].duplicated()).any():
         raise UserError(f"--labels {file} has two labels for {pairs['path'][twice].iloc[0]!r}")
-    labelled = pairs[pairs["label"] != ""]
-    return dict(zip(labelled["path"], labelled["label"], strict=True))
+    return dict(zip(pairs["path"], pairs["label"], strict=True))

@@ -237,6 +237,22 @@ def test_a_finished_run_can_be_sorted_though_the_run_it_was_compared_with_is_gon
     assert sum(file.is_file() for file in into.rglob("*")) == 298 + 1  # and the folder's key
 
 
+def test_a_comparison_of_images_that_none_can_read_is_told_to_be_none(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "photos/1/broken.png"
+    broken.parent.mkdir(parents=True)
+    broken.write_bytes(b"no image")
+    line = f"no comparison with {tmp_path}/before: nothing to compare"
+    score(model, tmp_path / "photos", "--out", tmp_path / "before")
+    told = capsys.readouterr().err
+    assert "no evaluation: " in told and "no comparison" not in told
+    assert "no comparison" not in text_of(tmp_path / "before")
+    score(model, tmp_path / "photos", "--out", tmp_path / "now", "--compare", tmp_path / "before")
+    assert line in capsys.readouterr().err.splitlines()
+    assert line in text_of(tmp_path / "now")
+
+
 def test_a_comparison_needs_labels_and_a_finished_run_over_the_same_images(
     scored: Path, model: Path, images: Path, tmp_path: Path
 ) -> None:
@@ -364,12 +380,17 @@ def test_flat_folders_are_evaluated_by_a_labels_file_and_sorted_by_class(
     files = sorted((images / "1").iterdir())[:20]
     labels = tmp_path / "labels.csv"
     labels.write_text(
-        "path,label\n" + "".join(f"{file.name},1\n" for file in files) + "gone.png,1\n"
+        "path,label\n" + "".join(f"{file.name},1\n" for file in files) + "gone.png,1\nempty.png,\n"
     )
     out, into = tmp_path / "out", tmp_path / "sorted"
     arguments = (model, images / "1", "--out", out, "--labels", labels, "--sort-into", into)
     score(*arguments)
-    assert "not in the folders: 1 image of the labels" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    for line in (
+        "not in the folders: 1 image of the labels",
+        "with an empty label: 1 image of the labels",
+    ):
+        assert line in told and line in text_of(out)
     assert json.loads((out / "evaluation.json").read_text())["images"]["judged"] == 20
     table = rows(out).select(["path", "predicted"]).to_pydict()
     for path, predicted in zip(*table.values(), strict=True):
