@@ -102,7 +102,7 @@ def test_a_new_file_replaces_the_old_one(folder: Place) -> None:
 
 def test_a_table_is_read_back_whole_or_by_columns(folder: Place) -> None:
     table = pa.table({"a": [1, 2], "b": ["x", None]})
-    for above in (folder, folder / "c=3"):  # to pyarrow, the second is a partition
+    for above in (folder, folder / "c=3"):  # to pyarrow 20, the second is a partition
         above.mkdir(parents=True)
         parquet.write(above / "t.parquet", table)
         assert parquet.read(above / "t.parquet").equals(table)
