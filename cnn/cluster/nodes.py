@@ -105,6 +105,11 @@ def sees(answer: "ray.ObjectRef[bool]") -> bool:
         return True
 
 
+def ids() -> set[str]:
+    """The nodes that Ray knows as alive."""
+    return {node["NodeID"] for node in alive()}
+
+
 def alive() -> list[dict[str, str]]:
     """Ray's record of each node that is alive."""
     return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]

@@ -1,8 +1,17 @@
 """Laws of passes: missing parts are attempted until none is left, and the log says why."""
 
-import pytest
-from ray.exceptions import ActorDiedError, NodeDiedError, RayTaskError, WorkerCrashedError
+import time
 
+import pytest
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    NodeDiedError,
+    RayTaskError,
+    WorkerCrashedError,
+)
+
+from cnn.cluster import passes
 from cnn.cluster.passes import make_all
 from cnn.text.console import Console
 
@@ -34,6 +43,23 @@ def test_a_worker_is_called_lost_only_if_one_was(
 
     make_all(lambda: list(left), attempt, Console())
     assert capsys.readouterr().err == line
+
+
+def test_the_node_of_an_unreachable_worker_has_time_to_be_found_dead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else the next pass would be planned for its CPUs, too, and never end."""
+    monkeypatch.setattr(passes, "SILENCE", 1.5)
+    left, begun = [0, 1], []
+
+    def attempt(numbers: list[int], isolated: bool) -> None:
+        begun.append(time.monotonic())
+        left.pop()
+        if left:
+            raise ActorUnavailableError("it does not answer", None)
+
+    make_all(lambda: list(left), attempt, Console())
+    assert begun[1] - begun[0] >= 1.5
 
 
 def test_a_worker_that_finds_its_gpu_full_is_not_started_again() -> None:
