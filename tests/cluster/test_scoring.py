@@ -293,15 +293,13 @@ def test_an_interrupted_run_scores_only_what_is_missing(
     parts = sorted((cut / "predictions").glob("part-*.parquet"))
     for part in parts[::2]:
         part.unlink()
-    draft = cut / "predictions/.part-000000.parquet.77.tmp"
-    draft.write_bytes(b"half of it")
+    (cut / "predictions/.part-000000.parquet.77.tmp").write_bytes(b"half of it")
     kept = {part: part.stat().st_mtime_ns for part in parts[1::2]}
     score(model, images, "--out", cut, "--min-confidence", 0.6)
     assert rows(cut).equals(rows(scored))
     of_all, of_the_last = ((out / "report.html").read_text() for out in (scored, cut))
     assert "in the last session" in of_the_last and "in the last session" not in of_all
     assert {part: part.stat().st_mtime_ns for part in kept} == kept
-    draft.unlink()
     assert sorted(file.name for file in (cut / "predictions").iterdir()) == sorted(
         file.name for file in (scored / "predictions").iterdir()
     )
