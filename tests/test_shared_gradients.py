@@ -12,38 +12,68 @@ from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cnn.training import shared_gradients
-from cnn.training.shared_gradients import Offer, SharedGradients, averaged
+from cnn.training.shared_gradients import Offer, SharedGradients, share_gradients
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="only on Linux")
 
-WORKERS, BUCKETS = 3, 60
+WORKERS, STEPS = 3, 60
 
 
-def bucket(rank: int, number: int) -> Tensor:
-    """A worker's gradients: buckets of many sizes, the largest of 5,000."""
-    generator = torch.Generator().manual_seed(BUCKETS * rank + number)
-    return torch.randn((number * 997) % 5000 + 1, generator=generator)
+def gradient(rank: int, step: int) -> Tensor:
+    """A worker's gradient of 5,000 weights."""
+    return torch.randn(5000, generator=torch.Generator().manual_seed(STEPS * rank + step))
+
+
+def means(rank: int) -> list[Tensor]:
+    """What each step leaves as the gradient; workers are late at random times.
+
+    A faster one could then overwrite what a slower one has not read.
+    """
+    weights, chance, found = nn.Linear(5000, 1, bias=False), random.Random(rank), []
+    assert share_gradients(weights)
+    for step in range(STEPS):
+        time.sleep(chance.choice((0, 0, 0.01)))
+        weights.zero_grad()
+        weights(gradient(rank, step)).sum().backward()
+        assert weights.weight.grad is not None
+        found.append(weights.weight.grad[0].clone())
+    return found
+
+
+def network() -> nn.Module:
+    """With channels-last kernels, frozen weights, and fewer biases than workers."""
+    torch.manual_seed(0)
+    convolution, linear = nn.Conv2d(3, 8, 3), nn.Linear(8, 2)
+    linear.bias.requires_grad = False
+    layers = convolution, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear
+    return nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def trained(rank: int, shared: bool) -> dict[str, Tensor]:
-    """The weights after three steps of DDP, with the hook or without."""
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
-    parallel = DistributedDataParallel(network)
-    if shared:
-        parallel.register_comm_hook(allocated(1000), averaged)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    """The weights after three steps, with gradients in shared memory or sent by DDP."""
+    own = network()
+    parallel = own if shared else DistributedDataParallel(own)
+    assert not shared or share_gradients(own)
+    optimizer = torch.optim.AdamW(own.parameters(), lr=0.1, fused=True)
+    draws = torch.Generator().manual_seed(rank)
     for _ in range(3):
         optimizer.zero_grad()
-        parallel(torch.randn(4, 8) + rank).square().sum().backward()
+        parallel(torch.randn(4, 3, 8, 8, generator=draws)).square().sum().backward()
         optimizer.step()
-    return network.state_dict()
+    return own.state_dict()
 
 
-def allocated(elements: int) -> SharedGradients:
-    gradients = SharedGradients.allocate(elements)
-    assert gradients
-    return gradients
+def left_out() -> str:
+    """What happens in the step after one in which a weight had no gradient."""
+    parts = nn.ModuleList(nn.Linear(2, 2) for _ in range(2))
+    assert share_gradients(parts)
+    parts[0](torch.ones(2)).sum().backward()
+    parts.zero_grad()
+    try:
+        parts[0](torch.ones(2)).sum().backward()
+    except KeyError:
+        return "refused"
+    return "averaged"
 
 
 def apart(rank: int, folder: Path) -> bool:
@@ -82,19 +112,13 @@ def descriptors() -> list[str]:
 
 
 def work(rank: int, folder: Path) -> None:
-    """One worker; each is late at random times, so that a faster one could overwrite."""
+    """One worker."""
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", f"file://{folder}/meet", world_size=WORKERS, rank=rank)
-    gradients, chance, means = allocated(5000), random.Random(rank), []
-    for number in range(BUCKETS):
-        time.sleep(chance.choice((0, 0, 0.01)))
-        mean = bucket(rank, number)
-        gradients.average(mean)
-        means.append(mean)
-    weights = [trained(rank, shared) for shared in (True, False)]
     found = {
-        "means": means,
-        "weights": weights,
+        "means": means(rank),
+        "weights": [trained(rank, shared) for shared in (True, False)],
+        "left out": left_out(),
         "open": descriptors(),
         "shared": [apart(rank, folder), refused(rank)],
     }
@@ -110,11 +134,11 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORKERS)]
 
 
-def test_each_worker_gets_the_mean_of_all_in_every_bucket(workers: list[dict[str, Any]]) -> None:
-    for number in range(BUCKETS):
-        expected = torch.stack([bucket(rank, number) for rank in range(WORKERS)]).mean(dim=0)
+def test_each_worker_gets_the_mean_of_all_in_every_step(workers: list[dict[str, Any]]) -> None:
+    for step in range(STEPS):
+        expected = torch.stack([gradient(rank, step) for rank in range(WORKERS)]).mean(dim=0)
         for found in workers:
-            assert torch.allclose(found["means"][number], expected, atol=1e-6)
+            assert torch.allclose(found["means"][step], expected, atol=1e-6)
 
 
 def test_workers_agree_bit_for_bit(workers: list[dict[str, Any]]) -> None:
@@ -130,8 +154,15 @@ def test_training_is_as_with_gradients_sent_over_the_network(
 ) -> None:
     for found in workers:
         shared, sent = found["weights"]
-        assert all(torch.allclose(shared[name], sent[name], atol=1e-6) for name in sent)
-        assert all(tensor.abs().sum() > 0 for tensor in sent.values())
+        new = network().state_dict()
+        assert all(torch.allclose(shared[name], sent[name], atol=1e-4) for name in sent)
+        assert [name for name in sent if torch.equal(sent[name], new[name])] == ["4.bias"]
+
+
+def test_a_weight_without_a_gradient_is_not_averaged_silently(
+    workers: list[dict[str, Any]],
+) -> None:
+    assert [found["left out"] for found in workers] == ["refused"] * WORKERS
 
 
 def test_nothing_stays_open(workers: list[dict[str, Any]]) -> None:

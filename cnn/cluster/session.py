@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import ray
 import ray._private.services as ray_services
 import ray._private.utils as ray_utils
+from ray._private.node import Node
 from ray.util.annotations import RayDeprecationWarning
 
 from cnn.cluster import environment
@@ -101,6 +102,17 @@ def loopback_kept() -> Iterator[None]:
 
 
 @contextmanager
+def logs_unread() -> Iterator[None]:
+    """Start Ray without the process that reads all its logs ten times a second, for nobody here."""
+    starter = Node.start_log_monitor
+    Node.start_log_monitor = lambda node: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Node.start_log_monitor = starter  # type: ignore[method-assign]
+
+
+@contextmanager
 def signals_deferred() -> Iterator[None]:
     """Delay Ctrl-C and SIGTERM until the end of a `with` block that starts processes.
 
@@ -168,7 +180,7 @@ def start_local(cpus: int, dashboard: bool) -> None:
     keep_token_private()
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            with signals_deferred(), handler_kept(), loopback_kept():
+            with signals_deferred(), handler_kept(), loopback_kept(), logs_unread():
                 ray.init(
                     address="local",
                     num_cpus=cpus,

@@ -1,6 +1,5 @@
 """Ray Train: the training loop on every worker, from the last checkpoint on."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +22,6 @@ from ray.train import (
 from ray.train.backend import BackendConfig
 from ray.train.torch import TorchConfig
 from torch import distributed, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from cnn.bundle import Bundle
 from cnn.cluster.capacity import require_usable
@@ -39,7 +37,7 @@ from cnn.cluster.checkpoints import (
 )
 from cnn.cluster.gauges import Gauges
 from cnn.cluster.progress import Progress, Ticker, ignore, in_background, show
-from cnn.cluster.trainer import Trainer
+from cnn.cluster.trainer import Trainer, seconds_between_polls
 from cnn.cluster.training_plan import TrainingPlan
 from cnn.cluster.worker import Splits, card, initial_state, train
 from cnn.config import TrainConfig
@@ -50,10 +48,10 @@ from cnn.files.place import Place
 from cnn.loop import DivergedError, State, seconds_left
 from cnn.machine import cores
 from cnn.text.console import Console
-from cnn.training import checkpoint, shared_gradients
+from cnn.training import checkpoint
 from cnn.training.batches import Share
 from cnn.training.history import Epoch, starved
-from cnn.training.shared_gradients import SharedGradients, averaged
+from cnn.training.shared_gradients import share_gradients
 
 # A worker or a node may be lost this often without a finished epoch before the run gives up; each
 # loss costs at most the epoch under way.
@@ -139,6 +137,7 @@ def trainer(
     path, filesystem = storage(out)
     kept_in, run = out.absolute() / CHECKPOINTS, out.name
     task = Task(settings, dataset.folder, run, plan, kept_in, progress, splits)
+    images, side = len(dataset.manifest.table), dataset.card.image_size
     discard_half_written(out / CHECKPOINTS)
     return Trainer(
         # Not in `train_loop_config`: the controller unpickles that too, and would import torch.
@@ -160,9 +159,8 @@ def trainer(
             ),
             callbacks=list(callbacks),  # type: ignore[arg-type]  # typed as V1's
         ),
-        in_memory=settings.resources.fits_in_memory(
-            len(dataset.manifest.table), dataset.card.image_size
-        ),
+        in_memory=settings.resources.fits_in_memory(images, side),
+        polls=seconds_between_polls(images * side**2, plan.gpu),
     )
 
 
@@ -225,29 +223,24 @@ def train_share(task: Task) -> list[Epoch] | str:
 
 
 def parallelise(network: nn.Module) -> nn.Module:
-    """The network on this worker's device; with several workers, in DDP, which shares gradients.
+    """What training calls: with several workers, its backward pass averages their gradients.
 
-    The loop shares batch norm's statistics once an epoch, so DDP does not in every forward pass.
-    Gradients are views of the buffers that DDP sends, which saves a copy.
+    On the CPUs of one machine they do so in memory that they share, else DDP does. The loop shares
+    batch norm's statistics once an epoch, so DDP does not in every forward pass. Gradients are
+    views of the buffers that DDP sends, which saves a copy.
     """
-    options: dict[str, Any] = {"broadcast_buffers": False, "gradient_as_bucket_view": True}
-    elements = sum(parameter.numel() for parameter in network.parameters())
-    gradients = SharedGradients.allocate(elements) if on_one_machine() else None
-    if gradients:  # one bucket: the workers wait for each other once a step
-        options["bucket_cap_mb"] = math.ceil(elements * 4 / 2**20)
-    parallel = ray.train.torch.prepare_model(network, parallel_strategy_kwargs=options)
-    if gradients:
-        assert isinstance(parallel, DistributedDataParallel)
-        parallel.register_comm_hook(gradients, averaged)
+    if on_one_machine() and share_gradients(network):
+        return network
+    options = {"broadcast_buffers": False, "gradient_as_bucket_view": True}
+    parallel: nn.Module = ray.train.torch.prepare_model(network, parallel_strategy_kwargs=options)
     return parallel
 
 
 def on_one_machine() -> bool:
-    """Whether a few workers train on CPUs at one address: they may be able to share memory."""
+    """Whether several workers train on CPUs at one address: they may be able to share memory."""
     context = ray.train.get_context()
-    together = context.get_world_size() == context.get_local_world_size()
-    few = 1 < context.get_world_size() <= shared_gradients.MOST_WORKERS
-    return few and together and ray.train.torch.get_device().type == "cpu"
+    together = 1 < context.get_world_size() == context.get_local_world_size()
+    return together and ray.train.torch.get_device().type == "cpu"
 
 
 def resume(state: State, folder: Place) -> None:

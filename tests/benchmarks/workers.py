@@ -26,7 +26,7 @@ from torch import distributed, nn
 
 from cnn.bundle import as_batch
 from cnn.cluster.session import session
-from cnn.cluster.trainer import Trainer
+from cnn.cluster.trainer import Trainer, seconds_between_polls
 from cnn.cluster.training import parallelise
 from cnn.cluster.worker import initial_state
 from cnn.config import TrainConfig
@@ -102,6 +102,9 @@ def compare(settings: TrainConfig, dataset: Prepared, table: pa.Table, rounds: i
         backend_config=TorchConfig(),
         scaling_config=ScalingConfig(num_workers=2),
         in_memory=True,
+        polls=seconds_between_polls(
+            len(dataset.manifest.table) * dataset.card.image_size**2, gpu=False
+        ),
     )
     costs: list[Round] = trainer.fit().return_value
     return costs
