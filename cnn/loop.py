@@ -20,6 +20,7 @@ from cnn.network import scale_of
 from cnn.training import calibration, progressive
 from cnn.training.batches import ALONE, Batch, Batches, Share
 from cnn.training.cuda_graph import Graphed
+from cnn.training.descent import Descent
 from cnn.training.history import Epoch
 from cnn.training.precision import autocast
 from cnn.training.progressive import ProgressiveResizing
@@ -50,6 +51,7 @@ class State:
     """Everything training needs to resume; a checkpoint is this, saved.
 
     `parallel` is what training calls: the network, or its wrapper that averages gradients.
+    `descent` updates the weights: of this worker alone, or of several that share them.
     """
 
     network: nn.Module
@@ -57,6 +59,7 @@ class State:
     optimizer: torch.optim.Optimizer
     epochs: int
     history: list[Epoch] = field(default_factory=list)
+    descent: Descent = field(default_factory=Descent)
 
     @property
     def best(self) -> Epoch:
@@ -138,6 +141,7 @@ class Loop:
         try:
             while len(state.history) < state.epochs and not self.out_of_patience(state):
                 epoch = self.run_epoch(state, train, validation)
+                state.descent.gather(state.optimizer)
                 epoch["seconds"] += before
                 state.history.append(epoch)
                 state.epochs = self.epochs_that_fit(state)
@@ -218,8 +222,7 @@ class Loop:
         logits = logits.float()
         target = mixed_labels(labels, part, logits.shape[1])
         self.loss(logits, target).backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(state.network.parameters(), self.settings.clip)
-        state.optimizer.step()
+        state.descent.step(state.network, state.optimizer, self.settings.clip)
         answers: Tensor = logits.detach()
         return answers
 

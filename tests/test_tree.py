@@ -47,12 +47,13 @@ LAYERS = (
     "manifest files.reader scoring.prediction",
     "files.folder files.parquet dataset.decoding",
     "image files.atomic training.cuda_graph training.calibration training.precision "
-    "training.balance training.seeds training.shared_gradients",
+    "training.balance training.seeds training.shared_weights",
+    "training.descent training.meeting",
     "files.lock",
     "config files.place dataset.resizing",
     "settings.ranges settings.defaults text.console",
     "errors text.terminal machine text.plural text.spelling text.ratio text.duration "
-    "files.unreadable dataset.fit scoring.sorted_names",
+    "files.unreadable files.offered dataset.fit scoring.sorted_names",
 )
 DEPTH = {name: depth for depth, layer in enumerate(LAYERS) for name in layer.split()}
 

@@ -50,8 +50,9 @@ from cnn.machine import cores
 from cnn.text.console import Console
 from cnn.training import checkpoint
 from cnn.training.batches import Share
+from cnn.training.descent import Descent
 from cnn.training.history import Epoch, starved
-from cnn.training.shared_gradients import share_gradients
+from cnn.training.shared_weights import SharedWeights
 
 # A worker or a node may be lost this often without a finished epoch before the run gives up; each
 # loss costs at most the epoch under way.
@@ -222,18 +223,17 @@ def train_share(task: Task) -> list[Epoch] | str:
     return state.history
 
 
-def parallelise(network: nn.Module) -> nn.Module:
-    """What training calls: with several workers, its backward pass averages their gradients.
+def parallelise(network: nn.Module) -> tuple[nn.Module, Descent]:
+    """What training calls, and what updates the weights: on every worker, with the same result.
 
-    On the CPUs of one machine they do so in memory that they share, else DDP does. The loop shares
-    batch norm's statistics once an epoch, so DDP does not in every forward pass. Gradients are
-    views of the buffers that DDP sends, which saves a copy.
+    On the CPUs of one machine workers share their weights, else DDP averages gradients. The loop
+    shares batch norm's statistics once an epoch, so DDP does not in every forward pass. Gradients
+    are views of the buffers that DDP sends, which saves a copy.
     """
-    if on_one_machine() and share_gradients(network):
-        return network
+    if on_one_machine() and (sharing := SharedWeights.of(network)):
+        return network, sharing
     options = {"broadcast_buffers": False, "gradient_as_bucket_view": True}
-    parallel: nn.Module = ray.train.torch.prepare_model(network, parallel_strategy_kwargs=options)
-    return parallel
+    return ray.train.torch.prepare_model(network, parallel_strategy_kwargs=options), Descent()
 
 
 def on_one_machine() -> bool:

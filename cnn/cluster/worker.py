@@ -20,9 +20,13 @@ from cnn.loop import Loop, State
 from cnn.manifest import Split, class_indices
 from cnn.training.balance import class_weights
 from cnn.training.batches import ALONE, Batches, EvaluationBatches, Share, TrainingBatches
+from cnn.training.descent import Descent
 from cnn.training.history import Epoch
 
 Splits = tuple[Split, ...]
+
+Parallelise = Callable[[nn.Module], tuple[nn.Module, Descent]]
+"""Takes a network; returns what training calls instead, and what updates the weights."""
 
 
 def train(
@@ -48,20 +52,27 @@ def train(
     loop.fit(state, train, validation, on_epoch_end)
 
 
+def alone(network: nn.Module) -> tuple[nn.Module, Descent]:
+    """A worker that shares nothing with others."""
+    return network, Descent()
+
+
 def initial_state(
     settings: TrainConfig,
     dataset: Prepared,
     device: torch.device,
-    parallelise: Callable[[nn.Module], nn.Module] = lambda network: network,
+    parallelise: Parallelise = alone,
 ) -> State:
     """A new network and optimizer, the same on every worker."""
     torch.manual_seed(settings.seed)
     size, classes = dataset.card.image_size, len(dataset.classes)
     plain = network.build(settings.network, size, classes).to(device)
     network.scale_of(plain).blur = settings.augmentation.blurs
+    parallel, descent = parallelise(plain)
     return State(
         network=plain,
-        parallel=parallelise(plain),
+        parallel=parallel,
+        descent=descent,
         optimizer=optim.optimizer(plain, settings.training),
         epochs=settings.training.epochs,
     )

@@ -22,13 +22,13 @@ import ray.train
 import torch
 from ray.train import ScalingConfig
 from ray.train.torch import TorchConfig, get_device
-from torch import distributed, nn
+from torch import distributed
 
 from cnn.bundle import as_batch
 from cnn.cluster.session import session
 from cnn.cluster.trainer import Trainer, seconds_between_polls
 from cnn.cluster.training import parallelise
-from cnn.cluster.worker import initial_state
+from cnn.cluster.worker import Parallelise, alone, initial_state
 from cnn.config import TrainConfig
 from cnn.dataset.prepared import Prepared
 from cnn.files.place import place
@@ -129,20 +129,18 @@ def work(task: dict[str, Any]) -> list[Round]:
     context = ray.train.get_context()
     rank = context.get_world_rank()
     share = Share(rank, context.get_world_size())
-    alone = training(task, Share(0, 1), lambda network: network)
-    together, apart = training(task, share, parallelise), training(task, share, lambda own: own)
+    one = training(task, Share(0, 1), alone)
+    together, apart = training(task, share, parallelise), training(task, share, alone)
     costs = []
     for number in range(task["rounds"] + 1):
-        one = timed(lambda number=number: rank == 0 and alone.epoch(number))
-        two = timed(lambda number=number: together.epoch(number))
-        two_apart = timed(lambda number=number: apart.epoch(number))
-        costs.append((one, two, two_apart))
+        single = timed(lambda number=number: rank == 0 and one.epoch(number))
+        both = timed(lambda number=number: together.epoch(number))
+        both_apart = timed(lambda number=number: apart.epoch(number))
+        costs.append((single, both, both_apart))
     return costs[1:]  # the first has warmed up
 
 
-def training(
-    task: dict[str, Any], share: Share, parallelise: Callable[[nn.Module], nn.Module]
-) -> Training:
+def training(task: dict[str, Any], share: Share, parallelise: Parallelise) -> Training:
     """The library's loop over the task's images, as one of the workers of `share`."""
     settings = TrainConfig.model_validate(task["settings"])
     dataset = Prepared.open(place(task["prepared"]))
