@@ -217,6 +217,29 @@ def test_training_survives_more_killed_workers_than_ray_allows(start: Start, run
 
 
 @pytest.mark.slow
+def test_workers_that_share_weights_end_where_they_would_have_if_one_was_not_killed(
+    command: Command, start: Start, runs: Path
+) -> None:
+    """Each has a part of the optimizer's state, and the other waits for it in each step."""
+    arguments = ("--epochs", 8, "--workers", 2)
+    done = command("train", "--out", runs / "together", *arguments)
+    assert done.returncode == 0, done.stderr
+    out = runs / "together-killed"
+    process = start("train", "--out", out, *arguments)
+    for epochs, worker in ((2, 0), (5, 1)):
+        wait_for(process, lambda epochs=epochs: epochs_kept(out) >= epochs)
+        wait_for(process, lambda: len(below(process, "ray::RayTrain")) == 2)
+        below(process, "ray::RayTrain")[worker].kill()
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0 and "Traceback" not in err, err
+    mine, uninterrupted = (
+        pd.read_csv(run / "history.csv").filter(regex="epoch|loss|accuracy|temperature")
+        for run in (out, runs / "together")
+    )
+    pd.testing.assert_frame_equal(mine, uninterrupted, rtol=1e-6)
+
+
+@pytest.mark.slow
 def test_evaluation_survives_a_killed_worker(start: Start, runs: Path) -> None:
     out = runs / "evaluated"
     process = start("train", "--out", out, "--epochs", 2)
