@@ -30,10 +30,9 @@ SETTINGS = {
     "RAY_worker_register_timeout_seconds": "300",
     # Ray starts its workers at nice 15: next to other work on the machine they would starve.
     "RAY_worker_niceness": "0",
-    # Milliseconds until an idle worker ends. By default as many stay as there are CPUs, and each
-    # wakes up a hundred times a second: together 1% of two cores that train.
-    "RAY_num_workers_soft_limit": "0",
-    "RAY_idle_worker_killing_time_threshold_ms": "20000",
+    # Ray starts a worker for each CPU before it knows what for. A training needs others, with an
+    # environment of their own; these would wake up a hundred times a second until its end.
+    "RAY_prestart_worker_first_driver": "0",
     # Ray would print its raylets' messages about lost workers and nodes on standard output, among a
     # job's results. The job itself reports what the loss means.
     "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed|has been marked dead",

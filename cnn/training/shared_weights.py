@@ -24,8 +24,8 @@ TINY = 1e-6
 class SharedWeights(Descent):
     """The descent of workers that share memory: each updates some of the weights, for all.
 
-    Two workers take 7 ms for 15 MB of weights; if each updated all of them, with gradients sent
-    over TCP, they would take 23. Sixteen use a seventh of the CPU time. Rajbhandari et al. 2020,
+    Two workers take 6 ms for 15 MB of weights; if each updated all of them, with gradients sent
+    over TCP, they would take 24. Sixteen use a sixth of the CPU time. Rajbhandari et al. 2020,
     "ZeRO", divide the optimizer's work and its state in the same way.
 
     weights: the trained parameters; they lie in the shared memory.
