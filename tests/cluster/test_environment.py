@@ -44,6 +44,13 @@ def test_a_ray_started_here_listens_on_this_machine_alone() -> None:
     assert listening and all(address.is_loopback for address in listening), listening
 
 
+def test_a_ray_started_here_has_no_process_that_reads_its_logs() -> None:
+    """Ten times a second, for a driver that does not listen."""
+    commands = [" ".join(one.cmdline()) for one in psutil.Process().children(recursive=True)]
+    assert any("raylet" in command for command in commands)
+    assert not [command for command in commands if "log_monitor.py" in command]
+
+
 @pytest.mark.parametrize("address", ["", " ", "local", " local\n"])
 def test_an_address_that_is_empty_or_local_names_no_cluster(
     monkeypatch: pytest.MonkeyPatch, address: str
