@@ -9,12 +9,15 @@ import pytest
 from cnn.dataset.census import Census, take_census
 from cnn.dataset.splits import assign_splits
 from cnn.files.folder import list_folder
+from cnn.files.unreadable import Reason
 from cnn.manifest import COLUMNS, Manifest, ManifestError, hash_content, label_images
 
 Row = tuple[str, str | None, bytes | None]
 
 
-def census_of(*rows: Row, ignored: dict[str, int] | None = None) -> Census:
+def census_of(
+    *rows: Row, ignored: dict[str, int] | None = None, error: Reason = "truncated"
+) -> Census:
     """The census of images given by label, layout and content; None is an unreadable file."""
     table = pa.Table.from_pylist(
         [
@@ -23,7 +26,7 @@ def census_of(*rows: Row, ignored: dict[str, int] | None = None) -> Census:
                 "label": label,
                 "layout": layout,
                 "content_hash": None if content is None else hash_content(content),
-                "error": "truncated" if content is None else None,
+                "error": error if content is None else None,
             }
             for number, (label, layout, content) in enumerate(rows)
         ],
@@ -146,6 +149,13 @@ def test_images_that_cannot_train_a_classifier_are_refused_in_one_line(
     with pytest.raises(ManifestError, match=reason) as caught:
         census_of(*rows).require_trainable()
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_folder_of_links_to_other_folders_says_that_they_are_not_followed() -> None:
+    with pytest.raises(ManifestError, match=r"2 outside root.: links .* are not followed"):
+        census_of(
+            ("cat", None, None), ("dog", None, None), error="outside_root"
+        ).require_trainable()
 
 
 def test_class_names_that_look_alike_get_a_warning() -> None:

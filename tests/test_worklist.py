@@ -132,6 +132,8 @@ def test_a_labels_file_may_spell_paths_in_another_unicode_form(tmp_path: Path) -
         ("path,label,label\n1.jpg,cat,dog\n", "more than one column 'label'"),
         ("path,label\n1.jpg,cat\n1.jpg,dog\n", "two labels for '1.jpg'"),
         ("path,label\nelsewhere/1.jpg,cat\n", "matches no image"),
+        ("path,label\n1.jpg,\n", "gives no image a label"),
+        ("path,label\n", "gives no image a label"),
         ("", "cannot be read as CSV"),
         ("path,label\n1.jpg,cat,dog\n", "Expected 2 fields in line 2, saw 3"),
     ],

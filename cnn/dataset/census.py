@@ -73,9 +73,13 @@ class Census:
     def require_trainable(self) -> None:
         """Raises ManifestError unless two classes have training images and no split is empty."""
         if not self.images:
-            raise ManifestError(
-                f"none of the images can be read ({by_reason(self.unreadable)}): check the files"
+            mend = (
+                "links out of the folder are not followed, put copies or hard links there"
+                if "outside_root" in self.unreadable
+                else "check the files"
             )
+            reasons = by_reason(self.unreadable)
+            raise ManifestError(f"none of the images can be read ({reasons}): {mend}")
         learnable = [name for name, row in self.counts.items() if row["train"]]
         if len(learnable) < 2:
             names = ", ".join(map(repr, learnable)) or "none"

@@ -167,17 +167,19 @@ def with_labels(table: pa.Table, file: Place) -> tuple[pa.Table, int, int]:
 
     And how many labelled images of the file are not in it, and how many have an empty label. An
     image that is not in the file has no label. Paths may differ in their Unicode form, but an
-    exact one comes first. Raises UserError if no image is in the file.
+    exact one comes first. Raises UserError if no image gets a label.
     """
     listed, paths = read_labels(file), table["path"].to_pylist()
     given = {path: label for path, label in listed.items() if label}
+    if not given:
+        raise UserError(f"--labels {file} gives no image a label: fill its column 'label'")
     spelled = spelled_as(paths, pa.array(list(given), pa.string())).to_pylist()
     found = dict(zip(spelled, given.values(), strict=True)) | given
     labels = [found.get(path) for path in paths]
     matched = len(labels) - labels.count(None)
     if not matched:
         raise UserError(
-            f"--labels {file} matches no image (it has {next(iter(given), 'nothing')}, "
+            f"--labels {file} matches no image (it has {next(iter(given))}, "
             f"the folder has {table['path'][0]}): write paths as manifest.parquet has them"
         )
     labelled = set_labels(table, pa.array(labels, pa.string()))
