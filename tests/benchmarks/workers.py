@@ -69,11 +69,12 @@ def main() -> None:
 
 
 def report(rounds: list[Round]) -> None:
-    """Print how much faster two workers are: by the sums of all rounds, and in each."""
+    """Print how much faster two workers are: by the sums of all rounds, in each, and at best."""
     (wall, cpu), two, apart = (
         tuple(map(sum, zip(*costs, strict=True))) for costs in zip(*rounds, strict=True)
     )
     ratios = sorted(alone[0] / together[0] for alone, together, _ in rounds)
+    least = [min(costs) for costs in zip(*rounds, strict=True)]
     load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
     print(f"with 1 worker   {wall:.1f} s, {cpu:.1f} CPU-s")
     print(f"with 2 workers  {two[0]:.1f} s, {two[1]:.1f} CPU-s each")
@@ -86,6 +87,10 @@ def report(rounds: list[Round]) -> None:
     print(
         f"in {len(rounds)} rounds: median {median(ratios):.2f}, "
         f"half of them from {ratios[len(ratios) // 4]:.2f} to {ratios[-len(ratios) // 4]:.2f}"
+    )
+    print(
+        f"by the fastest round of each: {least[0][0] / least[1][0]:.2f} times as fast; two that "
+        f"share nothing {least[0][0] / least[2][0]:.2f} times"
     )
 
 
