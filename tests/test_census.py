@@ -152,7 +152,7 @@ def test_images_that_cannot_train_a_classifier_are_refused_in_one_line(
 
 
 def test_a_folder_of_links_to_other_folders_says_that_they_are_not_followed() -> None:
-    with pytest.raises(ManifestError, match=r"2 outside root.: links .* are not followed"):
+    with pytest.raises(ManifestError, match=r"2 outside root.: .* links .* not followed"):
         census_of(
             ("cat", None, None), ("dog", None, None), error="outside_root"
         ).require_trainable()

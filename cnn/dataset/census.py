@@ -73,13 +73,15 @@ class Census:
     def require_trainable(self) -> None:
         """Raises ManifestError unless two classes have training images and no split is empty."""
         if not self.images:
-            mend = (
-                "links out of the folder are not followed, put copies or hard links there"
+            links = (
+                "; put copies in place of links out of the folder, which are not followed"
                 if "outside_root" in self.unreadable
-                else "check the files"
+                else ""
             )
             reasons = by_reason(self.unreadable)
-            raise ManifestError(f"none of the images can be read ({reasons}): {mend}")
+            raise ManifestError(
+                f"none of the images can be read ({reasons}): check the files{links}"
+            )
         learnable = [name for name, row in self.counts.items() if row["train"]]
         if len(learnable) < 2:
             names = ", ".join(map(repr, learnable)) or "none"
